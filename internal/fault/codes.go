@@ -1,0 +1,125 @@
+package fault
+
+// Code names a kind of fault. Codes are stable: scripts may match on them.
+type Code string
+
+// Exit is the status a process ends with. The classes, not the codes, decide it, so that a
+// Job's podFailurePolicy can tell "try again" from "call somebody".
+type Exit int
+
+// The exit statuses of leat. 130 and 143 (SIGINT, SIGTERM) follow the shell's custom.
+const (
+	ExitOK          Exit = 0
+	ExitFailed      Exit = 1   // a failure with no class of its own: a bug or the machine
+	ExitUsage       Exit = 2   // flags, environment or leat.yaml are wrong
+	ExitSource      Exit = 3   // PostgreSQL refused, is unreachable or lacks the thing asked for
+	ExitTarget      Exit = 4   // the bucket or folder refused, is unreachable or is full
+	ExitData        Exit = 5   // a value cannot be carried exactly and no policy says how
+	ExitFindings    Exit = 6   // leat check found something that must be mended
+	ExitInterrupted Exit = 130 // SIGINT; SIGTERM ends with 143
+)
+
+// The registered codes, by class.
+const (
+	Internal    Code = "internal"
+	Interrupted Code = "interrupted"
+
+	ConfigInvalid  Code = "config-invalid"
+	ConfigUnknown  Code = "config-unknown-key"
+	ConfigMissing  Code = "config-missing"
+	SecretMissing  Code = "secret-missing"
+	UsageInvalid   Code = "usage-invalid"
+	URLInvalid     Code = "url-invalid"
+	FormatUnusable Code = "format-unusable"
+
+	SourceUnreachable Code = "source-unreachable"
+	SourceAuth        Code = "source-auth"
+	SourceRights      Code = "source-rights"
+	SourceMissing     Code = "source-missing"
+	SourceVersion     Code = "source-version"
+	SourceCut         Code = "source-cut"
+	SourceTimeout     Code = "source-timeout"
+	SourceFailed      Code = "source-failed"
+	SourceProtocol    Code = "source-protocol"
+	SnapshotLost      Code = "snapshot-lost"
+
+	BucketUnreachable Code = "bucket-unreachable"
+	BucketAuth        Code = "bucket-auth"
+	BucketRights      Code = "bucket-rights"
+	BucketMissing     Code = "bucket-missing"
+	ObjectMissing     Code = "object-missing"
+	ObjectExists      Code = "object-exists"
+	BucketBusy        Code = "bucket-busy"
+	BucketFull        Code = "bucket-full"
+	BucketFailed      Code = "bucket-failed"
+	BucketUnsupported Code = "bucket-unsupported"
+	ChecksumMismatch  Code = "checksum-mismatch"
+
+	ValueUncarriable Code = "value-uncarriable"
+	TypeUncarriable  Code = "type-uncarriable"
+
+	CheckFindings Code = "check-findings"
+)
+
+// Entry is what a code means.
+type Entry struct {
+	Meaning string // one sentence for docs/errors.md
+	Mend    string // what usually helps
+	Exit    Exit
+	Retry   bool // the same attempt can succeed later without anybody's help
+}
+
+// Codes is the registry; docs/errors.md is written from it.
+var Codes = map[Code]Entry{
+	Internal:    {"leat itself failed.", "Report it, with the log.", ExitFailed, false},
+	Interrupted: {"A signal or a cancelled context ended the work.", "Start it again.", ExitInterrupted, false},
+
+	ConfigInvalid:  {"A setting has a value that cannot be used.", "Correct the setting named in the message.", ExitUsage, false},
+	ConfigUnknown:  {"leat.yaml has a key that leat does not know.", "Correct the key; the message names the nearest known one.", ExitUsage, false},
+	ConfigMissing:  {"A required setting is missing.", "Give it by flag, environment or leat.yaml.", ExitUsage, false},
+	SecretMissing:  {"A secret reference points to nothing.", "Set the environment variable or create the file the reference names.", ExitUsage, false},
+	UsageInvalid:   {"The command line is wrong.", "See leat help.", ExitUsage, false},
+	URLInvalid:     {"A --from or --to address cannot be understood.", "Use postgres://user@host/db, s3://bucket/path, gs://bucket/path, azblob://container/path or file:///path.", ExitUsage, false},
+	FormatUnusable: {"The chosen format and options do not go together.", "Choose another format or drop the option.", ExitUsage, false},
+
+	SourceUnreachable: {"PostgreSQL cannot be reached.", "Check host, port, network and that the server runs.", ExitSource, true},
+	SourceAuth:        {"PostgreSQL refused the login.", "Check user, password (or .pgpass, PGPASSWORD, IAM token) and pg_hba.conf.", ExitSource, false},
+	SourceRights:      {"The user lacks a right.", "Grant what the message names.", ExitSource, false},
+	SourceMissing:     {"A table, schema or database does not exist.", "Check the name, its quotes and upper-case letters, and the database.", ExitSource, false},
+	SourceVersion:     {"The server's version does not have what was asked for.", "Use PostgreSQL 12 or newer, or drop the option.", ExitSource, false},
+	SourceCut:         {"The connection to PostgreSQL was cut.", "Start again; if it recurs, look for a proxy or firewall that ends idle connections.", ExitSource, true},
+	SourceTimeout:     {"PostgreSQL took longer than a limit allows.", "Raise the limit named in the message, or end the session that blocks.", ExitSource, true},
+	SourceFailed:      {"PostgreSQL answered with an error.", "Read the server's message.", ExitSource, false},
+	SourceProtocol:    {"PostgreSQL sent bytes that cannot be understood.", "Report it, with the server's version and the table's definition.", ExitSource, false},
+	SnapshotLost:      {"The snapshot that all tables are read in is gone.", "Start again; a dump is never stitched from two snapshots.", ExitSource, true},
+
+	BucketUnreachable: {"The object store cannot be reached.", "Check the endpoint, the network and the CA certificate.", ExitTarget, true},
+	BucketAuth:        {"The object store refused the credentials.", "Check the access key and secret, or the role; expired tokens must be renewed.", ExitTarget, false},
+	BucketRights:      {"The credentials lack a right.", "Allow what the message names on this bucket and prefix.", ExitTarget, false},
+	BucketMissing:     {"The bucket, container or folder does not exist.", "Create it, or correct the name.", ExitTarget, false},
+	ObjectMissing:     {"The object does not exist.", "Check the key.", ExitTarget, false},
+	ObjectExists:      {"The object exists already and must not be replaced.", "Another process wrote it first; look at what it holds.", ExitTarget, false},
+	BucketBusy:        {"The object store is overloaded or failed for a moment (429, 500, 503).", "It was retried; start again later or lower --parallel.", ExitTarget, true},
+	BucketFull:        {"The disk or quota is full.", "Make room or raise the quota, then start again.", ExitTarget, false},
+	BucketFailed:      {"The object store answered with an error.", "Read its message.", ExitTarget, false},
+	BucketUnsupported: {"The object store cannot do what was asked.", "Drop the option or use another server.", ExitTarget, false},
+	ChecksumMismatch:  {"Bytes that arrived differ from bytes that were sent.", "Start again; if it recurs, suspect the network or the disk.", ExitTarget, true},
+
+	ValueUncarriable: {"A value cannot be carried exactly in the chosen format and no policy says what to do.", "Choose a policy for the type: null, text or clamp (see docs/types.md).", ExitData, false},
+	TypeUncarriable:  {"A type cannot be carried in the chosen format.", "Choose the policy text for it, exclude the column, or take another format.", ExitData, false},
+
+	CheckFindings: {"leat check found something that must be mended.", "Follow the mend of each finding.", ExitFindings, false},
+}
+
+// ExitOf returns the status a process ends with for err.
+func ExitOf(err error) Exit {
+	if err == nil {
+		return ExitOK
+	}
+	if f := Of(err); f != nil {
+		if e, ok := Codes[f.Code]; ok {
+			return e.Exit
+		}
+	}
+	return ExitFailed
+}

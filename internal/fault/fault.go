@@ -1,0 +1,113 @@
+package fault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Fault is an error that carries a decision.
+type Fault struct {
+	Code  Code   // stable name, registered in Codes
+	What  string // one sentence: what happened
+	Where string // the thing it happened to: a table, a key, a path in leat.yaml; may be empty
+	Mend  string // what the user can do; empty takes the code's own mend
+	Err   error  // the cause; may be nil
+}
+
+// New makes a Fault from a code, the thing and a sentence in the manner of fmt.Sprintf.
+func New(code Code, where, format string, args ...any) *Fault {
+	return &Fault{Code: code, Where: where, What: fmt.Sprintf(format, args...)}
+}
+
+// Wrap makes a Fault around a cause. A nil cause gives a nil error, so that
+// `return fault.Wrap(err, …)` is safe.
+func Wrap(err error, code Code, where, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return &Fault{Code: code, Where: where, What: fmt.Sprintf(format, args...), Err: err}
+}
+
+// WithMend replaces the code's general mend by one that fits this very case.
+func (f *Fault) WithMend(format string, args ...any) *Fault {
+	f.Mend = fmt.Sprintf(format, args...)
+	return f
+}
+
+// Because sets the cause.
+func (f *Fault) Because(err error) *Fault {
+	f.Err = err
+	return f
+}
+
+// Error is one line: where, what, cause. The mend is not part of it: main prints it below.
+func (f *Fault) Error() string {
+	var b strings.Builder
+	if f.Where != "" {
+		b.WriteString(f.Where)
+		b.WriteString(": ")
+	}
+	b.WriteString(f.What)
+	if f.Err != nil {
+		b.WriteString(": ")
+		b.WriteString(f.Err.Error())
+	}
+	return b.String()
+}
+
+func (f *Fault) Unwrap() error { return f.Err }
+
+// HowToMend returns the mend of this fault, or its code's general one.
+func (f *Fault) HowToMend() string {
+	if f.Mend != "" {
+		return f.Mend
+	}
+	return Codes[f.Code].Mend
+}
+
+// Retryable says whether the same attempt can succeed later without anybody's help.
+func (f *Fault) Retryable() bool { return Codes[f.Code].Retry }
+
+// Of returns the outermost Fault in err's chain, or nil.
+func Of(err error) *Fault {
+	var f *Fault
+	if errors.As(err, &f) {
+		return f
+	}
+	return nil
+}
+
+// Is says whether any Fault in err's chain has the code.
+func Is(err error, code Code) bool {
+	for err != nil {
+		f := Of(err)
+		if f == nil {
+			return false
+		}
+		if f.Code == code {
+			return true
+		}
+		err = f.Err
+	}
+	return false
+}
+
+// Retryable says whether the outermost Fault in err's chain can heal by itself.
+// An error nobody has judged is not retried; neither is a cancelled context.
+func Retryable(err error) bool {
+	if errors.Is(err, context.Canceled) {
+		return false
+	}
+	f := Of(err)
+	return f != nil && f.Retryable()
+}
+
+// Mended gives err's outermost Fault a mend that fits this very case.
+func Mended(err error, format string, args ...any) error {
+	if f := Of(err); f != nil {
+		return f.WithMend(format, args...)
+	}
+	return err
+}

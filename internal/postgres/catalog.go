@@ -1,0 +1,264 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// Name is a relation's name.
+type Name struct{ Schema, Name string }
+
+// Selection says which relations are wanted.
+type Selection struct {
+	// Choose picks from all relations that are not the system's, in order of schema and name; searchPath is
+	// the session's, for names without a schema. It returns the indexes it wants. A wish that
+	// nothing fulfils is its error to make.
+	Choose func(all []Name, searchPath []string) ([]int, error)
+	// PartitionRoots reads a partitioned table as one; otherwise each leaf is a table of its own.
+	PartitionRoots bool
+}
+
+// relation is what is known of a table before its snapshot.
+type relation struct {
+	oid          uint32
+	schema, name string
+	kind         change.Kind
+	isPartition  bool
+}
+
+// Names are left out of the server's own schemas and of other sessions' temporary tables.
+const relationsSQL = `
+select c.oid, n.nspname, c.relname, c.relkind, c.relispartition
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r','p','v','m','f') and c.relpersistence <> 't'
+  and n.nspname not in ('pg_catalog','information_schema') and n.nspname not like 'pg\_toast%'
+order by n.nspname, c.relname`
+
+// relations lists what the selection chooses, in the order of schema and name.
+func (s *Source) relations(ctx context.Context, c *pgconn.PgConn, sel Selection) ([]relation, error) {
+	rows, err := query(ctx, c, relationsSQL)
+	if err != nil {
+		return nil, classify(ctx, err, s.Name, "cannot list the tables")
+	}
+	all := make([]relation, len(rows))
+	names := make([]Name, len(rows))
+	for i, r := range rows {
+		all[i] = relation{oid: oid(r[0]), schema: string(r[1]), name: string(r[2]), kind: change.Kind(r[3][0]), isPartition: string(r[4]) == "t"}
+		names[i] = Name{all[i].schema, all[i].name}
+	}
+	picked, err := sel.Choose(names, s.searchPath)
+	if err != nil {
+		return nil, err
+	}
+	var chosen []relation
+	roots := map[uint32]bool{}
+	for _, i := range picked {
+		rel := all[i]
+		if rel.kind == change.KindPartitioned {
+			roots[rel.oid] = true
+			if !sel.PartitionRoots {
+				continue // its leaves stand for it, see below
+			}
+		}
+		chosen = append(chosen, rel)
+	}
+	if len(roots) == 0 {
+		return chosen, nil
+	}
+	leaves, err := leavesOf(ctx, c, roots)
+	if err != nil {
+		return nil, classify(ctx, err, s.Name, "cannot list the partitions")
+	}
+	return resolvePartitions(chosen, leaves, sel.PartitionRoots), nil
+}
+
+// leavesOf lists the leaf partitions below the roots: pg_partition_tree exists since 12.
+func leavesOf(ctx context.Context, c *pgconn.PgConn, roots map[uint32]bool) ([]relation, error) {
+	rows, err := query(ctx, c, `
+select distinct k.oid, n.nspname, k.relname, k.relkind
+from unnest($1::oid[]) r(oid), pg_catalog.pg_partition_tree(r.oid) t
+join pg_catalog.pg_class k on k.oid = t.relid join pg_catalog.pg_namespace n on n.oid = k.relnamespace
+where t.isleaf and k.relkind <> 'p' order by 2, 3`, oidArray(roots))
+	if err != nil {
+		return nil, err
+	}
+	var leaves []relation
+	for _, r := range rows {
+		leaves = append(leaves, relation{oid: oid(r[0]), schema: string(r[1]), name: string(r[2]), kind: change.Kind(r[3][0]), isPartition: true})
+	}
+	return leaves, nil
+}
+
+// resolvePartitions makes every row come exactly once: a root that is read as one takes its leaves out
+// of the list; a root that is not brings its leaves in.
+func resolvePartitions(chosen, leaves []relation, asRoots bool) []relation {
+	isLeaf := map[uint32]bool{}
+	for _, l := range leaves {
+		isLeaf[l.oid] = true
+	}
+	out := slices.DeleteFunc(chosen, func(r relation) bool {
+		// A sub-partitioned table below a chosen root is covered by the root as well.
+		return isLeaf[r.oid] || asRoots && r.isPartition && r.kind == change.KindPartitioned
+	})
+	if !asRoots {
+		out = append(out, leaves...)
+	}
+	slices.SortFunc(out, func(a, b relation) int {
+		return strings.Compare(a.schema+"\x00"+a.name, b.schema+"\x00"+b.name)
+	})
+	return out
+}
+
+const tablesSQL = `
+select c.oid, n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::bigint,
+       case when c.relkind in ('r','m') then pg_catalog.pg_table_size(c.oid)
+            when c.relkind = 'p' then (select coalesce(sum(pg_catalog.pg_table_size(t.relid)),0) from pg_catalog.pg_partition_tree(c.oid) t where t.isleaf)
+            else 0 end,
+       case when c.relkind in ('r','m') then pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint else 0 end,
+       coalesce((select pg_catalog.string_agg(k.attnum::text, ' ' order by k.n)
+                 from pg_catalog.pg_index i, unnest(i.indkey::int2[]) with ordinality k(attnum, n)
+                 where i.indrelid = c.oid and i.indisprimary), '')
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.oid = any($1::oid[]) order by n.nspname, c.relname`
+
+const columnsSQL = `
+select a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttypid, a.atttypmod),
+       a.attnotnull, a.attgenerated, a.attndims
+from pg_catalog.pg_attribute a
+where a.attrelid = any($1::oid[]) and a.attnum > 0 and not a.attisdropped
+order by a.attrelid, a.attnum`
+
+// describeTables reads everything about the relations. Two queries serve however many tables.
+func describeTables(ctx context.Context, c *pgconn.PgConn, rels []relation) ([]*change.Table, error) {
+	oids := map[uint32]bool{}
+	for _, r := range rels {
+		oids[r.oid] = true
+	}
+	list := oidArray(oids)
+	rows, err := query(ctx, c, tablesSQL, list)
+	if err != nil {
+		return nil, err
+	}
+	byOID := map[uint32]*change.Table{}
+	tables := make([]*change.Table, 0, len(rows))
+	for _, r := range rows {
+		t := &change.Table{
+			OID: oid(r[0]), Schema: string(r[1]), Name: string(r[2]), Kind: change.Kind(r[3][0]), ReplicaIdentity: r[4][0],
+			Rows: number(r[5]), Bytes: number(r[6]), Pages: number(r[7]),
+		}
+		for _, k := range strings.Fields(string(r[8])) {
+			t.Key = append(t.Key, int16(number([]byte(k))))
+		}
+		byOID[t.OID] = t
+		tables = append(tables, t)
+	}
+	rows, err = query(ctx, c, columnsSQL, list)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		col := change.Column{
+			Name: string(r[1]), Attnum: int16(number(r[2])), TypeOID: oid(r[3]), Typmod: int32(number(r[4])), Type: string(r[5]),
+			NotNull: string(r[6]) == "t", Dims: int(number(r[8])),
+		}
+		if len(r[7]) > 0 {
+			col.Generated = r[7][0]
+		}
+		t := byOID[oid(r[0])]
+		t.Columns = append(t.Columns, col)
+	}
+	return tables, nil
+}
+
+// typeInfo is what pg_type says of a type, as far as carrying it needs.
+type typeInfo struct {
+	oid     uint32
+	kind    byte   // typtype: b base, c composite, d domain, e enum, r range, m multirange, p pseudo
+	base    uint32 // domain: the type below
+	typmod  int32  // domain: the base's typmod
+	element uint32 // array: the element's type
+	dims    int    // domain over an array: declared dimensions
+	name    string // schema-qualified by format_type
+	geo     bool   // PostGIS geometry or geography: its send function gives EWKB
+}
+
+// typeTable knows every type that the tables use, and those below them.
+type typeTable map[uint32]typeInfo
+
+// typesSQL walks down through domains and arrays. An array is a type whose subscripting is the array
+// handler's; typelem alone is also set for name, point and others.
+const typesSQL = `
+with recursive need(oid) as (
+  select distinct atttypid from pg_catalog.pg_attribute where attrelid = any($1::oid[]) and attnum > 0 and not attisdropped
+  union
+  select case when t.typtype = 'd' then t.typbasetype else t.typelem end
+  from need join pg_catalog.pg_type t on t.oid = need.oid
+  where t.typtype = 'd' or t.typelem <> 0 and t.typlen = -1 and t.typoutput = 'pg_catalog.array_out'::regproc
+)
+select t.oid, t.typtype, t.typbasetype, t.typtypmod,
+       case when t.typlen = -1 and t.typoutput = 'pg_catalog.array_out'::regproc then t.typelem else 0 end, t.typndims,
+       pg_catalog.format_type(t.oid, null),
+       t.typname in ('geometry','geography') and exists (
+         select from pg_catalog.pg_depend d join pg_catalog.pg_extension e on e.oid = d.refobjid
+         where d.classid = 'pg_catalog.pg_type'::regclass and d.objid = t.oid and d.deptype = 'e' and e.extname = 'postgis')
+from need join pg_catalog.pg_type t on t.oid = need.oid`
+
+func readTypes(ctx context.Context, c *pgconn.PgConn, tables []*change.Table) (typeTable, error) {
+	oids := map[uint32]bool{}
+	for _, t := range tables {
+		oids[t.OID] = true
+	}
+	rows, err := query(ctx, c, typesSQL, oidArray(oids))
+	if err != nil {
+		return nil, err
+	}
+	types := typeTable{}
+	for _, r := range rows {
+		types[oid(r[0])] = typeInfo{
+			oid: oid(r[0]), kind: r[1][0], base: oid(r[2]), typmod: int32(number(r[3])), element: oid(r[4]),
+			dims: int(number(r[5])), name: string(r[6]), geo: string(r[7]) == "t",
+		}
+	}
+	return types, nil
+}
+
+// moneyDigits is how many decimals lc_monetary gives to money; its binary form does not say.
+func moneyDigits(ctx context.Context, c *pgconn.PgConn) (int32, error) {
+	rows, err := query(ctx, c, `select pg_catalog.encode(pg_catalog.cash_send(1::money), 'hex')`)
+	if err != nil {
+		return 0, err
+	}
+	v, err := strconv.ParseInt(string(rows[0][0]), 16, 64)
+	if err != nil {
+		return 0, fault.Wrap(err, fault.SourceProtocol, "money", "cash_send gave an unreadable value")
+	}
+	var digits int32
+	for ; v >= 10; v /= 10 {
+		digits++
+	}
+	return digits, nil
+}
+
+func oid(b []byte) uint32 { return uint32(number(b)) }
+
+func number(b []byte) int64 {
+	n, _ := strconv.ParseInt(string(b), 10, 64) // the catalog's own integers
+	return n
+}
+
+func oidArray(oids map[uint32]bool) string {
+	sorted := make([]string, 0, len(oids))
+	for o := range oids {
+		sorted = append(sorted, fmt.Sprint(o))
+	}
+	slices.Sort(sorted)
+	return "{" + strings.Join(sorted, ",") + "}"
+}

@@ -1,0 +1,188 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/feature/rds/auth"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// Settings say how to reach a server.
+type Settings struct {
+	// ConnString is a libpq connection string or URL without a password. What it leaves out
+	// comes from PG* variables, the service file and .pgpass, as with libpq.
+	ConnString string
+	// Password gives the password; nil leaves it to libpq's own ways.
+	Password func() string
+	// IAMRegion asks for an RDS IAM token instead of a password: a region, "auto" for the
+	// AWS configuration's own, "" for no token.
+	IAMRegion string
+	// ApplicationName is seen in pg_stat_activity; "leat" when empty.
+	ApplicationName string
+	// LockTimeout and StatementTimeout are set for every session; 0 is none.
+	LockTimeout, StatementTimeout time.Duration
+}
+
+// Source is a server that was reached once, and how to reach it again.
+type Source struct {
+	config     *pgconn.Config
+	set        Settings
+	Version    int    // server_version_num, 150018 for 15.18
+	Name       string // host:port/database, for people
+	InRecovery bool   // a standby: no slot before 16, LSNs are replay positions
+	Encoding   string // server_encoding
+
+	searchPath []string // schemas that names without one are looked for in
+}
+
+// Connect reaches the server once and reads its version.
+func Connect(ctx context.Context, set Settings) (*Source, error) {
+	cfg, err := pgconn.ParseConfig(set.ConnString)
+	if err != nil {
+		return nil, fault.Wrap(err, fault.ConfigInvalid, "from", "the database address cannot be used")
+	}
+	if set.Password != nil {
+		cfg.Password = set.Password()
+	}
+	if set.ApplicationName == "" {
+		set.ApplicationName = "leat"
+	}
+	cfg.OnNotice = func(*pgconn.PgConn, *pgconn.Notice) {}
+	s := &Source{config: cfg, set: set, Name: describe(cfg)}
+	c, err := s.session(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close(context.WithoutCancel(ctx))
+	rows, err := query(ctx, c, `select current_setting('server_version_num'), pg_is_in_recovery()::text, current_setting('server_encoding'), array_to_string(current_schemas(false), E'\n')`)
+	if err != nil {
+		return nil, classify(ctx, err, s.Name, "cannot read the server's version")
+	}
+	s.Version, _ = strconv.Atoi(string(rows[0][0]))
+	s.InRecovery = string(rows[0][1]) == "true"
+	s.Encoding = string(rows[0][2])
+	s.searchPath = strings.Split(string(rows[0][3]), "\n")
+	if s.Version < 120000 {
+		return nil, fault.New(fault.SourceVersion, s.Name, "PostgreSQL %s is older than 12, the oldest that leat reads", c.ParameterStatus("server_version"))
+	}
+	return s, nil
+}
+
+// describe names the server without user, password or options.
+func describe(cfg *pgconn.Config) string {
+	if strings.HasPrefix(cfg.Host, "/") {
+		return fmt.Sprintf("%s:%d/%s", cfg.Host, cfg.Port, cfg.Database)
+	}
+	return net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))) + "/" + cfg.Database
+}
+
+// dial opens a connection. params are extra start-up parameters (replication=database).
+func (s *Source) dial(ctx context.Context, params map[string]string) (*pgconn.PgConn, error) {
+	cfg := s.config.Copy()
+	if cfg.RuntimeParams == nil {
+		cfg.RuntimeParams = map[string]string{}
+	}
+	cfg.RuntimeParams["application_name"] = s.set.ApplicationName
+	for k, v := range params {
+		cfg.RuntimeParams[k] = v
+	}
+	if s.set.IAMRegion != "" {
+		token, err := iamToken(ctx, cfg, s.set.IAMRegion)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Password = token
+	}
+	c, err := pgconn.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, classify(ctx, err, s.Name, "cannot connect as %s", cfg.User)
+	}
+	return c, nil
+}
+
+// iamToken signs an RDS login, valid for 15 minutes, with the credentials of AWS's default chain.
+func iamToken(ctx context.Context, cfg *pgconn.Config, region string) (string, error) {
+	var opts []func(*config.LoadOptions) error
+	if region != "auto" {
+		opts = append(opts, config.WithRegion(region))
+	}
+	endpoint := net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port)))
+	awsConfig, err := config.LoadDefaultConfig(ctx, opts...)
+	if err != nil {
+		return "", fault.Wrap(err, fault.SourceAuth, endpoint, "cannot load the AWS configuration for an IAM token")
+	}
+	token, err := auth.BuildAuthToken(ctx, endpoint, awsConfig.Region, cfg.User, awsConfig.Credentials)
+	if err != nil {
+		return "", fault.Wrap(err, fault.SourceAuth, endpoint, "cannot make an RDS IAM token for %s", cfg.User)
+	}
+	return token, nil
+}
+
+// typed are the settings under which the server's text forms are the same on every
+// server; the CSV path leaves them alone, because its promise is the bytes that psql's own
+// COPY would give on this server with this role.
+var typed = map[string]string{
+	"datestyle":          "ISO, YMD",
+	"intervalstyle":      "postgres",
+	"timezone":           "UTC",
+	"extra_float_digits": "3",
+	"bytea_output":       "hex",
+	"xmloption":          "content",
+	"search_path":        "pg_catalog",
+}
+
+// session opens a connection with the settings every reader needs. They are set by SET,
+// not at start-up, because connection poolers refuse start-up parameters they do not know.
+func (s *Source) session(ctx context.Context, more map[string]string) (*pgconn.PgConn, error) {
+	c, err := s.dial(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	settings := map[string]string{
+		"client_encoding":                     "UTF8",
+		"synchronize_seqscans":                "off", // rows in heap order, the same each time
+		"row_security":                        "off", // an error instead of silently fewer rows
+		"idle_in_transaction_session_timeout": "0",   // the leader idles while others read
+		"lock_timeout":                        millis(s.set.LockTimeout),
+		"statement_timeout":                   millis(s.set.StatementTimeout),
+		"default_transaction_read_only":       "on",
+	}
+	for k, v := range more {
+		settings[k] = v
+	}
+	var sql strings.Builder
+	for k, v := range settings {
+		fmt.Fprintf(&sql, "set %s = %s;", k, quoteLiteral(v))
+	}
+	if _, err := c.Exec(ctx, sql.String()).ReadAll(); err != nil {
+		c.Close(context.WithoutCancel(ctx))
+		return nil, classify(ctx, err, s.Name, "cannot prepare the session")
+	}
+	return c, nil
+}
+
+func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+// query runs one statement with text parameters and returns all its rows as text; nil is NULL.
+func query(ctx context.Context, c *pgconn.PgConn, sql string, args ...string) ([][][]byte, error) {
+	params := make([][]byte, len(args))
+	for i, a := range args {
+		params[i] = []byte(a)
+	}
+	res := c.ExecParams(ctx, sql, params, nil, nil, nil).Read()
+	return res.Rows, res.Err
+}
+
+// exec runs statements that take no parameters and give no rows.
+func exec(ctx context.Context, c *pgconn.PgConn, sql string) error {
+	_, err := c.Exec(ctx, sql).ReadAll()
+	return err
+}

@@ -1,0 +1,21 @@
+package postgres
+
+import "strings"
+
+// quoteIdent quotes a name for use in SQL. Every identifier that reaches a statement goes
+// through here or through quoteTable.
+func quoteIdent(name string) string {
+	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
+}
+
+func quoteTable(schema, name string) string { return quoteIdent(schema) + "." + quoteIdent(name) }
+
+// quoteLiteral quotes a string for use in SQL where no parameter can stand. The E form with doubled
+// backslashes is right whatever standard_conforming_strings says.
+func quoteLiteral(s string) string {
+	s = strings.ReplaceAll(s, `'`, `''`)
+	if strings.Contains(s, `\`) {
+		return ` E'` + strings.ReplaceAll(s, `\`, `\\`) + `'`
+	}
+	return `'` + s + `'`
+}

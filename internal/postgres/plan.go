@@ -1,0 +1,297 @@
+package postgres
+
+import (
+	"fmt"
+	"math/big"
+	"strconv"
+	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// Policy says what happens to a value that a typed column cannot carry exactly.
+type Policy string
+
+// The policies.
+const (
+	Fail  Policy = "fail"  // an error that names table, column and value
+	Null  Policy = "null"  // the value becomes NULL, and is counted
+	Text  Policy = "text"  // the whole column is carried as PostgreSQL's own text, exactly
+	Clamp Policy = "clamp" // the nearest value the column has (NaN, which has none, becomes NULL), and is counted
+)
+
+// Policies holds one Policy a class of types; "" is Fail.
+type Policies struct {
+	Numeric     Policy // NaN, and numbers that do not fit the decimal
+	Date        Policy // ±infinity
+	Time        Policy // 24:00:00
+	Timestamp   Policy // ±infinity, and years past 294246
+	Timestamptz Policy // the same
+	Array       Policy // more or fewer dimensions than declared, or a lower bound other than 1 (no clamp)
+	// UnboundedNumeric is how numeric without precision is carried: "" or "text" as
+	// PostgreSQL's text, or "decimal(p,s)", where Numeric rules what does not fit.
+	UnboundedNumeric string
+}
+
+// op says how one value's bytes become one Arrow value. A closed set, so that decoding is a switch.
+type op uint8
+
+const (
+	opBool op = iota
+	opInt16
+	opInt32
+	opInt64
+	opOID
+	opFloat32
+	opFloat64
+	opDecimal
+	opMoney
+	opBytes // text and bytea: the wire's bytes are the value
+	opJSONB // a version byte, then text
+	opUUID
+	opDate
+	opTime
+	opTimestamp
+	opList
+)
+
+// carrier says how one column travels: what the server is asked for, what arrives, what
+// Arrow type it becomes.
+type carrier struct {
+	op        op
+	arrow     arrow.DataType
+	expr      string // with %s for the quoted column; "" is the column itself
+	logical   string
+	policy    Policy
+	class     string // the policy's name in leat.yaml, for messages
+	precision int32  // decimals
+	scale     int32
+	elem      *carrier // lists
+	dims      int
+}
+
+// PlannedColumn tells the manifest how a column is carried.
+type PlannedColumn struct {
+	Column change.Column
+	Field  arrow.Field
+	Class  string // the policy class, "" where nothing can go wrong
+	Policy Policy
+	AsText bool // carried as PostgreSQL's own text
+}
+
+// Plan says how a table's columns are carried in typed formats.
+type Plan struct {
+	Table   *change.Table
+	Schema  *arrow.Schema
+	Columns []PlannedColumn
+	carry   []carrier
+	query   string // SELECT list
+}
+
+// Plan decides how each column of the table is carried.
+func (sn *Snapshot) Plan(t *change.Table, policies Policies) (*Plan, error) {
+	p := &Plan{Table: t}
+	fields := make([]arrow.Field, len(t.Columns))
+	exprs := make([]string, len(t.Columns))
+	for i, col := range t.Columns {
+		c, err := sn.carrierOf(col.TypeOID, col.Typmod, col.Dims, policies)
+		if err != nil {
+			return nil, fault.Wrap(err, fault.TypeUncarriable, t.String()+"."+col.Name, "type %s", col.Type)
+		}
+		meta := map[string]string{change.TypeKey: col.Type}
+		if c.logical != "" {
+			meta[change.LogicalKey] = c.logical
+		}
+		fields[i] = arrow.Field{Name: col.Name, Type: c.arrow, Nullable: !col.NotNull || c.policy == Null || c.policy == Clamp, Metadata: arrow.MetadataFrom(meta)}
+		exprs[i] = quoteIdent(col.Name)
+		if c.expr != "" {
+			exprs[i] = fmt.Sprintf(c.expr, exprs[i])
+		}
+		p.carry = append(p.carry, c)
+		p.Columns = append(p.Columns, PlannedColumn{Column: col, Field: fields[i], Class: c.class, Policy: c.policy, AsText: c.expr != "" || c.policy == Text})
+	}
+	p.Schema = arrow.NewSchema(fields, nil)
+	p.query = strings.Join(exprs, ",")
+	return p, nil
+}
+
+// fixed lists the built-in types that have an exact Arrow twin and no value outside it.
+var fixed = map[uint32]carrier{
+	16:   {op: opBool, arrow: arrow.FixedWidthTypes.Boolean},
+	17:   {op: opBytes, arrow: arrow.BinaryTypes.Binary},
+	19:   {op: opBytes, arrow: arrow.BinaryTypes.String}, // name
+	20:   {op: opInt64, arrow: arrow.PrimitiveTypes.Int64},
+	21:   {op: opInt16, arrow: arrow.PrimitiveTypes.Int16},
+	23:   {op: opInt32, arrow: arrow.PrimitiveTypes.Int32},
+	25:   {op: opBytes, arrow: arrow.BinaryTypes.String},
+	26:   {op: opOID, arrow: arrow.PrimitiveTypes.Int64},
+	114:  {op: opBytes, arrow: arrow.BinaryTypes.String, logical: change.LogicalJSON},
+	700:  {op: opFloat32, arrow: arrow.PrimitiveTypes.Float32},
+	701:  {op: opFloat64, arrow: arrow.PrimitiveTypes.Float64},
+	1042: {op: opBytes, arrow: arrow.BinaryTypes.String}, // bpchar, its padding kept
+	1043: {op: opBytes, arrow: arrow.BinaryTypes.String},
+	2950: {op: opUUID, arrow: &arrow.FixedSizeBinaryType{ByteWidth: 16}, logical: change.LogicalUUID},
+	3802: {op: opJSONB, arrow: arrow.BinaryTypes.String, logical: change.LogicalJSON},
+}
+
+// bounded builds the carriers of types that have values an Arrow type lacks.
+var bounded = map[uint32]func(p Policies) carrier{
+	1082: func(p Policies) carrier {
+		return carrier{op: opDate, arrow: arrow.FixedWidthTypes.Date32, policy: p.Date, class: "date"}
+	},
+	1083: func(p Policies) carrier {
+		return carrier{op: opTime, arrow: arrow.FixedWidthTypes.Time64us, policy: p.Time, class: "time"}
+	},
+	1114: func(p Policies) carrier {
+		return carrier{op: opTimestamp, arrow: &arrow.TimestampType{Unit: arrow.Microsecond}, policy: p.Timestamp, class: "timestamp"}
+	},
+	1184: func(p Policies) carrier {
+		return carrier{op: opTimestamp, arrow: &arrow.TimestampType{Unit: arrow.Microsecond, TimeZone: "UTC"}, policy: p.Timestamptz, class: "timestamptz"}
+	},
+}
+
+const (
+	oidNumeric    = 1700
+	oidMoney      = 790
+	maxDecimal128 = 38 // digits
+)
+
+// asText asks the server for its own text form: exact by construction, for every type there is.
+func asText() carrier {
+	return carrier{op: opBytes, arrow: arrow.BinaryTypes.String, expr: "%s::pg_catalog.text"}
+}
+
+func (sn *Snapshot) carrierOf(typeOID uint32, typmod int32, dims int, p Policies) (carrier, error) {
+	t, ok := sn.types[typeOID]
+	if !ok {
+		return carrier{}, fmt.Errorf("type %d is not in the catalog", typeOID)
+	}
+	if t.kind == 'd' {
+		return sn.carrierOf(t.base, pickTypmod(typmod, t.typmod), max(dims, t.dims), p)
+	}
+	switch {
+	case t.kind == 'e':
+		return carrier{op: opBytes, arrow: arrow.BinaryTypes.String, logical: change.LogicalEnum}, nil
+	case t.geo:
+		return carrier{op: opBytes, arrow: arrow.BinaryTypes.Binary}, nil
+	case t.element != 0:
+		return sn.listOf(t, typmod, max(dims, 1), p)
+	case typeOID == oidNumeric:
+		return numericCarrier(typmod, p)
+	case typeOID == oidMoney:
+		return carrier{op: opMoney, arrow: &arrow.Decimal128Type{Precision: 19, Scale: sn.money}, precision: 19, scale: sn.money}, nil
+	}
+	if c, ok := fixed[typeOID]; ok {
+		return c, nil
+	}
+	if build, ok := bounded[typeOID]; ok {
+		c := build(p)
+		if c.policy == "" {
+			c.policy = Fail
+		}
+		if c.policy == Text {
+			text := asText()
+			text.policy, text.class = Text, c.class
+			return text, nil
+		}
+		return c, nil
+	}
+	return asText(), nil
+}
+
+// A domain's own typmod rules; a column of a domain type has none.
+func pickTypmod(column, domain int32) int32 {
+	if domain >= 0 {
+		return domain
+	}
+	return column
+}
+
+// numericCarrier reads numeric's typmod: ((precision << 16) | scale) + 4, the scale 11 bits signed since 15.
+func numericCarrier(typmod int32, p Policies) (carrier, error) {
+	c := carrier{op: opDecimal, policy: p.Numeric, class: "numeric"}
+	if c.policy == "" {
+		c.policy = Fail
+	}
+	if typmod < 4 {
+		precision, scale, decimal, err := ParseDecimal(p.UnboundedNumeric)
+		if err != nil {
+			return c, err
+		}
+		if !decimal {
+			text := asText()
+			text.policy, text.class = Text, "unbounded_numeric"
+			return text, nil
+		}
+		c.precision, c.scale = precision, scale
+	} else {
+		c.precision = (typmod - 4) >> 16 & 0xffff
+		c.scale = ((typmod-4)&0x7ff ^ 1024) - 1024
+		if c.scale < 0 { // numeric(5,-2) holds up to seven digits before the point
+			c.precision, c.scale = c.precision-c.scale, 0
+		}
+		c.precision = max(c.precision, c.scale, 1)
+	}
+	if c.policy == Text || c.precision > maxDecimal128 {
+		text := asText()
+		text.policy, text.class = Text, "numeric"
+		return text, nil
+	}
+	c.arrow = &arrow.Decimal128Type{Precision: c.precision, Scale: c.scale}
+	return c, nil
+}
+
+// ParseDecimal reads "decimal(p,s)"; "" and "text" are no decimal.
+func ParseDecimal(s string) (precision, scale int32, decimal bool, err error) {
+	if s == "" || s == string(Text) {
+		return 0, 0, false, nil
+	}
+	inner, ok := strings.CutPrefix(strings.ReplaceAll(s, " ", ""), "decimal(")
+	inner, ok2 := strings.CutSuffix(inner, ")")
+	ps, ss, ok3 := strings.Cut(inner, ",")
+	pn, err1 := strconv.Atoi(ps)
+	sc, err2 := strconv.Atoi(ss)
+	if !ok || !ok2 || !ok3 || err1 != nil || err2 != nil || pn < 1 || pn > maxDecimal128 || sc < 0 || sc > pn {
+		return 0, 0, false, fault.New(fault.ConfigInvalid, "dump.types.unbounded_numeric", "%q is neither text nor decimal(p,s) with p up to 38 and s up to p", s)
+	}
+	return int32(pn), int32(sc), true, nil
+}
+
+// listOf carries an array as nested Arrow lists, one level a declared dimension. Elements that have no exact
+// Arrow twin are lists of text; the policy text makes the whole array one text.
+func (sn *Snapshot) listOf(t typeInfo, typmod int32, dims int, p Policies) (carrier, error) {
+	policy := p.Array
+	if policy == "" || policy == Clamp {
+		policy = Fail
+	}
+	if policy == Text {
+		text := asText()
+		text.policy, text.class = Text, "array"
+		return text, nil
+	}
+	elem, err := sn.carrierOf(t.element, typmod, 0, p)
+	if err != nil {
+		return carrier{}, err
+	}
+	c := carrier{op: opList, policy: policy, class: "array", dims: dims, elem: &elem}
+	if elem.expr != "" {
+		elem.expr = ""
+		c.expr = "%s::pg_catalog.text[]"
+	}
+	c.arrow = elem.arrow
+	for range dims {
+		c.arrow = arrow.ListOf(c.arrow)
+	}
+	return c, nil
+}
+
+// maxDecimals[p] is 10^p - 1, the largest decimal of p digits.
+var maxDecimals = func() (m [maxDecimal128 + 1]*big.Int) {
+	for p := range m {
+		m[p] = new(big.Int).Sub(new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(p)), nil), big.NewInt(1))
+	}
+	return m
+}()

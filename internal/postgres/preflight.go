@@ -1,0 +1,291 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// PreflightOptions say what will be wanted of the server.
+type PreflightOptions struct {
+	Selection Selection
+	Policies  Policies
+	Typed     bool // a typed format, whose columns may need a policy
+	Deep      bool // count the values that need a policy: reads every table
+	Now       func() time.Time
+}
+
+// preflight collects findings about a server.
+type preflight struct {
+	ctx      context.Context
+	source   *Source
+	conn     *pgconn.PgConn
+	opts     PreflightOptions
+	findings []fault.Finding
+}
+
+// Preflight looks at the server as a dump would, and reports what would stand in the way. It
+// returns an error only when it could not look.
+func (s *Source) Preflight(ctx context.Context, opts PreflightOptions) ([]fault.Finding, error) {
+	c, err := s.session(ctx, typed)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close(context.WithoutCancel(ctx))
+	p := &preflight{ctx: ctx, source: s, conn: c, opts: opts}
+	for _, look := range []func() error{p.server, p.transport, p.exactLSN, p.oldTransactions, p.clock, p.tables} {
+		if err := look(); err != nil {
+			return p.findings, classify(ctx, err, s.Name, "the check could not be made")
+		}
+	}
+	return p.findings, nil
+}
+
+func (p *preflight) add(code string, severity fault.Severity, where, mend, format string, args ...any) {
+	p.findings = append(p.findings, fault.Finding{Code: code, Severity: severity, Where: where, What: fmt.Sprintf(format, args...), Mend: mend})
+}
+
+func (p *preflight) server() error {
+	v := p.source.Version
+	p.add("server-version", fault.SeverityOK, p.source.Name, "", "PostgreSQL %s", p.conn.ParameterStatus("server_version"))
+	if v < 140000 {
+		p.add("no-tid-range-scan", fault.SeverityInfo, p.source.Name, "Upgrade to 14 or newer to read one large table with several connections.",
+			"before PostgreSQL 14 each table is read by one connection")
+	}
+	if p.source.InRecovery {
+		p.add("standby", fault.SeverityInfo, p.source.Name, "Set hot_standby_feedback = on, or a large max_standby_streaming_delay, so that long reads are not cancelled.",
+			"the server is a standby: the dump is as old as its replay")
+	}
+	return nil
+}
+
+func (p *preflight) transport() error {
+	rows, err := query(p.ctx, p.conn, `select coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false)::text, coalesce(inet_client_addr() <<= '127.0.0.0/8' or inet_client_addr() = '::1', true)::text`)
+	if err != nil {
+		return err
+	}
+	switch encrypted, local := string(rows[0][0]) == "true", string(rows[0][1]) == "true"; {
+	case encrypted:
+		p.add("tls", fault.SeverityOK, p.source.Name, "", "the connection is encrypted")
+	case !local:
+		p.add("tls", fault.SeverityWarn, p.source.Name, "Set sslmode to verify-full and sslrootcert to the server's CA.", "the connection crosses a network unencrypted")
+	}
+	return nil
+}
+
+// exactLSN looks for what a temporary slot needs.
+func (p *preflight) exactLSN() error {
+	rows, err := query(p.ctx, p.conn, `
+select current_setting('wal_level'), (r.rolsuper or r.rolreplication or exists (
+         select from pg_roles g where g.rolname = 'rds_replication' and pg_has_role(r.rolname, g.oid, 'member')))::text,
+       current_setting('max_replication_slots')::int - (select count(*) from pg_replication_slots), r.rolname
+from pg_roles r where r.rolname = current_user`)
+	if err != nil {
+		return err
+	}
+	const without = "Until then a dump's LSN is approximate."
+	user := string(rows[0][3])
+	if level := string(rows[0][0]); level != "logical" {
+		p.add("wal-level", fault.SeverityWarn, p.source.Name, "Set wal_level = logical (on RDS: rds.logical_replication = 1) and restart. "+without, "wal_level is %s, so no logical slot can be made", level)
+	} else {
+		p.add("wal-level", fault.SeverityOK, p.source.Name, "", "wal_level is logical")
+	}
+	if string(rows[0][1]) != "true" {
+		p.add("replication-right", fault.SeverityWarn, user, "alter role "+quoteIdent(user)+" replication (on RDS: grant rds_replication to "+quoteIdent(user)+"). "+without, "the role may not replicate")
+	} else {
+		p.add("replication-right", fault.SeverityOK, user, "", "the role may replicate")
+	}
+	if number(rows[0][2]) < 1 {
+		p.add("free-slots", fault.SeverityWarn, p.source.Name, "Drop slots that are not used, or raise max_replication_slots. "+without, "all replication slots are taken")
+	}
+	if p.source.InRecovery && p.source.Version < 160000 {
+		p.add("standby-slot", fault.SeverityWarn, p.source.Name, "Dump from the primary, or upgrade to 16. "+without, "a standby before PostgreSQL 16 has no logical slots")
+	}
+	return nil
+}
+
+// oldTransactions names those a slot would wait for.
+func (p *preflight) oldTransactions() error {
+	rows, err := query(p.ctx, p.conn, `
+select pid, coalesce(usename::text, ''), date_trunc('second', now() - xact_start)::text from pg_stat_activity
+where backend_xid is not null and pid <> pg_backend_pid() and xact_start < now() - interval '1 minute' order by xact_start limit 5`)
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		p.add("old-transaction", fault.SeverityWarn, "session "+string(r[0]), "Let it end first, or accept an approximate LSN.",
+			"a transaction of user %s has been open for %s; an exact LSN waits for its end", r[1], r[2])
+	}
+	return nil
+}
+
+func (p *preflight) clock() error {
+	before := p.opts.Now()
+	rows, err := query(p.ctx, p.conn, `select (extract(epoch from clock_timestamp()) * 1000000)::bigint`)
+	if err != nil {
+		return err
+	}
+	p.findings = append(p.findings, ClockFinding("clock-database", p.source.Name, before, p.opts.Now(), time.UnixMicro(number(rows[0][0]))))
+	return nil
+}
+
+// ClockFinding judges a clock that was asked between before and after. Dates in names and leases depend on clocks agreeing.
+func ClockFinding(code, where string, before, after, theirs time.Time) fault.Finding {
+	const tolerance = 5 * time.Second
+	skew := time.Duration(0)
+	switch {
+	case theirs.Before(before):
+		skew = theirs.Sub(before)
+	case theirs.After(after):
+		skew = theirs.Sub(after)
+	}
+	if skew.Abs() > tolerance {
+		return fault.Finding{Code: code, Severity: fault.SeverityWarn, Where: where, What: fmt.Sprintf("its clock differs from ours by %s", skew.Round(time.Second)), Mend: "Let both follow NTP."}
+	}
+	return fault.Finding{Code: code, Severity: fault.SeverityOK, Where: where, What: "its clock agrees with ours"}
+}
+
+// tables looks at each chosen table.
+func (p *preflight) tables() error {
+	rels, err := p.source.relations(p.ctx, p.conn, p.opts.Selection)
+	if err != nil {
+		if f := fault.Of(err); f != nil && f.Code == fault.SourceMissing {
+			p.add("table-missing", fault.SeverityError, f.Where, f.HowToMend(), "%s", f.What)
+			return nil
+		}
+		return err
+	}
+	tables, err := describeTables(p.ctx, p.conn, rels)
+	if err != nil {
+		return err
+	}
+	types, err := readTypes(p.ctx, p.conn, tables)
+	if err != nil {
+		return err
+	}
+	sn := &Snapshot{source: p.source, types: types}
+	for _, t := range tables {
+		readable, err := p.rights(t)
+		if err != nil {
+			return err
+		}
+		p.identity(t)
+		if p.opts.Typed {
+			if err := p.types(sn, t, readable); err != nil {
+				return err
+			}
+		}
+	}
+	p.add("tables", fault.SeverityOK, p.source.Name, "", "%d tables chosen", len(tables))
+	return nil
+}
+
+func (p *preflight) rights(t *change.Table) (readable bool, err error) {
+	rows, err := query(p.ctx, p.conn, `
+select has_schema_privilege(n.oid, 'usage')::text, has_table_privilege(c.oid, 'select')::text, row_security_active(c.oid)::text, current_user
+from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1::oid`, fmt.Sprint(t.OID))
+	if err != nil || len(rows) == 0 {
+		return false, err
+	}
+	user := quoteIdent(string(rows[0][3]))
+	readable = true
+	if string(rows[0][0]) != "true" {
+		readable = false
+		p.add("schema-usage", fault.SeverityError, t.String(), "grant usage on schema "+quoteIdent(t.Schema)+" to "+user+";", "the role may not look into the schema")
+	}
+	if string(rows[0][1]) != "true" {
+		readable = false
+		p.add("table-select", fault.SeverityError, t.String(), "grant select on "+quoteTable(t.Schema, t.Name)+" to "+user+";", "the role may not read the table")
+	}
+	if string(rows[0][2]) == "true" {
+		readable = false
+		p.add("row-security", fault.SeverityError, t.String(), "alter role "+user+" bypassrls; or use the table's owner.", "row security would hide rows from the role")
+	}
+	return readable, nil
+}
+
+// identity tells what following the log would meet; a dump does not mind.
+func (p *preflight) identity(t *change.Table) {
+	if t.Kind != change.KindTable && t.Kind != change.KindPartitioned {
+		return
+	}
+	mend := "alter table " + quoteTable(t.Schema, t.Name) + " replica identity full; or give it a primary key."
+	switch {
+	case t.ReplicaIdentity == 'n':
+		p.add("replica-identity", fault.SeverityInfo, t.String(), mend, "replica identity is nothing: its updates and deletes cannot be followed in the log")
+	case t.ReplicaIdentity == 'd' && len(t.Key) == 0:
+		p.add("replica-identity", fault.SeverityInfo, t.String(), mend, "no primary key: its updates and deletes cannot be followed in the log")
+	}
+}
+
+// types tells which columns may hold values that need a policy.
+func (p *preflight) types(sn *Snapshot, t *change.Table, readable bool) error {
+	plan, err := sn.Plan(t, p.opts.Policies)
+	if err != nil {
+		return err
+	}
+	for i, c := range plan.Columns {
+		if c.Policy != Fail || c.Class == "" {
+			continue
+		}
+		where := t.String() + "." + c.Column.Name
+		mend := "Choose dump.types." + c.Class + ": text, null or clamp, or a text format, if there are such values."
+		if !p.opts.Deep || !readable {
+			continue
+		}
+		n, err := p.count(t, c.Column.Name, specialSQL(plan.carry[i]))
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			p.add("type-policy", fault.SeverityError, where, mend, "%d values of type %s cannot be carried exactly", n, c.Column.Type)
+		}
+	}
+	if !p.opts.Deep {
+		p.mayNeedPolicy(t, plan)
+	}
+	return nil
+}
+
+// mayNeedPolicy is one line a table, since nearly every table has a timestamp.
+func (p *preflight) mayNeedPolicy(t *change.Table, plan *Plan) {
+	var names []string
+	for _, c := range plan.Columns {
+		if c.Policy == Fail && c.Class != "" {
+			names = append(names, c.Column.Name)
+		}
+	}
+	if len(names) > 0 {
+		p.add("type-policy", fault.SeverityInfo, t.String(), "leat check --deep counts them; dump.types has the policies.",
+			"a dump fails if there is infinity, NaN or the like in %s", strings.Join(names, ", "))
+	}
+}
+
+// specialSQL is the condition under which a value needs the policy.
+func specialSQL(c carrier) string {
+	switch c.op {
+	case opDate, opTimestamp:
+		return "not isfinite(%[1]s)"
+	case opTime:
+		return "%[1]s = '24:00:00'"
+	case opDecimal:
+		return "%[1]s = 'NaN'"
+	case opList:
+		return fmt.Sprintf("array_ndims(%%[1]s) <> %d or array_lower(%%[1]s, 1) <> 1", c.dims)
+	}
+	return "false"
+}
+
+func (p *preflight) count(t *change.Table, column, condition string) (int64, error) {
+	rows, err := query(p.ctx, p.conn, "select count(*)"+from(t)+" where "+fmt.Sprintf(condition, quoteIdent(column)))
+	if err != nil {
+		return 0, err
+	}
+	return number(rows[0][0]), nil
+}

@@ -1,0 +1,249 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// Chunk is a range of a table's heap pages, [From, To); To 0 is the end, and the zero Chunk is the whole
+// table. Pages, not keys: every heap table has them, they need no index and cannot be skewed by the data.
+type Chunk struct {
+	From, To int64
+}
+
+// Whole says whether the chunk is the whole table.
+func (c Chunk) Whole() bool { return c.From == 0 && c.To == 0 }
+
+// where is the condition that a TID range scan (PostgreSQL 14+) answers by reading just these pages.
+func (c Chunk) where() string {
+	switch {
+	case c.Whole():
+		return ""
+	case c.To == 0:
+		return fmt.Sprintf(" where ctid >= '(%d,0)'::tid", c.From)
+	}
+	return fmt.Sprintf(" where ctid >= '(%d,0)'::tid and ctid < '(%d,0)'::tid", c.From, c.To)
+}
+
+// Chunks cuts the table's heap into ranges of about the given bytes. Before 14 a range
+// of ctid is a scan of the whole table, so there the table is one chunk; so is all that has no heap.
+func (sn *Snapshot) Chunks(t *change.Table, bytes int64) []Chunk {
+	const page = 8192
+	if sn.source.Version < 140000 || t.Kind != change.KindTable && t.Kind != change.KindMatView || t.Pages <= 1 {
+		return []Chunk{{}}
+	}
+	// TOAST makes a page stand for more bytes than its own.
+	perPage := max(page, t.Bytes/t.Pages)
+	n := max(1, (t.Pages*perPage+bytes/2)/bytes)
+	step := (t.Pages + n - 1) / n
+	var chunks []Chunk
+	for from := int64(0); from < t.Pages; from += step {
+		chunks = append(chunks, Chunk{From: from, To: from + step})
+	}
+	chunks[len(chunks)-1].To = 0 // pages that are added meanwhile hold nothing this snapshot sees, but cost nothing either
+	return chunks
+}
+
+// Shared bounds what all readers of a dump do together.
+type Shared struct {
+	// Limit waits until so many bytes may be read; nil is no limit.
+	Limit func(ctx context.Context, bytes int) error
+	// Huge, of capacity one, lets one reader at a time hold values of hugeValue bytes and more
+	// (Invariant 8); nil lets all. A reader takes it at most once a batch, so readers cannot
+	// wait for each other in a ring.
+	Huge chan struct{}
+}
+
+// Reader is one connection inside a snapshot. It reads one chunk at a time.
+type Reader struct {
+	snap   *Snapshot
+	shared Shared
+	stream *copyStream
+	huge   bool // Shared.Huge is held, until the batch is handed on
+}
+
+// Reader opens a connection and enters the snapshot.
+func (sn *Snapshot) Reader(ctx context.Context, shared Shared) (*Reader, error) {
+	settings := map[string]string(nil)
+	if sn.typed {
+		settings = typed
+	}
+	c, err := sn.source.session(ctx, settings)
+	if err != nil {
+		return nil, err
+	}
+	hijacked, err := sn.enter(ctx, c)
+	if err != nil {
+		c.Close(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	r := &Reader{snap: sn, shared: shared}
+	limit := func(n int) error { return shared.Limit(ctx, n) }
+	if shared.Limit == nil {
+		limit = nil
+	}
+	r.stream = newCopyStream(hijacked.Conn, limit)
+	return r, nil
+}
+
+func (sn *Snapshot) enter(ctx context.Context, c *pgconn.PgConn) (*pgconn.HijackedConn, error) {
+	err := exec(ctx, c, "begin transaction isolation level repeatable read, read only; set transaction snapshot "+quoteLiteral(sn.ID))
+	if err != nil {
+		if alive := sn.Alive(ctx); alive != nil && ctx.Err() == nil {
+			return nil, alive
+		}
+		return nil, classify(ctx, err, sn.source.Name, "cannot enter the snapshot")
+	}
+	if err := c.SyncConn(ctx); err != nil {
+		return nil, classify(ctx, err, sn.source.Name, "cannot enter the snapshot")
+	}
+	h, err := c.Hijack()
+	return h, classify(ctx, err, sn.source.Name, "cannot take over the connection")
+}
+
+// Close ends the connection, and with it whatever the server still does for it.
+func (r *Reader) Close() {
+	_ = r.stream.conn.SetDeadline(time.Now().Add(time.Second))
+	_, _ = r.stream.conn.Write([]byte{'X', 0, 0, 0, 4}) // Terminate; a dead connection needs no farewell
+	_ = r.stream.conn.Close()
+}
+
+func from(t *change.Table) string {
+	only := ""
+	if t.Kind == change.KindTable {
+		only = "only " // children by inheritance are tables of their own
+	}
+	return " from " + only + quoteTable(t.Schema, t.Name)
+}
+
+// Batches reads a chunk and hands it on batch by batch; a batch is valid until yield returns.
+// It returns the rows read, and for each column how often its policy was applied.
+func (r *Reader) Batches(ctx context.Context, p *Plan, chunk Chunk, yield func(change.Batch) error) (rows int64, applied []int64, err error) {
+	d := newDecoder(p, r.snap.source.Encoding == "SQL_ASCII")
+	sql := "copy (select " + p.query + from(p.Table) + chunk.where() + ") to stdout (format binary)"
+	position := change.Position{LSN: r.snap.LSN}
+	flush := func() error {
+		defer r.release()
+		if d.rows == 0 {
+			return nil
+		}
+		rec, err := d.record()
+		if err != nil {
+			return err
+		}
+		defer rec.Release()
+		rows += int64(d.rows)
+		err = yield(change.Batch{Table: p.Table, Op: change.OpRead, Position: position, Record: rec})
+		d.reset()
+		return err
+	}
+	defer r.release()
+	err = r.run(ctx, p.Table, sql, func() error { return r.decodeAll(ctx, d, flush) })
+	if err != nil {
+		return 0, nil, err
+	}
+	tagged, err := r.stream.rows()
+	if err != nil {
+		return 0, nil, err
+	}
+	if tagged != rows {
+		return 0, nil, fault.New(fault.SourceProtocol, p.Table.String(), "the server sent %d rows, %d were understood", tagged, rows)
+	}
+	return rows, d.applied(), nil
+}
+
+// TextFormat is a text form that the server itself renders.
+type TextFormat int
+
+// The text forms.
+const (
+	CSV  TextFormat = iota // as COPY t TO STDOUT CSV
+	JSON                   // as row_to_json, a line a row
+)
+
+// Text copies a chunk in the server's own text form to w and returns the rows.
+func (r *Reader) Text(ctx context.Context, t *change.Table, form TextFormat, chunk Chunk, w io.Writer) (int64, error) {
+	var sql string
+	var read func() error
+	switch form {
+	case CSV:
+		sql = "copy (select " + plainColumns(t) + from(t) + chunk.where() + ") to stdout (format csv)"
+		read = func() error { return r.stream.writeTo(w) }
+	case JSON:
+		sql = "copy (select pg_catalog.row_to_json(t) from (select *" + from(t) + chunk.where() + ") t) to stdout (format binary)"
+		read = func() error { return r.jsonLines(w) }
+	}
+	if err := r.run(ctx, t, sql, read); err != nil {
+		return 0, err
+	}
+	return r.stream.rows()
+}
+
+// plainColumns lists what COPY t TO takes: all columns but generated ones.
+func plainColumns(t *change.Table) string {
+	list := ""
+	for _, c := range t.Columns {
+		if c.Generated != 0 {
+			continue
+		}
+		if list != "" {
+			list += ","
+		}
+		list += quoteIdent(c.Name)
+	}
+	return list
+}
+
+// run sends a COPY and reads its answer.
+func (r *Reader) run(ctx context.Context, t *change.Table, sql string, read func() error) error {
+	err := r.stream.during(ctx, func() error {
+		if err := r.stream.start(sql); err != nil {
+			return err
+		}
+		return read()
+	})
+	return r.explain(ctx, t, err)
+}
+
+// explain says which table a failure belongs to, and what to grant where a right is missing.
+func (r *Reader) explain(ctx context.Context, t *change.Table, err error) error {
+	if err == nil {
+		return nil
+	}
+	if f := fault.Of(err); f != nil {
+		if f.Where == "" {
+			f.Where = t.String()
+		}
+		return err
+	}
+	err = classify(ctx, err, t.String(), "cannot be read")
+	if fault.Is(err, fault.SourceRights) {
+		return fault.Mended(err, "Run: grant usage on schema %s to %s; grant select on %s to %s; (row security needs BYPASSRLS or the table's owner.)",
+			quoteIdent(t.Schema), quoteIdent(r.snap.source.config.User), quoteTable(t.Schema, t.Name), quoteIdent(r.snap.source.config.User))
+	}
+	return err
+}
+
+func (r *Reader) release() {
+	if r.huge {
+		<-r.shared.Huge
+		r.huge = false
+	}
+}
+
+// The limits of a batch. Rows bound the fixed-width buffers, bytes the rest.
+const (
+	batchRows  = 16 << 10
+	batchBytes = 4 << 20
+	hugeValue  = 8 << 20 // values from here on wait for Shared.Huge
+)
+
+// Bytes is what has been read of payload since the reader began.
+func (r *Reader) Bytes() int64 { return r.stream.total }

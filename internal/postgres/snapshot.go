@@ -1,0 +1,313 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// LSNMode says how the snapshot's LSN is found.
+type LSNMode string
+
+// The modes. A temporary logical slot gives the exact LSN of its snapshot, but needs REPLICATION, wal_level = logical
+// and that every transaction running at that moment ends first.
+const (
+	LSNAuto        LSNMode = "auto"        // exact where it can be had within SlotWait, else approximate
+	LSNExact       LSNMode = "exact"       // exact or an error
+	LSNApproximate LSNMode = "approximate" // never make a slot
+)
+
+// SnapshotOptions steer Source.Snapshot.
+type SnapshotOptions struct {
+	Selection Selection
+	LSN       LSNMode
+	SlotWait  time.Duration // how long LSNAuto and LSNExact wait for running transactions; 0 is no limit
+	Typed     bool          // readers decode values or want canonical text; false leaves the session's own text settings alone
+	Told      func(string)  // hears what is waited for; may be nil
+}
+
+// Snapshot is a moment of the database that many readers share. All its tables are locked
+// against being dropped or rewritten (ACCESS SHARE) until Close.
+type Snapshot struct {
+	// ID is the exported snapshot's name.
+	ID string
+	// LSN: every transaction that committed before it is seen, and, when Exact, none that
+	// committed after. When not Exact the truth lies between LSN and LSNUpper.
+	LSN, LSNUpper change.LSN
+	Exact         bool
+	WhyNotExact   string
+	// Visibility is pg_current_snapshot() ("xmin:xmax:list"): the exact set of transactions
+	// that are seen, whether or not the LSN is exact.
+	Visibility string
+	Time       time.Time // the server's clock when the snapshot was taken
+	Tables     []*change.Table
+
+	source *Source
+	types  typeTable
+	money  int32
+	typed  bool
+	leader *pgconn.PgConn
+	mu     sync.Mutex // one statement at a time on leader
+}
+
+// Snapshot locks the selected tables and takes one snapshot of them. The order matters: the
+// locks come first, because TRUNCATE and rewriting ALTER TABLE are not MVCC-safe; a table that
+// was rewritten between snapshot and lock would look empty.
+func (s *Source) Snapshot(ctx context.Context, opts SnapshotOptions) (*Snapshot, error) {
+	settings := map[string]string(nil)
+	if opts.Typed {
+		settings = typed
+	}
+	leader, err := s.session(ctx, settings)
+	if err != nil {
+		return nil, err
+	}
+	sn := &Snapshot{source: s, leader: leader, typed: opts.Typed}
+	if err := sn.take(ctx, opts); err != nil {
+		sn.Close()
+		return nil, err
+	}
+	return sn, nil
+}
+
+func (sn *Snapshot) take(ctx context.Context, opts SnapshotOptions) error {
+	rels, err := sn.source.relations(ctx, sn.leader, opts.Selection)
+	if err != nil {
+		return err
+	}
+	if err := exec(ctx, sn.leader, "begin transaction isolation level repeatable read, read only"); err != nil {
+		return classify(ctx, err, sn.source.Name, "cannot begin the snapshot's transaction")
+	}
+	if err := sn.lock(ctx, rels); err != nil {
+		return err
+	}
+	if err := sn.fix(ctx, opts); err != nil {
+		return err
+	}
+	if err := sn.describe(ctx); err != nil {
+		return err
+	}
+	if sn.Tables, err = describeTables(ctx, sn.leader, rels); err != nil {
+		return classify(ctx, err, sn.source.Name, "cannot read the catalog")
+	}
+	if sn.types, err = readTypes(ctx, sn.leader, sn.Tables); err != nil {
+		return classify(ctx, err, sn.source.Name, "cannot read the types")
+	}
+	if sn.money, err = moneyDigits(ctx, sn.leader); err != nil {
+		return classify(ctx, err, sn.source.Name, "cannot read how money is kept")
+	}
+	return nil
+}
+
+// lock takes ACCESS SHARE, the lock that SELECT takes (Invariant 9), on every table. Views and foreign tables are
+// locked when they are read: LOCK TABLE would need rights on what stands below a view.
+func (sn *Snapshot) lock(ctx context.Context, rels []relation) error {
+	const batch = 200
+	var names []string
+	for _, r := range rels {
+		if r.kind == change.KindTable || r.kind == change.KindPartitioned {
+			names = append(names, quoteTable(r.schema, r.name))
+		}
+	}
+	for len(names) > 0 {
+		n := min(batch, len(names))
+		err := exec(ctx, sn.leader, "lock table "+strings.Join(names[:n], ", ")+" in access share mode")
+		switch {
+		case err == nil:
+		case sqlState(err) == "55P03":
+			return sn.blocked(ctx, names[:n], err)
+		default:
+			return classify(ctx, err, sn.source.Name, "cannot lock the tables for reading")
+		}
+		names = names[n:]
+	}
+	return nil
+}
+
+// blocked names the session that holds the lock we waited for in vain.
+func (sn *Snapshot) blocked(ctx context.Context, names []string, cause error) error {
+	where, who := sn.source.Name, "another session"
+	if c, err := sn.source.session(ctx, nil); err == nil {
+		defer c.Close(context.WithoutCancel(ctx))
+		rows, err := query(ctx, c, `
+select l.relation::regclass::text, l.pid, coalesce(a.usename::text, ''), left(coalesce(a.query, ''), 80)
+from pg_locks l left join pg_stat_activity a using (pid)
+where l.mode = 'AccessExclusiveLock' and l.granted and l.relation = any($1::regclass[]::oid[]) limit 1`, textArray(names))
+		if err == nil && len(rows) == 1 {
+			where = string(rows[0][0])
+			who = fmt.Sprintf("session %s of user %s (%s)", rows[0][1], rows[0][2], oneLine(string(rows[0][3])))
+		}
+	}
+	return fault.New(fault.SourceTimeout, where, "waited %s for %s to release its lock", sn.source.set.LockTimeout, who).
+		WithMend("Let that session end, or raise lock_timeout.").Because(cause)
+}
+
+func textArray(items []string) string {
+	quoted := make([]string, len(items))
+	for i, s := range items {
+		quoted[i] = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+	}
+	return "{" + strings.Join(quoted, ",") + "}"
+}
+
+// fix makes the leader's transaction see one moment, and finds its LSN.
+func (sn *Snapshot) fix(ctx context.Context, opts SnapshotOptions) error {
+	if opts.LSN != LSNApproximate {
+		err := sn.fixBySlot(ctx, opts)
+		if err == nil || opts.LSN == LSNExact || ctx.Err() != nil {
+			return err
+		}
+		sn.WhyNotExact = oneLine(err.Error())
+	} else {
+		sn.WhyNotExact = "lsn: approximate was asked for"
+	}
+	if !sn.Exact {
+		if err := sn.fixByTime(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fixBySlot takes the snapshot that a temporary logical slot exports: it sees exactly what committed before the
+// slot's consistent point. The slot is gone again before the first row is read, so it never holds WAL back.
+func (sn *Snapshot) fixBySlot(ctx context.Context, opts SnapshotOptions) error {
+	if sn.source.InRecovery && sn.source.Version < 160000 {
+		return fault.New(fault.SourceVersion, sn.source.Name, "a standby before PostgreSQL 16 has no logical slots")
+	}
+	repl, err := sn.source.dial(ctx, map[string]string{"replication": "database"})
+	if err != nil {
+		return err
+	}
+	defer repl.Close(context.WithoutCancel(ctx))
+	stop := sn.tellWhomWeWaitFor(ctx, repl.PID(), opts.Told)
+	defer stop()
+	wait := ctx
+	if opts.SlotWait > 0 {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithTimeout(ctx, opts.SlotWait)
+		defer cancel()
+	}
+	name := fmt.Sprintf("leat_tmp_%d_%d", repl.PID(), time.Now().UnixNano())
+	results, err := repl.Exec(wait, "CREATE_REPLICATION_SLOT "+quoteIdent(name)+" TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT").ReadAll()
+	if err != nil {
+		if ctx.Err() == nil && errors.Is(wait.Err(), context.DeadlineExceeded) {
+			return fault.New(fault.SourceTimeout, sn.source.Name, "running transactions did not end within %s, so no slot could be made", opts.SlotWait).
+				WithMend("Raise slot_wait, end the old transactions, or accept an approximate LSN (lsn: approximate).")
+		}
+		return fault.Mended(classify(ctx, err, sn.source.Name, "cannot make a temporary slot"),
+			"Grant REPLICATION to the user and set wal_level = logical, or accept an approximate LSN (lsn: approximate).")
+	}
+	row := results[0].Rows[0] // slot_name, consistent_point, snapshot_name, output_plugin
+	lsn, err := change.ParseLSN(string(row[1]))
+	if err != nil {
+		return fault.Wrap(err, fault.SourceProtocol, sn.source.Name, "the slot's consistent point")
+	}
+	if err := exec(ctx, sn.leader, "set transaction snapshot "+quoteLiteral(string(row[2]))); err != nil {
+		return classify(ctx, err, sn.source.Name, "cannot enter the slot's snapshot")
+	}
+	sn.LSN, sn.LSNUpper, sn.Exact = lsn, lsn, true
+	return nil
+}
+
+// tellWhomWeWaitFor says, once, which transactions keep the slot from being made.
+func (sn *Snapshot) tellWhomWeWaitFor(ctx context.Context, pid uint32, told func(string)) (stop func()) {
+	if told == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(2 * time.Second):
+		}
+		c, err := sn.source.session(ctx, nil)
+		if err != nil {
+			return // the slot itself will fail too and be told
+		}
+		defer c.Close(context.WithoutCancel(ctx))
+		rows, err := query(ctx, c, `
+select a.pid, coalesce(a.usename::text,''), pg_catalog.date_trunc('second', now() - a.xact_start)::text, left(coalesce(a.query,''), 60)
+from pg_stat_activity a where a.backend_xid is not null and a.pid <> $1::int order by a.xact_start limit 3`, fmt.Sprint(pid))
+		if err != nil {
+			return
+		}
+		for _, r := range rows {
+			told(fmt.Sprintf("an exact LSN waits for transaction of session %s, user %s, open for %s: %s", r[0], r[1], r[2], oneLine(string(r[3]))))
+		}
+	})
+	return func() { cancel(); done.Wait() }
+}
+
+// fixByTime takes an ordinary snapshot with the log's position before and after it: the LSN lies between.
+func (sn *Snapshot) fixByTime(ctx context.Context) error {
+	// A second session asks for the position, because the leader's first query is its snapshot.
+	c, err := sn.source.session(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx))
+	if sn.LSN, err = logPosition(ctx, c, sn.source.InRecovery); err != nil {
+		return classify(ctx, err, sn.source.Name, "cannot read the log's position")
+	}
+	if err := exec(ctx, sn.leader, "select 1"); err != nil {
+		return classify(ctx, err, sn.source.Name, "cannot take the snapshot")
+	}
+	if sn.LSNUpper, err = logPosition(ctx, c, sn.source.InRecovery); err != nil {
+		return classify(ctx, err, sn.source.Name, "cannot read the log's position")
+	}
+	return nil
+}
+
+func logPosition(ctx context.Context, c *pgconn.PgConn, standby bool) (change.LSN, error) {
+	sql := "select pg_catalog.pg_current_wal_insert_lsn()"
+	if standby {
+		sql = "select coalesce(pg_catalog.pg_last_wal_replay_lsn(), '0/0')"
+	}
+	rows, err := query(ctx, c, sql)
+	if err != nil {
+		return 0, err
+	}
+	return change.ParseLSN(string(rows[0][0]))
+}
+
+// describe exports the leader's snapshot for the readers and notes what it sees.
+func (sn *Snapshot) describe(ctx context.Context) error {
+	visibility := "pg_catalog.pg_current_snapshot()"
+	if sn.source.Version < 130000 {
+		visibility = "pg_catalog.txid_current_snapshot()"
+	}
+	rows, err := query(ctx, sn.leader, "select pg_catalog.pg_export_snapshot(), "+visibility+"::text, (extract(epoch from pg_catalog.clock_timestamp())*1000000)::bigint")
+	if err != nil {
+		return classify(ctx, err, sn.source.Name, "cannot export the snapshot")
+	}
+	sn.ID, sn.Visibility, sn.Time = string(rows[0][0]), string(rows[0][1]), time.UnixMicro(number(rows[0][2])).UTC()
+	return nil
+}
+
+// Alive says whether the snapshot still stands; when it does not, nothing more can be read in it.
+func (sn *Snapshot) Alive(ctx context.Context) error {
+	sn.mu.Lock()
+	defer sn.mu.Unlock()
+	if err := exec(ctx, sn.leader, "select 1"); err != nil {
+		return fault.Wrap(err, fault.SnapshotLost, sn.source.Name, "the connection that holds the snapshot ended")
+	}
+	return nil
+}
+
+// Close ends the snapshot's transaction and gives its locks back.
+func (sn *Snapshot) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_ = sn.leader.Close(ctx) // ending the session ends the transaction, whatever Close says
+}
