@@ -197,7 +197,7 @@ func (w *worker) textInto(ctx context.Context, u unit, dst io.Writer) (int64, er
 	if !w.run.opts.Format.Gzipped() {
 		return w.reader.Text(ctx, u.table.table, form, u.table.chunks[u.index], count)
 	}
-	gz := format.NewGzip(dst, gzipLevel, 1)
+	gz := format.NewGzip(dst, 0, 1)
 	count.w = gz
 	rows, err := w.reader.Text(ctx, u.table.table, form, u.table.chunks[u.index], count)
 	if closeErr := gz.Close(); err == nil {
@@ -205,9 +205,6 @@ func (w *worker) textInto(ctx context.Context, u unit, dst io.Writer) (int64, er
 	}
 	return rows, err
 }
-
-// gzipLevel is where a second of CPU saves the most bytes on table text; see bench/README.md.
-const gzipLevel = 1
 
 type countingWriter struct {
 	w io.Writer

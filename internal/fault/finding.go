@@ -1,5 +1,10 @@
 package fault
 
+import (
+	"fmt"
+	"time"
+)
+
 // Severity says how grave a finding is.
 type Severity string
 
@@ -18,4 +23,20 @@ type Finding struct {
 	Where    string   `json:"where,omitempty"`
 	What     string   `json:"what"`
 	Mend     string   `json:"mend,omitempty"`
+}
+
+// ClockFinding judges a clock that was asked between before and after. Dates in names and leases depend on clocks agreeing.
+func ClockFinding(code, where string, before, after, theirs time.Time) Finding {
+	const tolerance = 5 * time.Second
+	skew := time.Duration(0)
+	switch {
+	case theirs.Before(before):
+		skew = theirs.Sub(before)
+	case theirs.After(after):
+		skew = theirs.Sub(after)
+	}
+	if skew.Abs() > tolerance {
+		return Finding{Code: code, Severity: SeverityWarn, Where: where, What: fmt.Sprintf("its clock differs from ours by %s", skew.Round(time.Second)), Mend: "Let both follow NTP."}
+	}
+	return Finding{Code: code, Severity: SeverityOK, Where: where, What: "its clock agrees with ours"}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -204,6 +205,21 @@ func (s *copyStream) payload(dst []byte) error {
 		dst = dst[n:]
 	}
 	return nil
+}
+
+// appendPayload appends n payload bytes to dst. Memory is taken in one piece for what the current message
+// holds, and step by step beyond it, so that a length that lies costs nothing.
+func (s *copyStream) appendPayload(dst []byte, n int) ([]byte, error) {
+	for n > 0 {
+		step := min(n, max(s.left, 1<<20))
+		old := len(dst)
+		dst = slices.Grow(dst, step)[:old+step]
+		if err := s.payload(dst[old:]); err != nil {
+			return dst[:old], err
+		}
+		n -= step
+	}
+	return dst, nil
 }
 
 // writeTo hands all payload to w until the COPY ends, without regard to rows.

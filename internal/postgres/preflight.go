@@ -131,24 +131,8 @@ func (p *preflight) clock() error {
 	if err != nil {
 		return err
 	}
-	p.findings = append(p.findings, ClockFinding("clock-database", p.source.Name, before, p.opts.Now(), time.UnixMicro(number(rows[0][0]))))
+	p.findings = append(p.findings, fault.ClockFinding("clock-database", p.source.Name, before, p.opts.Now(), time.UnixMicro(number(rows[0][0]))))
 	return nil
-}
-
-// ClockFinding judges a clock that was asked between before and after. Dates in names and leases depend on clocks agreeing.
-func ClockFinding(code, where string, before, after, theirs time.Time) fault.Finding {
-	const tolerance = 5 * time.Second
-	skew := time.Duration(0)
-	switch {
-	case theirs.Before(before):
-		skew = theirs.Sub(before)
-	case theirs.After(after):
-		skew = theirs.Sub(after)
-	}
-	if skew.Abs() > tolerance {
-		return fault.Finding{Code: code, Severity: fault.SeverityWarn, Where: where, What: fmt.Sprintf("its clock differs from ours by %s", skew.Round(time.Second)), Mend: "Let both follow NTP."}
-	}
-	return fault.Finding{Code: code, Severity: fault.SeverityOK, Where: where, What: "its clock agrees with ours"}
 }
 
 // tables looks at each chosen table.

@@ -243,6 +243,7 @@ const (
 	batchRows  = 16 << 10
 	batchBytes = 4 << 20
 	hugeValue  = 8 << 20 // values from here on wait for Shared.Huge
+	maxValue   = 1 << 30 // PostgreSQL has none larger (MaxAllocSize)
 )
 
 // Bytes is what has been read of payload since the reader began.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
-	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -216,7 +215,7 @@ func (r *Reader) finishRow(ctx context.Context, d *decoder, from int, flush func
 			d.columns[i].null()
 			continue
 		}
-		if n < 0 {
+		if n < 0 || n > maxValue {
 			return malformed("a value of length %d", n)
 		}
 		if n >= hugeValue {
@@ -251,22 +250,16 @@ func (r *Reader) takeHuge(ctx context.Context) error {
 
 // value reads n bytes of column i. Bytes and text go where they stay; everything else is small, or
 // an array, and is decoded from a copy.
-func (r *Reader) value(d *decoder, i, n int) error {
+func (r *Reader) value(d *decoder, i, n int) (err error) {
 	c := d.columns[i]
-	if c.op == opBytes && n > 0 {
-		old := len(c.data)
-		c.data = slices.Grow(c.data, n)[:old+n]
-		if err := r.stream.payload(c.data[old:]); err != nil {
+	if c.op == opBytes {
+		if c.data, err = r.stream.appendPayload(c.data, n); err != nil {
 			return err
 		}
 		c.string(nil)
 		return nil
 	}
-	if cap(d.scratch) < n {
-		d.scratch = make([]byte, n)
-	}
-	d.scratch = d.scratch[:n]
-	if err := r.stream.payload(d.scratch); err != nil {
+	if d.scratch, err = r.stream.appendPayload(d.scratch[:0], n); err != nil {
 		return err
 	}
 	return d.blame(i, c.append(d.scratch))

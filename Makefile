@@ -1,0 +1,66 @@
+# make        shows the targets
+# make test   is what CI runs
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+LINT     := bin/golangci-lint-v2.15.0
+
+.DEFAULT_GOAL := help
+.PHONY: help build test test-deps lint fuzz crash bench demo cover release docs clean
+
+help: ## Show this
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build bin/leat for this machine
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/leat ./cmd/leat
+
+test-deps: ## Install what the tests need (apt-get as root, mvn, npm, pip); quick when all is there
+	./hack/test-deps
+
+# LEAT_TEST_STRICT: a part that is missing fails its tests here, where all parts were just installed.
+test: test-deps ## Run all tests against real servers, with the race detector
+	$(GO) vet ./...
+	LEAT_TEST_STRICT=1 $(GO) test -race -timeout 20m ./...
+
+lint: $(LINT) ## Run golangci-lint, import rules included
+	$(LINT) run ./...
+
+$(LINT):
+	GOBIN=$(CURDIR)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(patsubst bin/golangci-lint-%,%,$@)
+	mv bin/golangci-lint $@
+
+fuzz: ## Run every fuzz target for a minute (FUZZTIME=10m for longer)
+	./hack/fuzz
+
+crash: test-deps ## Run the long kill tests
+	LEAT_TEST_STRICT=1 LEAT_TEST_LONG=1 $(GO) test -count=1 -v -timeout 60m ./test/crash/...
+
+bench: test-deps ## Measure speed and memory against COPY, gzip, pigz and pg_dump
+	$(GO) run ./bench
+
+demo: ## Dump a sample shop into an S3 bucket, all on this machine
+	$(GO) run ./demo
+
+cover: test-deps ## Run all tests and show which code they reach
+	mkdir -p bin
+	LEAT_TEST_STRICT=1 $(GO) test -timeout 20m -coverpkg=./cmd/...,./internal/... -coverprofile=bin/cover.out ./...
+	$(GO) tool cover -func=bin/cover.out | tail -n 1
+	$(GO) tool cover -html=bin/cover.out -o bin/cover.html
+
+release: ## Build dist/ for linux/amd64 and linux/arm64, with checksums
+	rm -rf dist && mkdir dist
+	for arch in amd64 arm64; do \
+	  CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/leat-linux-$$arch ./cmd/leat; \
+	done
+	cd dist && sha256sum leat-* >SHA256SUMS && cat SHA256SUMS
+
+# Each generated page is written by the test that also checks it.
+docs: test-deps ## Write the generated pages below docs/ anew
+	packages=$$(grep -rl --include='*_test.go' 'flag.Bool("update"' cmd internal test | xargs -r -n1 dirname | sort -u | sed 's|^|./|'); \
+	LEAT_TEST_STRICT=1 $(GO) test -count=1 $$packages -update
+
+clean: ## Remove what was built; the cache of test parts stays
+	rm -rf bin dist

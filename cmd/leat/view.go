@@ -1,0 +1,204 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/leatdata/leat/internal/config"
+	"github.com/leatdata/leat/internal/dump"
+)
+
+// view shows a dump to whoever looks: a person at a terminal, a log, a program, or the habits of the old job.
+type view interface {
+	dump.Watcher
+	logTo() io.Writer                      // where log lines go, so that they do not break the picture
+	summary(m *dump.Manifest, root string) // after success
+	close()                                // may be called twice
+}
+
+func (c *cli) newView(cfg *config.Config) view {
+	switch {
+	case c.json:
+		return &jsonView{out: c.stdout, err: c.stderr}
+	case cfg.DropIn:
+		return &jobView{out: c.stdout, err: c.stderr}
+	case c.quiet:
+		return &quietView{err: c.stderr}
+	case cfg.Log.Format == config.LogAuto && isTerminal(c.stderr):
+		return newLiveView(c.stdout, c.stderr)
+	}
+	return &plainView{out: c.stdout, err: c.stderr}
+}
+
+// jobView speaks, word for word, as the shell job did that leat stands in for.
+type jobView struct{ out, err io.Writer }
+
+func (v *jobView) Planned(*dump.Manifest, []*dump.Progress) {}
+func (v *jobView) Started(p *dump.Progress) {
+	fmt.Fprintf(v.out, "Table '%s': Data collection started.\n", p.Table.Name)
+}
+func (v *jobView) Finished(p *dump.Progress) {
+	fmt.Fprintf(v.out, "Table '%s': Dump uploaded to intermediate storage.\n", p.Table.Name)
+}
+func (v *jobView) logTo() io.Writer               { return v.err }
+func (v *jobView) summary(*dump.Manifest, string) { fmt.Fprintln(v.out, "Success.") }
+func (v *jobView) close()                         {}
+
+// quietView shows nothing but what is logged.
+type quietView struct{ err io.Writer }
+
+func (v *quietView) Planned(*dump.Manifest, []*dump.Progress) {}
+func (v *quietView) Started(*dump.Progress)                   {}
+func (v *quietView) Finished(*dump.Progress)                  {}
+func (v *quietView) logTo() io.Writer                         { return v.err }
+func (v *quietView) summary(*dump.Manifest, string)           {}
+func (v *quietView) close()                                   {}
+
+// plainView writes a line a table, for logs.
+type plainView struct {
+	out, err io.Writer
+	mu       sync.Mutex
+	done     int
+	total    int
+	width    int
+}
+
+func (v *plainView) Planned(m *dump.Manifest, tables []*dump.Progress) {
+	v.total, v.width = len(tables), nameWidth(tables)
+	fmt.Fprintln(v.out, plannedLine(m, tables))
+}
+
+func plannedLine(m *dump.Manifest, tables []*dump.Progress) string {
+	exact := "exact"
+	if !m.Snapshot.LSNExact {
+		exact = "approximate: " + m.Snapshot.WhyNotExact
+	}
+	return fmt.Sprintf("Dumping %s from %s as of LSN %s (%s)", plural(len(tables), "table"), m.Source.Server, m.Snapshot.LSN, exact)
+}
+
+func (v *plainView) Started(*dump.Progress) {}
+
+func (v *plainView) Finished(p *dump.Progress) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.done++
+	fmt.Fprintf(v.out, "[%*d/%d] %s\n", len(fmt.Sprint(v.total)), v.done, v.total, finishedLine(p, v.width))
+}
+
+func (v *plainView) logTo() io.Writer { return v.err }
+func (v *plainView) close()           {}
+func (v *plainView) summary(m *dump.Manifest, root string) {
+	fmt.Fprint(v.out, summaryText(m, root))
+}
+
+func finishedLine(p *dump.Progress, width int) string {
+	elapsed := p.Elapsed(time.Now())
+	return fmt.Sprintf("%-*s %14s rows  %10s  %7s  %s", width, p.Table.String(), thousands(p.Rows.Load()), byteText(p.Stored.Load()), durationText(elapsed), rateText(p.Rows.Load(), elapsed))
+}
+
+func summaryText(m *dump.Manifest, root string) string {
+	elapsed := m.Finished.Sub(m.Started)
+	var b strings.Builder
+	fmt.Fprintf(&b, "Dumped %s: %s rows in %s, %s, in %s (%s).\n", plural(m.Totals.Tables, "table"), thousands(m.Totals.Rows), plural(m.Totals.Files, "file"),
+		byteText(m.Totals.Bytes), durationText(elapsed), rateText(m.Totals.Rows, elapsed))
+	for _, t := range m.Tables {
+		for _, c := range t.Columns {
+			if c.Applied > 0 {
+				fmt.Fprintf(&b, "  %s.%s.%s: policy %s was applied to %s\n", t.Schema, t.Name, c.Name, c.Policy, plural(int(c.Applied), "value"))
+			}
+		}
+	}
+	fmt.Fprintf(&b, "Manifest: %s/%s/%s\n", strings.TrimRight(root, "/"), m.Folder, dump.ManifestName)
+	return b.String()
+}
+
+// jsonView writes an object a line to stdout; the log goes to stderr.
+type jsonView struct {
+	out, err io.Writer
+	mu       sync.Mutex
+}
+
+func (v *jsonView) event(name string, fields map[string]any) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	fields["event"] = name
+	data, _ := json.Marshal(fields) // maps of strings and numbers always marshal
+	fmt.Fprintf(v.out, "%s\n", data)
+}
+
+func (v *jsonView) Planned(m *dump.Manifest, tables []*dump.Progress) {
+	v.event("planned", map[string]any{"dump": m.ID, "tables": len(tables), "snapshot": m.Snapshot, "source": m.Source})
+}
+
+func (v *jsonView) Started(p *dump.Progress) {
+	v.event("started", map[string]any{"schema": p.Table.Schema, "table": p.Table.Name})
+}
+
+func (v *jsonView) Finished(p *dump.Progress) {
+	v.event("finished", map[string]any{
+		"schema": p.Table.Schema, "table": p.Table.Name, "rows": p.Rows.Load(), "bytes": p.Stored.Load(),
+		"seconds": p.Elapsed(time.Now()).Seconds(),
+	})
+}
+
+func (v *jsonView) logTo() io.Writer { return v.err }
+func (v *jsonView) close()           {}
+func (v *jsonView) summary(m *dump.Manifest, root string) {
+	v.event("done", map[string]any{
+		"dump": m.ID, "manifest": strings.TrimRight(root, "/") + "/" + m.Folder + "/" + dump.ManifestName, "totals": m.Totals,
+		"seconds": m.Finished.Sub(m.Started).Seconds(), "snapshot": m.Snapshot,
+	})
+}
+
+func nameWidth(tables []*dump.Progress) int {
+	width := 0
+	for _, p := range tables {
+		width = max(width, len(p.Table.String()))
+	}
+	return min(width, 48)
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return thousands(int64(n)) + " " + noun + "s"
+}
+
+func thousands(n int64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+func byteText(n int64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, units := float64(n)/unit, "KMGTP"
+	for f >= unit && len(units) > 1 {
+		f, units = f/unit, units[1:]
+	}
+	return fmt.Sprintf("%.1f %ciB", f, units[0])
+}
+
+func durationText(d time.Duration) string {
+	if d >= time.Minute {
+		return d.Round(time.Second).String()
+	}
+	return fmt.Sprintf("%.1fs", d.Seconds())
+}
+
+func rateText(rows int64, d time.Duration) string {
+	if d <= 0 {
+		return "0 rows/s"
+	}
+	return thousands(int64(float64(rows)/d.Seconds())) + " rows/s"
+}

@@ -1,0 +1,95 @@
+package bucket
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// ranged opens bytes of one object from an offset; a length below zero reads to the end. With an
+// ETag it opens that version or fails. It returns how many bytes are to come.
+type ranged func(ctx context.Context, offset, length int64, etag string) (body io.ReadCloser, size int64, version string, err error)
+
+// resuming reads an object and, when the connection breaks, goes on where it stopped. It never
+// mixes two versions of an object: the ETag of the first answer is asked for again.
+type resuming struct {
+	ctx     context.Context
+	open    ranged
+	judge   func(error) error // makes a fault of what a body's Read returned
+	backoff time.Duration
+	retries int // left
+
+	body   io.ReadCloser
+	etag   string
+	offset int64
+	left   int64 // bytes to come
+}
+
+// openResuming opens the first range; its errors are those of open.
+func openResuming(ctx context.Context, r resuming, offset, length int64) (io.ReadCloser, error) {
+	body, size, etag, err := r.open(ctx, offset, length, "")
+	if err != nil {
+		return nil, err
+	}
+	r.ctx, r.body, r.etag, r.offset, r.left = ctx, body, etag, offset, size
+	return &r, nil
+}
+
+func (r *resuming) Read(p []byte) (int, error) {
+	for {
+		if r.left == 0 {
+			return 0, io.EOF
+		}
+		n, err := r.body.Read(p)
+		r.offset += int64(n)
+		r.left -= int64(n)
+		if n > 0 || err == nil {
+			return n, nil // an error comes again with the next Read, if it matters
+		}
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		if err := r.again(r.judge(err)); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// again opens the rest, unless why cannot heal or was too often.
+func (r *resuming) again(why error) error {
+	for {
+		if r.retries == 0 || !fault.Retryable(why) {
+			return why
+		}
+		r.retries--
+		r.body.Close()
+		if err := pause(r.ctx, r.backoff); err != nil {
+			return r.judge(err)
+		}
+		body, size, _, err := r.open(r.ctx, r.offset, r.left, r.etag)
+		if err == nil {
+			r.body, r.left = body, size
+			return nil
+		}
+		r.body, why = io.NopCloser(nil), err
+	}
+}
+
+func (r *resuming) Close() error { return r.body.Close() }
+
+// pause waits up to a second, less if so told, at random: those who failed together shall not come
+// back together.
+func pause(ctx context.Context, longest time.Duration) error {
+	timer := time.NewTimer(time.Duration(rand.Int64N(int64(min(longest, time.Second)) + 1)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,256 @@
+package bucket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// writeMark is the metadata key under which every write leaves a random value; see the package's
+// comment.
+const writeMark = "leat-write"
+
+// s3Bucket speaks the S3 protocol.
+type s3Bucket struct {
+	at      place
+	client  *s3.Client
+	wire    *watchdog
+	opts    Options
+	known   Properties  // what Properties returns, without what is probed
+	put     ability     // conditions on small objects
+	multi   ability     // conditions on objects in parts
+	sse     ability     // the encryption that is asked for
+	bare    atomic.Bool // If-Match wants the ETag without its quotes
+	seen    atomic.Bool // the bucket exists: a 404 is the object's
+	buffers buffers
+}
+
+func (b *s3Bucket) key(key string) *string { return aws.String(b.at.root + key) }
+
+func (b *s3Bucket) Stat(ctx context.Context, key string) (Object, error) {
+	out, err := b.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.at.name, Key: b.key(key)})
+	if err != nil {
+		return Object{}, b.missing(ctx, b.fault(ctx, err, "s3:GetObject", key))
+	}
+	b.seen.Store(true)
+	o := Object{
+		Key: key, Size: aws.ToInt64(out.ContentLength), ETag: aws.ToString(out.ETag),
+		Modified: aws.ToTime(out.LastModified), Encryption: string(out.ServerSideEncryption),
+	}
+	o.Metadata, _ = splitMark(out.Metadata)
+	return o, nil
+}
+
+// splitMark takes the write's mark out of an object's metadata.
+func splitMark(metadata map[string]string) (rest map[string]string, mark string) {
+	for k, v := range metadata {
+		if k = strings.ToLower(k); k == writeMark {
+			mark = v
+			continue
+		}
+		if rest == nil {
+			rest = map[string]string{}
+		}
+		rest[k] = v
+	}
+	return rest, mark
+}
+
+// missing finds out what a 404 without a code means: HEAD says no more than "not found" when the
+// bucket itself is missing.
+func (b *s3Bucket) missing(ctx context.Context, err error) error {
+	if !fault.Is(err, fault.ObjectMissing) || b.seen.Load() {
+		return err
+	}
+	_, headErr := b.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &b.at.name})
+	if statusOf(headErr) == http.StatusNotFound {
+		return b.newFault(fault.BucketMissing, headErr, "s3:ListBucket", "")
+	}
+	if headErr == nil {
+		b.seen.Store(true)
+	}
+	return err
+}
+
+func (b *s3Bucket) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	if length == 0 {
+		// No range says "nothing"; the object must be there all the same.
+		if _, err := b.Stat(ctx, key); err != nil {
+			return nil, err
+		}
+		return io.NopCloser(strings.NewReader("")), nil
+	}
+	r := resuming{
+		backoff: b.opts.Backoff, retries: b.opts.MaxRetries,
+		judge: func(err error) error { return b.fault(ctx, err, "s3:GetObject", key) },
+		open: func(ctx context.Context, offset, length int64, etag string) (io.ReadCloser, int64, string, error) {
+			return b.open(ctx, key, offset, length, etag)
+		},
+	}
+	return openResuming(ctx, r, offset, length)
+}
+
+func (b *s3Bucket) open(ctx context.Context, key string, offset, length int64, etag string) (io.ReadCloser, int64, string, error) {
+	in := &s3.GetObjectInput{Bucket: &b.at.name, Key: b.key(key), Range: rangeHeader(offset, length)}
+	if etag != "" {
+		in.IfMatch = b.ifMatch(etag)
+	}
+	out, err := b.client.GetObject(ctx, in)
+	if statusOf(err) == http.StatusRequestedRangeNotSatisfiable {
+		return io.NopCloser(strings.NewReader("")), 0, "", nil // it begins at or past the end
+	}
+	if err != nil {
+		return nil, 0, "", b.fault(ctx, err, "s3:GetObject", key)
+	}
+	b.seen.Store(true)
+	return out.Body, aws.ToInt64(out.ContentLength), aws.ToString(out.ETag), nil
+}
+
+func rangeHeader(offset, length int64) *string {
+	switch {
+	case length >= 0:
+		return aws.String(fmt.Sprintf("bytes=%d-%d", offset, offset+length-1))
+	case offset > 0:
+		return aws.String(fmt.Sprintf("bytes=%d-", offset))
+	}
+	return nil
+}
+
+func (b *s3Bucket) List(ctx context.Context, prefix string) iter.Seq2[Object, error] {
+	return func(yield func(Object, error) bool) {
+		pages := s3.NewListObjectsV2Paginator(b.client, &s3.ListObjectsV2Input{
+			Bucket: &b.at.name, Prefix: b.key(prefix),
+			// Without it a key with a character that XML does not know breaks the listing.
+			EncodingType: types.EncodingTypeUrl,
+		})
+		for pages.HasMorePages() {
+			page, err := pages.NextPage(ctx)
+			if err != nil {
+				yield(Object{}, b.fault(ctx, err, "s3:ListBucket", prefix))
+				return
+			}
+			for _, item := range page.Contents {
+				o, err := b.listed(page.EncodingType, item)
+				if err == nil && o.Key == "" {
+					continue // the marker that some consoles leave for the root "folder"
+				}
+				if !yield(o, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (b *s3Bucket) listed(encoding types.EncodingType, item types.Object) (Object, error) {
+	key := aws.ToString(item.Key)
+	if encoding == types.EncodingTypeUrl {
+		plain, err := url.QueryUnescape(key)
+		if err != nil {
+			return Object{}, b.newFault(fault.BucketFailed, fmt.Errorf("a key of the listing cannot be decoded: %w", err), "", "")
+		}
+		key = plain
+	}
+	return Object{
+		Key: strings.TrimPrefix(key, b.at.root), Size: aws.ToInt64(item.Size),
+		ETag: aws.ToString(item.ETag), Modified: aws.ToTime(item.LastModified),
+	}, nil
+}
+
+// deleteBatch is how many keys S3 takes at once
+// (docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html).
+const deleteBatch = 1000
+
+func (b *s3Bucket) Delete(ctx context.Context, keys ...string) error {
+	for len(keys) > 0 {
+		batch := keys[:min(len(keys), deleteBatch)]
+		keys = keys[len(batch):]
+		ids := make([]types.ObjectIdentifier, len(batch))
+		for i, key := range batch {
+			ids[i].Key = b.key(key)
+		}
+		out, err := b.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{
+			Bucket: &b.at.name, Delete: &types.Delete{Objects: ids, Quiet: aws.Bool(true)},
+		})
+		if err != nil {
+			return b.fault(ctx, err, "s3:DeleteObject", batch[0])
+		}
+		for _, e := range out.Errors {
+			if code := aws.ToString(e.Code); code != "NoSuchKey" {
+				return b.codeFault(code, aws.ToString(e.Message), "s3:DeleteObject", strings.TrimPrefix(aws.ToString(e.Key), b.at.root))
+			}
+		}
+	}
+	return nil
+}
+
+func (b *s3Bucket) Sweep(ctx context.Context, prefix string, begunBefore time.Time) (int, error) {
+	swept := 0
+	in := &s3.ListMultipartUploadsInput{Bucket: &b.at.name, Prefix: b.key(prefix)}
+	for {
+		page, err := b.client.ListMultipartUploads(ctx, in)
+		if err != nil {
+			return swept, b.fault(ctx, err, "s3:ListBucketMultipartUploads", prefix)
+		}
+		for _, u := range page.Uploads {
+			// Prefix again: a server that ignores it must not cost others their uploads.
+			key := aws.ToString(u.Key)
+			if !strings.HasPrefix(key, b.at.root+prefix) || !aws.ToTime(u.Initiated).Before(begunBefore) {
+				continue
+			}
+			if err := b.abortUpload(ctx, strings.TrimPrefix(key, b.at.root), aws.ToString(u.UploadId)); err != nil {
+				return swept, err
+			}
+			swept++
+		}
+		if !aws.ToBool(page.IsTruncated) || page.NextKeyMarker == nil {
+			return swept, nil
+		}
+		in.KeyMarker, in.UploadIdMarker = page.NextKeyMarker, page.NextUploadIdMarker
+	}
+}
+
+// abortUpload removes what an unfinished upload left; one that is gone already is no error.
+func (b *s3Bucket) abortUpload(ctx context.Context, key, id string) error {
+	_, err := b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.at.name, Key: b.key(key), UploadId: &id})
+	var gone *types.NoSuchUpload
+	if err == nil || errors.As(err, &gone) || statusOf(err) == http.StatusNotFound {
+		return nil
+	}
+	return b.fault(ctx, err, "s3:AbortMultipartUpload", key)
+}
+
+// ifMatch writes an ETag as this server wants it.
+func (b *s3Bucket) ifMatch(etag string) *string {
+	if b.bare.Load() {
+		if plain, err := strconv.Unquote(etag); err == nil {
+			return &plain
+		}
+	}
+	return &etag
+}
+
+func (b *s3Bucket) Properties() Properties {
+	p := b.known
+	p.ConditionalPut, p.ConditionalMultipart = b.put.answer(), b.multi.answer()
+	return p
+}
+
+func (b *s3Bucket) Close() error {
+	b.wire.CloseIdleConnections()
+	return nil
+}

@@ -1,0 +1,183 @@
+package bucket
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/logging"
+	"github.com/aws/smithy-go/middleware"
+
+	"github.com/leatdata/leat/internal/fault"
+)
+
+func openS3(ctx context.Context, at place, opts Options) (*s3Bucket, error) {
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithLogger(logging.Nop{}), func(o *config.LoadOptions) error {
+		if opts.Region != "" {
+			o.Region = opts.Region
+		}
+		if opts.AccessKeyID != "" {
+			o.Credentials = opts.static()
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fault.New(fault.ConfigInvalid, at.String(), "the AWS configuration cannot be read").Because(&cause{scrub(err), err})
+	}
+	// The SDK can put this one only into its own client, and ours needs the watchdog.
+	caFile := opts.CAFile
+	if caFile == "" {
+		caFile = os.Getenv("AWS_CA_BUNDLE")
+	}
+	wire, err := newTransport(caFile, opts.Stall)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Credentials != nil {
+		cfg.Credentials = aws.NewCredentialsCache(judgedCredentials{cfg.Credentials})
+	}
+	b := &s3Bucket{at: at, wire: wire, opts: opts, buffers: buffers{keep: opts.PartParallel + 1}}
+	b.client = s3.NewFromConfig(cfg, b.configure)
+	return b, b.describe()
+}
+
+// configure sets the client up; the SDK has already taken endpoint and region from the
+// environment and the shared configuration.
+func (b *s3Bucket) configure(o *s3.Options) {
+	if b.opts.Endpoint != "" {
+		o.BaseEndpoint = &b.opts.Endpoint
+	}
+	elsewhere := o.BaseEndpoint != nil && !isAWS(*o.BaseEndpoint)
+	if o.Region == "" && elsewhere {
+		o.Region = "us-east-1" // what servers outside AWS take when they have no regions
+	}
+	o.UsePathStyle = o.UsePathStyle || b.opts.PathStyle || elsewhere
+	o.HTTPClient = &http.Client{Transport: b.wire, CheckRedirect: noRedirect}
+	o.Logger = logging.Nop{}
+	o.DisableLogOutputChecksumValidationSkipped = true
+	o.Retryer = newRetryer(b.opts.MaxRetries, b.opts.Backoff)
+
+	sums := b.opts.Checksums == "required" || b.opts.Checksums == "auto" && !elsewhere
+	if sums {
+		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenSupported
+		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenSupported
+	} else {
+		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+		o.APIOptions = append(o.APIOptions, signPayload)
+	}
+	b.known = Properties{
+		Kind: KindS3, URL: b.at.String(), Region: o.Region, PathStyle: o.UsePathStyle,
+		Encryption: b.opts.SSE, Checksums: "sha256",
+	}
+	if sums {
+		b.known.Checksums = "crc32"
+	}
+	if o.BaseEndpoint != nil {
+		b.known.Endpoint = *o.BaseEndpoint
+	}
+	if !elsewhere {
+		// Documented: AmazonS3/latest/userguide/conditional-writes.html.
+		b.put.set(Supported)
+		b.multi.set(Supported)
+		b.sse.set(Supported)
+	}
+}
+
+func (b *s3Bucket) describe() error {
+	if b.known.Region == "" {
+		return fault.New(fault.ConfigMissing, b.at.String(), "the bucket's region is not known").
+			WithMend("Set the region, AWS_REGION, or the region of the AWS profile.")
+	}
+	// The endpoint may have come from the environment: the same rules hold.
+	return checkEndpoint(b.known.Endpoint, b.opts.AllowHTTP)
+}
+
+func isAWS(endpoint string) bool {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return false
+	}
+	host := u.Hostname()
+	return strings.HasSuffix(host, ".amazonaws.com") || strings.HasSuffix(host, ".amazonaws.com.cn")
+}
+
+// noRedirect returns redirections as answers: the SDK signs for one host, so following can only
+// fail in a way that hides the reason.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// signPayload makes every request carry the SHA-256 of its payload, also over TLS, where the SDK
+// would leave it unsigned when it sends no other checksum.
+func signPayload(stack *middleware.Stack) error {
+	payload := &v4.ComputePayloadSHA256{}
+	if _, found := stack.Finalize.Get(payload.ID()); !found {
+		return nil
+	}
+	_, err := stack.Finalize.Swap(payload.ID(), payload)
+	return err
+}
+
+// newRetryer repeats what can heal: 408, 429, 5xx, throttling, timeouts, broken connections and
+// bodies that changed on their way. It does not repeat 400, 403, 404.
+func newRetryer(retries int, longest time.Duration) aws.Retryer {
+	return retry.NewStandard(func(o *retry.StandardOptions) {
+		o.MaxAttempts = retries + 1
+		o.MaxBackoff = longest
+		o.Backoff = retry.NewExponentialJitterBackoff(longest)
+		// The SDK's token bucket gives up early when many requests fail at once, which is
+		// just when a dump must be patient; attempts and backoff bound it.
+		o.RateLimiter = ratelimit.None
+		o.Retryables = append(o.Retryables,
+			retry.RetryableHTTPStatusCode{Codes: map[int]struct{}{http.StatusRequestTimeout: {}, http.StatusTooManyRequests: {}}},
+			retry.RetryableErrorCode{Codes: map[string]struct{}{
+				"BadDigest": {}, "XAmzContentSHA256Mismatch": {},
+				"ConditionalRequestConflict": {}, "OperationAborted": {}, "InternalError": {},
+			}},
+			retry.IsErrorRetryableFunc(brokenAnswer))
+	})
+}
+
+// brokenAnswer says yes to an answer that ended in the middle.
+func brokenAnswer(err error) aws.Ternary {
+	if networkReason(err) != "" {
+		return aws.TrueTernary
+	}
+	return aws.UnknownTernary
+}
+
+// static are the credentials that the options hold.
+func (o Options) static() aws.CredentialsProvider {
+	return aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+		c := aws.Credentials{AccessKeyID: o.AccessKeyID, SecretAccessKey: o.SecretAccessKey(), Source: "leat"}
+		if o.SessionToken != nil {
+			c.SessionToken = o.SessionToken()
+		}
+		return c, nil
+	})
+}
+
+// judgedCredentials marks the errors of a credentials' chain: seen from a request they could not
+// be told from the request's own.
+type judgedCredentials struct{ chain aws.CredentialsProvider }
+
+func (j judgedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	c, err := j.chain.Retrieve(ctx)
+	if err != nil {
+		return c, &credentialsError{err}
+	}
+	return c, nil
+}
+
+type credentialsError struct{ err error }
+
+func (e *credentialsError) Error() string { return "no credentials: " + e.err.Error() }
+func (e *credentialsError) Unwrap() error { return e.err }

@@ -1,0 +1,192 @@
+package bucket
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/leatdata/leat/internal/fault"
+)
+
+func (b *s3Bucket) Create(ctx context.Context, key string, opts WriteOptions) (Upload, error) {
+	if ctx.Err() != nil {
+		return nil, interrupted(ctx, b.at.object(key))
+	}
+	w := &s3Write{bucket: b, key: key, opts: opts, mark: rand.Text(), parts: map[int]types.CompletedPart{}}
+	return newPartUpload(ctx, sending{
+		where: b.at.object(key), whole: w.whole, begin: w.begin,
+		partSize: b.opts.PartSize, parallel: b.opts.PartParallel, grace: b.opts.Grace, buffers: &b.buffers,
+	}), nil
+}
+
+// s3Write is one object on its way.
+type s3Write struct {
+	bucket *s3Bucket
+	key    string
+	opts   WriteOptions
+	mark   string
+	id     string // of the multipart upload
+
+	mu    sync.Mutex
+	parts map[int]types.CompletedPart
+	size  int64
+}
+
+// metadata is the caller's, and the mark by which this write can be told from others.
+func (w *s3Write) metadata() map[string]string {
+	m := maps.Clone(w.opts.Metadata)
+	if m == nil {
+		m = map[string]string{}
+	}
+	m[writeMark] = w.mark
+	return m
+}
+
+func (w *s3Write) whole(ctx context.Context, data []byte) (Object, error) {
+	b := w.bucket
+	if err := b.able(ctx, w.opts, &b.put, b.probePut); err != nil {
+		return Object{}, err
+	}
+	out, err := b.client.PutObject(ctx, &s3.PutObjectInput{
+		Bucket: &b.at.name, Key: b.key(w.key),
+		Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))),
+		ContentType: optional(w.opts.ContentType), Metadata: w.metadata(),
+		IfNoneMatch: ifAbsent(w.opts), IfMatch: w.ifMatch(),
+		ServerSideEncryption: types.ServerSideEncryption(b.opts.SSE), SSEKMSKeyId: optional(b.opts.KMSKeyID),
+	})
+	if err != nil {
+		return w.settle(ctx, w.judge(ctx, err))
+	}
+	b.seen.Store(true)
+	return Object{
+		Key: w.key, Size: int64(len(data)), ETag: aws.ToString(out.ETag),
+		Encryption: string(out.ServerSideEncryption), Metadata: w.opts.Metadata,
+	}, nil
+}
+
+func (w *s3Write) begin(ctx context.Context) (parts, error) {
+	b := w.bucket
+	if err := b.able(ctx, w.opts, &b.multi, b.probeMultipart); err != nil {
+		return nil, err
+	}
+	in := &s3.CreateMultipartUploadInput{
+		Bucket: &b.at.name, Key: b.key(w.key),
+		ContentType: optional(w.opts.ContentType), Metadata: w.metadata(),
+		ServerSideEncryption: types.ServerSideEncryption(b.opts.SSE), SSEKMSKeyId: optional(b.opts.KMSKeyID),
+	}
+	if b.known.Checksums == "crc32" {
+		in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc32
+	}
+	// Only the answer names the upload that must be aborted when we are being stopped.
+	late, cancel := linger(ctx, b.opts.Grace)
+	defer cancel()
+	out, err := b.client.CreateMultipartUpload(late, in)
+	if err != nil {
+		return nil, w.judge(ctx, err)
+	}
+	b.seen.Store(true)
+	w.id = aws.ToString(out.UploadId)
+	return w, nil
+}
+
+func (w *s3Write) put(ctx context.Context, number int, data []byte) error {
+	b := w.bucket
+	in := &s3.UploadPartInput{
+		Bucket: &b.at.name, Key: b.key(w.key), UploadId: &w.id, PartNumber: aws.Int32(int32(number)),
+		Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))),
+	}
+	if b.known.Checksums == "crc32" {
+		in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc32
+	}
+	out, err := b.client.UploadPart(ctx, in)
+	if err != nil {
+		return w.judge(ctx, err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.size += int64(len(data))
+	w.parts[number] = types.CompletedPart{PartNumber: in.PartNumber, ETag: out.ETag, ChecksumCRC32: out.ChecksumCRC32}
+	return nil
+}
+
+func (w *s3Write) complete(ctx context.Context) (Object, error) {
+	b := w.bucket
+	in := &s3.CompleteMultipartUploadInput{
+		Bucket: &b.at.name, Key: b.key(w.key), UploadId: &w.id,
+		IfNoneMatch: ifAbsent(w.opts), IfMatch: w.ifMatch(),
+		MultipartUpload: &types.CompletedMultipartUpload{},
+	}
+	for _, number := range slices.Sorted(maps.Keys(w.parts)) {
+		in.MultipartUpload.Parts = append(in.MultipartUpload.Parts, w.parts[number])
+	}
+	late, cancel := linger(ctx, b.opts.Grace)
+	defer cancel()
+	out, err := b.client.CompleteMultipartUpload(late, in)
+	if err != nil {
+		return w.settle(ctx, w.judge(ctx, err))
+	}
+	return Object{
+		Key: w.key, Size: w.size, ETag: aws.ToString(out.ETag),
+		Encryption: string(out.ServerSideEncryption), Metadata: w.opts.Metadata,
+	}, nil
+}
+
+func (w *s3Write) abort(ctx context.Context) error { return w.bucket.abortUpload(ctx, w.key, w.id) }
+
+// settle asks whether a write that seems to have failed was done all the same: its answer may have
+// been lost, and a repeated conditional write finds itself in the way. The mark tells.
+func (w *s3Write) settle(ctx context.Context, failed error) (Object, error) {
+	if fault.Is(failed, fault.BucketRights) || fault.Is(failed, fault.BucketAuth) {
+		return Object{}, failed
+	}
+	b := w.bucket
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.opts.Grace)
+	defer cancel()
+	out, err := b.client.HeadObject(late, &s3.HeadObjectInput{Bucket: &b.at.name, Key: b.key(w.key)})
+	if err != nil {
+		return Object{}, failed
+	}
+	if _, mark := splitMark(out.Metadata); mark != w.mark {
+		return Object{}, failed
+	}
+	return Object{
+		Key: w.key, Size: aws.ToInt64(out.ContentLength), ETag: aws.ToString(out.ETag),
+		Encryption: string(out.ServerSideEncryption), Metadata: w.opts.Metadata,
+	}, nil
+}
+
+func (w *s3Write) judge(ctx context.Context, err error) error {
+	f := w.bucket.fault(ctx, err, "s3:PutObject", w.key)
+	if fault.Is(f, fault.ObjectExists) {
+		return conditionFailed(w.bucket.at.object(w.key), w.opts).Because(fault.Of(f).Err)
+	}
+	return f
+}
+
+func (w *s3Write) ifMatch() *string {
+	if w.opts.IfMatch == "" {
+		return nil
+	}
+	return w.bucket.ifMatch(w.opts.IfMatch)
+}
+
+func ifAbsent(opts WriteOptions) *string {
+	if opts.IfAbsent {
+		return aws.String("*")
+	}
+	return nil
+}
+
+func optional(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}

@@ -1,0 +1,228 @@
+package bucket
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/leatdata/leat/internal/fault"
+)
+
+const (
+	// maxParts is how many parts S3 allows
+	// (docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html).
+	maxParts = 10_000
+	// partsPerSize is after how many parts the size of a part doubles: parts of 8 MiB at first
+	// then carry 8 GB in 8 MiB parts, and 10,000 parts carry more than S3's 5 TiB an object.
+	partsPerSize = 1000
+)
+
+// parts is an upload in pieces that the server has begun. put is called for numbers 1, 2, 3, …,
+// several at once; again with the same number never.
+type parts interface {
+	put(ctx context.Context, number int, data []byte) error
+	complete(ctx context.Context) (Object, error)
+	abort(ctx context.Context) error
+}
+
+// sending is how one object is to be sent: in one request if it fits one part, else in parts.
+type sending struct {
+	where    string // the object's URL, for errors
+	whole    func(ctx context.Context, data []byte) (Object, error)
+	begin    func(ctx context.Context) (parts, error)
+	partSize int64
+	parallel int
+	grace    time.Duration
+	buffers  *buffers
+}
+
+// partUpload is an [Upload] that collects bytes into parts and sends up to `parallel` of them at
+// once. It holds one part being filled and those being sent, no more: Write blocks instead.
+type partUpload struct {
+	sending
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	buf    []byte
+	number int // of the last part that was sent
+	begun  parts
+	over   bool // Commit or Abort has been called
+
+	slots  chan struct{}
+	flying sync.WaitGroup
+	mu     sync.Mutex
+	failed error // of the first part that failed
+}
+
+func newPartUpload(ctx context.Context, s sending) *partUpload {
+	u := &partUpload{sending: s, slots: make(chan struct{}, s.parallel)}
+	u.ctx, u.cancel = context.WithCancelCause(ctx)
+	return u
+}
+
+// size is how many bytes the part that is being filled may have.
+func (u *partUpload) size() int { return int(u.partSize << (u.number / partsPerSize)) }
+
+func (u *partUpload) Write(p []byte) (int, error) {
+	written := 0
+	for len(p) > 0 {
+		if err := u.failure(); err != nil {
+			return written, err
+		}
+		// A full part is sent when more comes, not before: an object of exactly one part
+		// is still one request.
+		if len(u.buf) == u.size() {
+			if err := u.send(); err != nil {
+				return written, err
+			}
+		}
+		n := min(u.size()-len(u.buf), len(p))
+		u.buf = u.buffers.grow(u.buf, len(u.buf)+n, u.size())
+		u.buf = append(u.buf, p[:n]...)
+		p = p[n:]
+		written += n
+	}
+	return written, u.failure()
+}
+
+// send gives the filled part to a goroutine of its own, as soon as there is a free slot. All
+// such goroutines end before Commit or Abort returns.
+func (u *partUpload) send() error {
+	if u.number == maxParts {
+		return fault.New(fault.BucketUnsupported, u.where, "the object needs more than %d parts", maxParts).
+			WithMend("Choose a larger part size, or smaller files.")
+	}
+	if u.begun == nil {
+		begun, err := u.begin(u.ctx)
+		if err != nil {
+			return err
+		}
+		u.begun = begun
+	}
+	select {
+	case u.slots <- struct{}{}:
+	case <-u.ctx.Done():
+		return u.failure()
+	}
+	data, size := u.buf, u.size()
+	u.buf = nil
+	u.number++
+	number := u.number
+	u.flying.Go(func() {
+		if err := u.begun.put(u.ctx, number, data); err != nil {
+			u.fail(err)
+		}
+		u.buffers.put(data, size)
+		<-u.slots
+	})
+	return nil
+}
+
+// fail remembers the first error and stops the other parts.
+func (u *partUpload) fail(err error) {
+	u.mu.Lock()
+	if u.failed == nil {
+		u.failed = err
+	}
+	u.mu.Unlock()
+	u.cancel(err)
+}
+
+func (u *partUpload) failure() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case u.failed != nil:
+		return u.failed
+	case u.over:
+		return errOver(u.where)
+	case u.ctx.Err() != nil:
+		return interrupted(u.ctx, u.where)
+	}
+	return nil
+}
+
+func (u *partUpload) Commit(ctx context.Context) (Object, error) {
+	if u.over {
+		return Object{}, errOver(u.where)
+	}
+	stop := context.AfterFunc(ctx, func() { u.cancel(context.Cause(ctx)) })
+	defer stop()
+	done, err := u.finish()
+	if err != nil {
+		u.Abort()
+		return Object{}, err
+	}
+	u.end()
+	return done, nil
+}
+
+func (u *partUpload) finish() (Object, error) {
+	if err := u.failure(); err != nil {
+		return Object{}, err
+	}
+	if u.begun == nil {
+		return u.whole(u.ctx, u.buf)
+	}
+	if err := u.send(); err != nil {
+		return Object{}, err
+	}
+	u.flying.Wait()
+	if err := u.failure(); err != nil {
+		return Object{}, err
+	}
+	return u.begun.complete(u.ctx)
+}
+
+func (u *partUpload) Abort() {
+	if u.over {
+		return
+	}
+	u.cancel(errAborted)
+	u.flying.Wait()
+	if u.begun != nil {
+		// The context may have ended; what was begun must go all the same. If even this
+		// fails, Sweep will find it.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(u.ctx), u.grace)
+		_ = u.begun.abort(ctx)
+		cancel()
+	}
+	u.end()
+}
+
+// end lets go of the buffer and the context.
+func (u *partUpload) end() {
+	u.over = true
+	u.buffers.put(u.buf, u.size())
+	u.buf = nil
+	u.cancel(errAborted)
+}
+
+var errAborted = errors.New("the upload was aborted")
+
+func errOver(where string) error {
+	return fault.New(fault.Internal, where, "the upload has been committed or aborted already")
+}
+
+// linger returns a context that outlives ctx by grace: for requests whose answer is needed even
+// when the work is being stopped, because only the answer says what to clean up.
+func linger(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	late, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	var timer *time.Timer
+	var mu sync.Mutex
+	stop := context.AfterFunc(ctx, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		timer = time.AfterFunc(grace, func() { cancel(context.Cause(ctx)) })
+	})
+	return late, func() {
+		stop()
+		mu.Lock()
+		defer mu.Unlock()
+		if timer != nil {
+			timer.Stop()
+		}
+		cancel(context.Canceled)
+	}
+}

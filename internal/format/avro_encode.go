@@ -1,0 +1,213 @@
+package format
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"math"
+	"math/bits"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/bitutil"
+
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// avroAppender appends the value at index i of the array it was made for.
+type avroAppender func(b []byte, i int) []byte
+
+// avroEncoder makes the appender of an array. Which encoder a column has is decided once, by
+// its type; what is left for each value is a call.
+type avroEncoder func(arr arrow.Array) avroAppender
+
+// avroNullable encodes the union of null and a type: the branch, 0 or 1, then the value.
+func avroNullable(inner avroEncoder) avroEncoder {
+	return func(arr arrow.Array) avroAppender {
+		value := inner(arr)
+		if arr.NullN() == 0 {
+			return func(b []byte, i int) []byte { return value(append(b, 2), i) }
+		}
+		validity, offset := arr.NullBitmapBytes(), arr.Data().Offset()
+		return func(b []byte, i int) []byte {
+			if bitutil.BitIsNotSet(validity, offset+i) {
+				return append(b, 0)
+			}
+			return value(append(b, 2), i)
+		}
+	}
+}
+
+// avroRequired encodes a plain type and reports a NULL, which has no form in it. NULLs are
+// looked for value by value, because an array inside a NULL parent may hold some that nobody sees.
+func avroRequired(inner avroEncoder, path string, report *error) avroEncoder {
+	return func(arr arrow.Array) avroAppender {
+		value := inner(arr)
+		if arr.NullN() == 0 {
+			return value
+		}
+		validity, offset := arr.NullBitmapBytes(), arr.Data().Offset()
+		return func(b []byte, i int) []byte {
+			if bitutil.BitIsNotSet(validity, offset+i) {
+				*report = fault.New(fault.ValueUncarriable, path, "a NULL in a column that is declared NOT NULL")
+				return b
+			}
+			return value(b, i)
+		}
+	}
+}
+
+func avroNull(arrow.Array) avroAppender {
+	return func(b []byte, _ int) []byte { return b }
+}
+
+func avroBool(arr arrow.Array) avroAppender {
+	values := arr.(*array.Boolean)
+	return func(b []byte, i int) []byte {
+		if values.Value(i) {
+			return append(b, 1)
+		}
+		return append(b, 0)
+	}
+}
+
+// avroInts serves int and long alike: both are zig-zag variable-length integers.
+func avroInts[T int8 | int16 | int32 | int64 | uint8 | uint16 | uint32](arr arrow.Array) avroAppender {
+	values := arrow.GetValues[T](arr.Data(), 1)
+	return func(b []byte, i int) []byte { return binary.AppendVarint(b, int64(values[i])) }
+}
+
+func avroFloat32(arr arrow.Array) avroAppender {
+	values := arr.(*array.Float32).Float32Values()
+	return func(b []byte, i int) []byte {
+		return binary.LittleEndian.AppendUint32(b, math.Float32bits(values[i]))
+	}
+}
+
+func avroFloat64(arr arrow.Array) avroAppender {
+	values := arr.(*array.Float64).Float64Values()
+	return func(b []byte, i int) []byte {
+		return binary.LittleEndian.AppendUint64(b, math.Float64bits(values[i]))
+	}
+}
+
+// avroBytes serves strings and bytes, whose Arrow arrays lie alike and whose Avro form is
+// the same: a length and the bytes.
+func avroBytes[O int32 | int64](arr arrow.Array) avroAppender {
+	if arr.Len() == 0 {
+		return nil // an array without values may lack its buffers
+	}
+	var values []byte
+	offsets := arrow.GetOffsets[O](arr.Data(), 1)
+	if buffer := arr.Data().Buffers()[2]; buffer != nil {
+		values = buffer.Bytes()
+	}
+	return func(b []byte, i int) []byte { return appendAvroBytes(b, values[offsets[i]:offsets[i+1]]) }
+}
+
+func appendAvroBytes[B []byte | string](b []byte, value B) []byte {
+	return append(binary.AppendVarint(b, int64(len(value))), value...)
+}
+
+func avroFixed(arr arrow.Array) avroAppender {
+	values := arr.(*array.FixedSizeBinary)
+	return func(b []byte, i int) []byte { return appendAvroBytes(b, values.Value(i)) }
+}
+
+func avroUUID(arr arrow.Array) avroAppender {
+	values := arr.(*array.FixedSizeBinary)
+	return func(b []byte, i int) []byte {
+		v := values.Value(i)
+		b = binary.AppendVarint(b, 36)
+		b = append(hex.AppendEncode(b, v[0:4]), '-')
+		b = append(hex.AppendEncode(b, v[4:6]), '-')
+		b = append(hex.AppendEncode(b, v[6:8]), '-')
+		b = append(hex.AppendEncode(b, v[8:10]), '-')
+		return hex.AppendEncode(b, v[10:16])
+	}
+}
+
+func avroDecimal128(arr arrow.Array) avroAppender {
+	values := arr.(*array.Decimal128).Values()
+	return func(b []byte, i int) []byte {
+		return appendAvroDecimal(b, []uint64{values[i].LowBits(), uint64(values[i].HighBits())})
+	}
+}
+
+func avroDecimal256(arr arrow.Array) avroAppender {
+	values := arr.(*array.Decimal256).Values()
+	return func(b []byte, i int) []byte {
+		words := values[i].Array()
+		return appendAvroDecimal(b, words[:])
+	}
+}
+
+// appendAvroDecimal appends a two's complement number, given as words with the lowest
+// first, as big-endian bytes, as few as keep its sign: what Java's BigInteger makes too.
+func appendAvroDecimal(b []byte, words []uint64) []byte {
+	top := len(words) - 1
+	for top > 0 && int64(words[top]) == int64(words[top-1])>>63 {
+		top--
+	}
+	high := int64(words[top])
+	n := (bits.Len64(uint64(high^high>>63)) + 8) / 8 // its bits and one for the sign
+	b = binary.AppendVarint(b, int64(n+8*top))
+	for n--; n >= 0; n-- {
+		b = append(b, byte(high>>(8*n)))
+	}
+	for top--; top >= 0; top-- {
+		b = binary.BigEndian.AppendUint64(b, words[top])
+	}
+	return b
+}
+
+// avroArray encodes a list as one block of items and the empty block that ends it.
+func avroArray(item avroEncoder) avroEncoder {
+	return func(arr arrow.Array) avroAppender {
+		list := arr.(array.ListLike)
+		value := item(list.ListValues())
+		return func(b []byte, i int) []byte {
+			from, to := list.ValueOffsets(i)
+			if from < to {
+				b = binary.AppendVarint(b, to-from)
+			}
+			for ; from < to; from++ {
+				b = value(b, int(from))
+			}
+			return append(b, 0)
+		}
+	}
+}
+
+func avroMap(item avroEncoder) avroEncoder {
+	return func(arr arrow.Array) avroAppender {
+		m := arr.(*array.Map)
+		key, value := avroBytes[int32](m.Keys()), item(m.Items())
+		return func(b []byte, i int) []byte {
+			from, to := m.ValueOffsets(i)
+			if from < to {
+				b = binary.AppendVarint(b, to-from)
+			}
+			for ; from < to; from++ {
+				b = value(key(b, int(from)), int(from))
+			}
+			return append(b, 0)
+		}
+	}
+}
+
+// avroStruct encodes a record: its fields one after another and nothing else.
+func avroStruct(encoders []avroEncoder) avroEncoder {
+	return func(arr arrow.Array) avroAppender {
+		s := arr.(*array.Struct)
+		fields := make([]avroAppender, len(encoders))
+		for i, encoder := range encoders {
+			fields[i] = encoder(s.Field(i))
+		}
+		return func(b []byte, i int) []byte {
+			for _, field := range fields {
+				b = field(b, i)
+			}
+			return b
+		}
+	}
+}

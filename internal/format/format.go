@@ -1,0 +1,10 @@
+package format
+
+import "github.com/apache/arrow-go/v18/arrow"
+
+// Writer turns records into one immutable file.
+type Writer interface {
+	Write(rec arrow.RecordBatch) error // the record's buffers are read before it returns and not kept
+	Close() error                      // ends the file; the underlying io.Writer stays open
+	Size() int64                       // bytes written plus bytes held back, for rolling files
+}

@@ -1,0 +1,218 @@
+package format
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/s2"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// blockBytes is the size of the pieces that compressed pages are held in. A table of 1,600
+// columns has one partly filled piece a column.
+const blockBytes = 32 << 10
+
+// pool hands out blocks and takes them back, up to what one row group holds.
+type pool struct{ free [][]byte }
+
+func (p *pool) take() []byte {
+	if n := len(p.free) - 1; n >= 0 {
+		b := p.free[n]
+		p.free = p.free[:n]
+		return b
+	}
+	return make([]byte, 0, blockBytes)
+}
+
+func (p *pool) give(blocks [][]byte) {
+	for _, b := range blocks {
+		if len(p.free) < heldBytes/blockBytes {
+			p.free = append(p.free, b[:0])
+		}
+	}
+}
+
+// chain holds a column's compressed pages, one after another, until the row group is written.
+type chain struct {
+	pool   *pool
+	blocks [][]byte
+	bytes  int64
+	crc    uint32 // of what came since the last mark
+	mark   int64
+}
+
+func (c *chain) Write(b []byte) (int, error) {
+	n := len(b)
+	c.bytes += int64(n)
+	c.crc = crc32.Update(c.crc, crc32.IEEETable, b)
+	for len(b) > 0 {
+		k := len(c.blocks) - 1
+		if k < 0 || len(c.blocks[k]) == blockBytes {
+			c.blocks = append(c.blocks, c.pool.take())
+			k++
+		}
+		fits := min(len(b), blockBytes-len(c.blocks[k]))
+		c.blocks[k] = append(c.blocks[k], b[:fits]...)
+		b = b[fits:]
+	}
+	return n, nil
+}
+
+// page begins a page; since says how long it has become.
+func (c *chain) page() { c.crc, c.mark = 0, c.bytes }
+
+func (c *chain) since() int64 { return c.bytes - c.mark }
+
+// release gives all blocks back.
+func (c *chain) release() {
+	c.pool.give(c.blocks)
+	clear(c.blocks)
+	c.blocks, c.bytes = c.blocks[:0], 0
+}
+
+// chainReader reads a chain from its beginning, page by page.
+type chainReader struct {
+	blocks [][]byte
+	at     int // in the first block
+}
+
+// next passes the next n bytes to write.
+func (r *chainReader) next(n int64, write func([]byte) error) error {
+	for n > 0 {
+		part := r.blocks[0][r.at:]
+		if int64(len(part)) > n {
+			part = part[:n]
+		}
+		if err := write(part); err != nil {
+			return err
+		}
+		n -= int64(len(part))
+		if r.at += len(part); r.at == len(r.blocks[0]) {
+			r.blocks, r.at = r.blocks[1:], 0
+		}
+	}
+	return nil
+}
+
+// codecIDs are the numbers of parquet.thrift's CompressionCodec.
+var codecIDs = map[Compression]int32{CodecNone: 0, CodecSnappy: 1, CodecGzip: 2, CodecZstd: 6}
+
+// codec compresses the pages of one file, one at a time, with buffers it keeps.
+type codec struct {
+	id   int32
+	zstd *zstd.Encoder
+	gzip *gzip.Writer
+	join []byte // a page put together
+	out  []byte // a page compressed
+}
+
+func newCodec(c Compression, level int) (*codec, error) {
+	id, ok := codecIDs[c]
+	if !ok {
+		return nil, fault.New(fault.FormatUnusable, "", "Parquet cannot be compressed with %q", string(c)).
+			WithMend("Choose none, snappy, zstd or gzip.")
+	}
+	k := &codec{id: id}
+	var err error
+	switch c {
+	case CodecZstd:
+		l := zstd.SpeedFastest
+		if level > 0 {
+			l = zstd.EncoderLevelFromZstd(level)
+		}
+		k.zstd, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(l), zstd.WithEncoderConcurrency(1),
+			zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false)) // the page has a checksum of its own
+	case CodecGzip:
+		if level == 0 {
+			level = gzip.DefaultCompression
+		}
+		k.gzip, err = gzip.NewWriterLevel(nil, level)
+	}
+	if err != nil {
+		return nil, fault.New(fault.FormatUnusable, "", "%s has no level %d", c, level).Because(err)
+	}
+	return k, nil
+}
+
+// pack compresses a page, given in parts, into the chain.
+func (k *codec) pack(parts [][]byte, to *chain) error {
+	to.page()
+	size := 0
+	for _, p := range parts {
+		size += len(p)
+	}
+	if k.gzip == nil && k.id != codecIDs[CodecNone] && size <= maxKept {
+		k.packWhole(parts, to)
+		return nil
+	}
+	if err := k.packParts(parts, size, to); err != nil {
+		return fmt.Errorf("compressing a Parquet page: %w", err)
+	}
+	return nil
+}
+
+func (k *codec) packWhole(parts [][]byte, to *chain) {
+	src := parts[0]
+	if len(parts) > 1 {
+		k.join = k.join[:0]
+		for _, p := range parts {
+			k.join = append(k.join, p...)
+		}
+		src = k.join
+	}
+	if k.zstd != nil {
+		k.out = k.zstd.EncodeAll(src, k.out[:0])
+	} else {
+		k.out = s2.EncodeSnappy(k.out[:cap(k.out)], src)
+	}
+	to.Write(k.out) // a chain takes everything
+}
+
+// packParts compresses what is too large to be put together first, or has a codec that streams anyway.
+func (k *codec) packParts(parts [][]byte, size int, to *chain) error {
+	var w io.Writer = to
+	switch {
+	case k.zstd != nil:
+		k.zstd.Reset(to)
+		w = k.zstd
+	case k.gzip != nil:
+		k.gzip.Reset(to)
+		w = k.gzip
+	case k.id == codecIDs[CodecSnappy]:
+		to.Write(binary.AppendUvarint(nil, uint64(size)))
+		w = snappyPieces{k, to}
+	}
+	for _, p := range parts {
+		if _, err := w.Write(p); err != nil {
+			return err
+		}
+	}
+	if c, ok := w.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+// snappyPieces writes the elements of one Snappy block piece by piece: they refer back no
+// further than their own piece, so they can stand after those of another.
+type snappyPieces struct {
+	k  *codec
+	to *chain
+}
+
+func (s snappyPieces) Write(b []byte) (int, error) {
+	n := len(b)
+	for len(b) > 0 {
+		piece := b[:min(len(b), 1<<20)]
+		b = b[len(piece):]
+		s.k.out = s2.EncodeSnappy(s.k.out[:cap(s.k.out)], piece)
+		_, head := binary.Uvarint(s.k.out) // the piece's own length
+		s.to.Write(s.k.out[head:])
+	}
+	return n, nil
+}

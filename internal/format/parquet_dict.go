@@ -1,0 +1,221 @@
+package format
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// A dictionary takes no more than so many distinct values and bytes; past either, it no
+// longer pays.
+const (
+	dictEntries = 1 << 15
+	dictBytes   = 1 << 20
+	// dictProbes bounds a search in the hash table: values made to collide end the
+	// dictionary, not the writer.
+	dictProbes = 128
+)
+
+// slot is one place of a hash table: an entry's index plus one, 0 when free, and half of its hash.
+type slot struct {
+	tag   uint32
+	index uint32
+}
+
+// slots is an open-addressing hash table from values, which its owner keeps, to indexes. The
+// tag alone finds a place, so the table grows without hashing again.
+type slots struct {
+	table []slot
+	shift uint
+	used  int
+}
+
+func (s *slots) reset() {
+	clear(s.table)
+	s.used = 0
+}
+
+// room keeps the table at most half full.
+func (s *slots) room() {
+	if 2*s.used < len(s.table) {
+		return
+	}
+	old := s.table
+	s.table = make([]slot, max(1024, 2*len(old)))
+	s.shift = 32 - uint(bits.TrailingZeros(uint(len(s.table))))
+	for _, o := range old {
+		if o.index == 0 {
+			continue
+		}
+		at := o.tag >> s.shift
+		for s.table[at].index != 0 {
+			at = (at + 1) & uint32(len(s.table)-1)
+		}
+		s.table[at] = o
+	}
+}
+
+// intDict holds the distinct integers of a column chunk in the order in which they came.
+type intDict[T int32 | int64] struct {
+	slots
+	entries []T
+}
+
+func (d *intDict[T]) reset() {
+	d.slots.reset()
+	d.entries = d.entries[:0]
+}
+
+// index appends the indexes of v and enters what is new; false means that the dictionary is full.
+func (d *intDict[T]) index(v []T, out []uint32) ([]uint32, bool) {
+	var prev T
+	var at uint32 // index of prev, plus one; 0 before the first value
+	for _, x := range v {
+		if x != prev || at == 0 {
+			if at = d.find(x); at == 0 {
+				return out, false
+			}
+			prev = x
+		}
+		out = append(out, at-1)
+	}
+	return out, true
+}
+
+// find returns x's index plus one, or 0 when it is new and there is no room.
+func (d *intDict[T]) find(x T) uint32 {
+	d.room()
+	tag := uint32((uint64(x) * 0x9E3779B97F4A7C15) >> 32)
+	at := tag >> d.shift
+	for range dictProbes {
+		s := d.table[at]
+		if s.index == 0 {
+			if len(d.entries) == dictEntries {
+				return 0
+			}
+			d.entries = append(d.entries, x)
+			d.used++
+			d.table[at] = slot{tag, uint32(d.used)}
+			return uint32(d.used)
+		}
+		if s.tag == tag && d.entries[s.index-1] == x {
+			return s.index
+		}
+		at = (at + 1) & uint32(len(d.table)-1)
+	}
+	return 0
+}
+
+// byteDict is intDict for byte strings. arena holds them in PLAIN form, which is the
+// dictionary page's body.
+type byteDict struct {
+	slots
+	width int // bytes of every value; 0 when each carries its length
+	arena []byte
+	ends  []int // where each entry ends in arena
+}
+
+func (d *byteDict) reset() {
+	d.slots.reset()
+	d.arena, d.ends = d.arena[:0], d.ends[:0]
+}
+
+// truncate forgets the entries from n on; the table still names them, so no search may follow.
+func (d *byteDict) truncate(n int) {
+	d.ends = d.ends[:n]
+	d.arena = d.arena[:d.start(n)]
+}
+
+func (d *byteDict) start(i int) int {
+	if i == 0 {
+		return 0
+	}
+	return d.ends[i-1]
+}
+
+// value returns entry i.
+func (d *byteDict) value(i int) []byte {
+	from := d.start(i)
+	if d.width == 0 {
+		from += 4
+	}
+	return d.arena[from:d.ends[i]]
+}
+
+// index is intDict.index for the values that plain holds in PLAIN form.
+func (d *byteDict) index(plain []byte, out []uint32) ([]uint32, bool) {
+	var prev []byte
+	var at uint32
+	for len(plain) > 0 {
+		var v []byte
+		v, plain = nextPlain(plain, d.width)
+		if at == 0 || !bytes.Equal(v, prev) {
+			if at = d.find(v); at == 0 {
+				return out, false
+			}
+			prev = v
+		}
+		out = append(out, at-1)
+	}
+	return out, true
+}
+
+func (d *byteDict) find(v []byte) uint32 {
+	d.room()
+	tag := hashBytes(v)
+	at := tag >> d.shift
+	for range dictProbes {
+		s := d.table[at]
+		if s.index == 0 {
+			return d.enter(v, tag, at)
+		}
+		if s.tag == tag && bytes.Equal(d.value(int(s.index-1)), v) {
+			return s.index
+		}
+		at = (at + 1) & uint32(len(d.table)-1)
+	}
+	return 0
+}
+
+func (d *byteDict) enter(v []byte, tag, at uint32) uint32 {
+	if len(d.ends) == dictEntries || len(d.arena)+4+len(v) > dictBytes {
+		return 0
+	}
+	if d.width == 0 {
+		d.arena = binary.LittleEndian.AppendUint32(d.arena, uint32(len(v)))
+	}
+	d.arena = append(d.arena, v...)
+	d.ends = append(d.ends, len(d.arena))
+	d.used++
+	d.table[at] = slot{tag, uint32(d.used)}
+	return uint32(d.used)
+}
+
+// nextPlain cuts the first value off PLAIN bytes.
+func nextPlain(b []byte, width int) (value, rest []byte) {
+	if width > 0 {
+		return b[:width], b[width:]
+	}
+	n := 4 + int(binary.LittleEndian.Uint32(b))
+	return b[4:n], b[n:]
+}
+
+// hashBytes mixes short values by two multiplications and leaves long ones to xxHash.
+func hashBytes(v []byte) uint32 {
+	const a, b = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F
+	var x, y uint64
+	switch n := len(v); {
+	case n > 16:
+		return uint32(xxhash.Sum64(v) >> 32)
+	case n >= 8:
+		x, y = binary.LittleEndian.Uint64(v), binary.LittleEndian.Uint64(v[n-8:])
+	case n >= 4:
+		x, y = uint64(binary.LittleEndian.Uint32(v)), uint64(binary.LittleEndian.Uint32(v[n-4:]))
+	case n > 0:
+		x, y = uint64(v[0])|uint64(v[n/2])<<8, uint64(v[n-1])
+	}
+	hi, lo := bits.Mul64(x^a, y^b^uint64(len(v)))
+	return uint32(((hi ^ lo) * a) >> 32)
+}
