@@ -153,8 +153,9 @@ func (r *run) takeSnapshot(ctx context.Context) (err error) {
 func (r *run) plan(ctx context.Context) error {
 	names := map[string]*change.Table{}
 	var progress []*Progress
+	chunkBytes := r.chunkBytes()
 	for _, t := range r.snap.Tables {
-		w, err := r.planTable(t)
+		w, err := r.planTable(t, chunkBytes)
 		if err != nil {
 			return err
 		}

@@ -40,14 +40,27 @@ type unit struct {
 	index int
 }
 
-// How much of the heap one unit reads. Text that is joined needs small units, because those ahead of their turn wait in memory.
+// How much of the heap one unit reads.
 const (
+	// joinedChunk: text that is joined needs small units, because those ahead of their turn wait in memory.
 	joinedChunk = 32 << 20
+	// leastChunk: below this, more connections gain less than more files cost.
+	leastChunk = 64 << 20
 	// heapPerFile is about how much heap makes one byte of a file: typed columns and gzip are smaller than the heap.
 	heapPerFile = 2
 )
 
-func (r *run) planTable(t *change.Table) (*tableWork, error) {
+// chunkBytes is how much heap a unit of its own file reads: as much as fills a file, but not so much
+// that connections would have nothing to do at the end.
+func (r *run) chunkBytes() int64 {
+	var all int64
+	for _, t := range r.snap.Tables {
+		all += t.Bytes
+	}
+	return min(max(all/int64(2*r.opts.Parallel), leastChunk), r.opts.FileSize*heapPerFile)
+}
+
+func (r *run) planTable(t *change.Table, chunkBytes int64) (*tableWork, error) {
 	w := &tableWork{run: r, table: t, name: t.KeyName(), progress: &Progress{Table: t}}
 	if r.opts.Layout == LayoutDate && r.opts.Name != nil {
 		w.name = r.opts.Name(t.Schema, t.Name)
@@ -62,14 +75,14 @@ func (r *run) planTable(t *change.Table) (*tableWork, error) {
 		w.plan, w.columns = plan, typedColumns(plan)
 		w.chunks = []postgres.Chunk{{}}
 		if r.opts.Layout == LayoutRun {
-			w.chunks = r.snap.Chunks(t, r.opts.FileSize*heapPerFile)
+			w.chunks = r.snap.Chunks(t, chunkBytes)
 		}
 	case r.opts.Layout == LayoutDate:
 		w.columns = textColumns(t, kind.JSON())
 		w.chunks = r.snap.Chunks(t, joinedChunk)
 	default:
 		w.columns = textColumns(t, kind.JSON())
-		w.chunks = r.snap.Chunks(t, r.opts.FileSize*heapPerFile)
+		w.chunks = r.snap.Chunks(t, chunkBytes)
 	}
 	w.left, w.progress.Units = len(w.chunks), len(w.chunks)
 	w.applied = make([]int64, len(w.columns))
