@@ -21,9 +21,10 @@ test-deps: ## Install what the tests need (apt-get as root, mvn, npm, pip); quic
 	./hack/test-deps
 
 # LEAT_TEST_STRICT: a part that is missing fails its tests here, where all parts were just installed.
+WITH_DEPS = LEAT_TEST_STRICT=1 LEAT_TEST_PYTHON=$$(./hack/test-deps where)/python/bin/python
 test: test-deps ## Run all tests against real servers, with the race detector
 	$(GO) vet ./...
-	LEAT_TEST_STRICT=1 $(GO) test -race -timeout 20m ./...
+	$(WITH_DEPS) $(GO) test -race -timeout 20m ./...
 
 lint: $(LINT) ## Run golangci-lint, import rules included
 	$(LINT) run ./...
@@ -36,7 +37,7 @@ fuzz: ## Run every fuzz target for a minute (FUZZTIME=10m for longer)
 	./hack/fuzz
 
 crash: test-deps ## Run the long kill tests
-	LEAT_TEST_STRICT=1 LEAT_TEST_LONG=1 $(GO) test -count=1 -v -timeout 60m ./test/crash/...
+	$(WITH_DEPS) LEAT_TEST_LONG=1 $(GO) test -count=1 -v -timeout 60m ./test/crash/...
 
 bench: test-deps ## Measure speed and memory against COPY, gzip, pigz and pg_dump
 	$(GO) run ./bench
@@ -46,7 +47,7 @@ demo: ## Dump a sample shop into an S3 bucket, all on this machine
 
 cover: test-deps ## Run all tests and show which code they reach
 	mkdir -p bin
-	LEAT_TEST_STRICT=1 $(GO) test -timeout 20m -coverpkg=./cmd/...,./internal/... -coverprofile=bin/cover.out ./...
+	$(WITH_DEPS) $(GO) test -timeout 20m -coverpkg=./cmd/...,./internal/... -coverprofile=bin/cover.out ./...
 	$(GO) tool cover -func=bin/cover.out | tail -n 1
 	$(GO) tool cover -html=bin/cover.out -o bin/cover.html
 
@@ -60,7 +61,7 @@ release: ## Build dist/ for linux/amd64 and linux/arm64, with checksums
 # Each generated page is written by the test that also checks it.
 docs: test-deps ## Write the generated pages below docs/ anew
 	packages=$$(grep -rl --include='*_test.go' 'flag.Bool("update"' cmd internal test | xargs -r -n1 dirname | sort -u | sed 's|^|./|'); \
-	LEAT_TEST_STRICT=1 $(GO) test -count=1 $$packages -update
+	$(WITH_DEPS) $(GO) test -count=1 $$packages -update
 
 clean: ## Remove what was built; the cache of test parts stays
 	rm -rf bin dist

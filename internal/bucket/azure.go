@@ -1,7 +1,186 @@
 package bucket
 
-import "github.com/leatdata/leat/internal/fault"
+import (
+	"context"
+	"io"
+	"iter"
+	"net/http"
+	"strings"
+	"time"
 
-func openAzure(at place, _ Options) (Bucket, error) {
-	return nil, fault.New(fault.BucketUnsupported, at.String(), "this kind is not built in")
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
+	"golang.org/x/sync/errgroup"
+)
+
+// azureBucket speaks to an Azure Blob Storage container.
+type azureBucket struct {
+	at      place
+	client  *container.Client
+	wire    *watchdog
+	opts    Options
+	known   Properties
+	buffers buffers
 }
+
+func (b *azureBucket) Stat(ctx context.Context, key string) (Object, error) {
+	o, _, err := b.look(ctx, key)
+	return o, err
+}
+
+// look is Stat with the mark of the write.
+func (b *azureBucket) look(ctx context.Context, key string) (Object, string, error) {
+	out, err := b.client.NewBlobClient(b.at.root+key).GetProperties(ctx, nil)
+	if err != nil {
+		return Object{}, "", b.fault(ctx, err, key)
+	}
+	metadata, mark := splitMark(fromAzure(out.Metadata))
+	return Object{
+		Key: key, Size: value(out.ContentLength), ETag: quoted(out.ETag), Modified: value(out.LastModified),
+		Encryption: encryption(out.IsServerEncrypted), Metadata: metadata,
+	}, mark, nil
+}
+
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+// quoted is an ETag as headers write it: listings leave the quotes out.
+func quoted(etag *azcore.ETag) string {
+	s := string(value(etag))
+	if s == "" || strings.HasPrefix(s, `"`) {
+		return s
+	}
+	return `"` + s + `"`
+}
+
+func encryption(on *bool) string {
+	if value(on) {
+		return "AES256"
+	}
+	return ""
+}
+
+// toAzure writes metadata as Azure wants it: its keys must be C# identifiers, so '-' becomes '_'.
+// Ours hold no '_'.
+func toAzure(metadata map[string]string) map[string]*string {
+	out := map[string]*string{}
+	for k, v := range metadata {
+		out[strings.ReplaceAll(k, "-", "_")] = &v
+	}
+	return out
+}
+
+func fromAzure(metadata map[string]*string) map[string]string {
+	out := map[string]string{}
+	for k, v := range metadata {
+		out[strings.ReplaceAll(k, "_", "-")] = value(v)
+	}
+	return out
+}
+
+func (b *azureBucket) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	if length == 0 {
+		if _, err := b.Stat(ctx, key); err != nil {
+			return nil, err
+		}
+		return io.NopCloser(strings.NewReader("")), nil
+	}
+	r := resuming{
+		where: b.at.object(key), backoff: b.opts.Backoff, retries: b.opts.MaxRetries,
+		judge: func(err error) error { return b.fault(ctx, err, key) },
+		open: func(ctx context.Context, offset, length int64, etag string) (io.ReadCloser, int64, string, error) {
+			return b.open(ctx, key, offset, length, etag)
+		},
+	}
+	return openResuming(ctx, r, offset, length)
+}
+
+func (b *azureBucket) open(ctx context.Context, key string, offset, length int64, etag string) (io.ReadCloser, int64, string, error) {
+	in := &blob.DownloadStreamOptions{Range: blob.HTTPRange{Offset: offset, Count: max(length, 0)}}
+	if etag != "" {
+		in.AccessConditions = azureConditions(WriteOptions{IfMatch: etag})
+	}
+	out, err := b.client.NewBlobClient(b.at.root+key).DownloadStream(ctx, in)
+	if bloberror.HasCode(err, bloberror.InvalidRange) {
+		return io.NopCloser(strings.NewReader("")), 0, "", nil // it begins at or past the end
+	}
+	if err != nil {
+		return nil, 0, "", b.fault(ctx, err, key)
+	}
+	return out.Body, value(out.ContentLength), quoted(out.ETag), nil
+}
+
+func azureConditions(opts WriteOptions) *blob.AccessConditions {
+	c := &blob.ModifiedAccessConditions{}
+	if opts.IfAbsent {
+		any := azcore.ETagAny
+		c.IfNoneMatch = &any
+	}
+	if opts.IfMatch != "" {
+		etag := azcore.ETag(opts.IfMatch)
+		c.IfMatch = &etag
+	}
+	return &blob.AccessConditions{ModifiedAccessConditions: c}
+}
+
+func (b *azureBucket) List(ctx context.Context, prefix string) iter.Seq2[Object, error] {
+	return func(yield func(Object, error) bool) {
+		full := b.at.root + prefix
+		pages := b.client.NewListBlobsFlatPager(&container.ListBlobsFlatOptions{Prefix: &full})
+		for pages.More() {
+			page, err := pages.NextPage(ctx)
+			if err != nil {
+				yield(Object{}, b.fault(ctx, err, prefix))
+				return
+			}
+			for _, item := range page.Segment.BlobItems {
+				o := Object{Key: strings.TrimPrefix(value(item.Name), b.at.root)}
+				if p := item.Properties; p != nil {
+					o.Size, o.ETag, o.Modified = value(p.ContentLength), quoted(p.ETag), value(p.LastModified)
+				}
+				if o.Key != "" && !yield(o, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// deleteParallel is how many objects are deleted at once where there is no request for many.
+const deleteParallel = 16
+
+func (b *azureBucket) Delete(ctx context.Context, keys ...string) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(deleteParallel)
+	for _, key := range keys {
+		group.Go(func() error {
+			_, err := b.client.NewBlobClient(b.at.root+key).Delete(ctx, nil)
+			if bloberror.HasCode(err, bloberror.BlobNotFound) {
+				return nil
+			}
+			return b.fault(ctx, err, key)
+		})
+	}
+	return group.Wait()
+}
+
+// Sweep has nothing to do: blocks that were staged and not committed are invisible, there is no
+// request to remove them, and Azure drops them after a week
+// (learn.microsoft.com/rest/api/storageservices/put-block).
+func (b *azureBucket) Sweep(context.Context, string, time.Time) (int, error) { return 0, nil }
+
+func (b *azureBucket) Properties() Properties { return b.known }
+
+func (b *azureBucket) Close() error {
+	b.wire.CloseIdleConnections()
+	return nil
+}
+
+// Do makes the watchdog a transport of the Azure SDK.
+func (w *watchdog) Do(req *http.Request) (*http.Response, error) { return w.RoundTrip(req) }

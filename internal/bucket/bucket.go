@@ -49,7 +49,7 @@ type Upload interface {
 	// earlier part shows here or in Commit.
 	io.Writer
 	// Commit makes the object visible, whole. After an error nothing new is visible and Abort
-	// has been done.
+	// has been done. The Object may lack Modified: not every server tells it.
 	Commit(ctx context.Context) (Object, error)
 	// Abort gives the upload up. It may be called again, does nothing after Commit, and works
 	// although the context has ended.
@@ -59,8 +59,8 @@ type Upload interface {
 // WriteOptions say how an object is to be written.
 type WriteOptions struct {
 	ContentType string
-	// Metadata is kept beside the object. Keys are lower-case letters, digits, '_' and '-';
-	// values are printable ASCII: that is what every kind can hold.
+	// Metadata is kept beside the object. Keys begin with a lower-case letter and go on with
+	// those, digits and '-'; values are printable ASCII: that is what every kind can hold.
 	Metadata map[string]string
 	// IfAbsent writes only if no object has the key: object-exists otherwise.
 	IfAbsent bool

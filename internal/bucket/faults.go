@@ -35,7 +35,11 @@ func conditionFailed(where string, opts WriteOptions) *fault.Fault {
 
 // interrupted is the error of what stopped because its context ended.
 func interrupted(ctx context.Context, where string) error {
-	return fault.Wrap(context.Cause(ctx), fault.Interrupted, where, "stopped")
+	why := context.Cause(ctx)
+	if why == nil {
+		why = context.DeadlineExceeded // it has not ended yet, but what is left cannot be enough
+	}
+	return fault.New(fault.Interrupted, where, "stopped").Because(why)
 }
 
 // cause carries an error of a library under a text of ours: theirs may hold URLs with signatures

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/leatdata/leat/internal/fault"
 )
 
 // fileUpload writes a file in tempDir and renames it to its key.
@@ -140,13 +142,25 @@ func (u *fileUpload) publish(done Object) error {
 		}
 	}
 	if err != nil {
-		return pathFault(err, u.where())
+		return u.notPublished(err)
 	}
 	u.file.Close()
 	if found && before.ETag != done.ETag {
 		_ = u.folder.root.Remove(metaPath(before)) // it may have none
 	}
 	return nil
+}
+
+// notPublished judges why a file did not get its name.
+func (u *fileUpload) notPublished(err error) error {
+	switch {
+	case u.opts.IfAbsent && errors.Is(err, fs.ErrExist):
+		return conditionFailed(u.where(), u.opts)
+	case errors.Is(err, fs.ErrExist), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR):
+		return fault.New(fault.BucketUnsupported, u.where(), "a folder cannot hold a file and a folder of the same name").
+			Because(err).WithMend("Choose another key.")
+	}
+	return pathFault(err, u.where())
 }
 
 // rename moves the file to its key. With IfAbsent it is a link, which fails if the key has come to
@@ -287,6 +301,9 @@ func (d *dirSync) sync(dir string) error {
 
 func (d *dirSync) now(dir string) error {
 	file, err := d.root.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // removed since, and with it what was to be made durable
+	}
 	if err != nil {
 		return err
 	}

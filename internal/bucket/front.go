@@ -115,9 +115,9 @@ func checkKey(where, key string) error {
 
 func checkMetadata(where string, metadata map[string]string) error {
 	for k, v := range metadata {
-		plain := k != "" && k != writeMark
+		plain := k != "" && k != writeMark && k[0] >= 'a'
 		for _, c := range []byte(k) {
-			plain = plain && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '_' || c == '-')
+			plain = plain && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
 		}
 		for _, c := range []byte(v) {
 			plain = plain && c >= 0x20 && c < 0x7f

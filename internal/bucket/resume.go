@@ -18,6 +18,7 @@ type ranged func(ctx context.Context, offset, length int64, etag string) (body i
 // mixes two versions of an object: the ETag of the first answer is asked for again.
 type resuming struct {
 	ctx     context.Context
+	where   string // the object's URL, for errors
 	open    ranged
 	judge   func(error) error // makes a fault of what a body's Read returned
 	backoff time.Duration
@@ -76,6 +77,10 @@ func (r *resuming) again(why error) error {
 			return nil
 		}
 		r.body, why = io.NopCloser(nil), err
+		if fault.Is(err, fault.ObjectExists) || fault.Is(err, fault.ObjectMissing) {
+			return fault.New(fault.BucketFailed, r.where, "the object was replaced while it was being read").
+				Because(err).WithMend("Start again.")
+		}
 	}
 }
 

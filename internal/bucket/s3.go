@@ -20,10 +20,6 @@ import (
 	"github.com/leatdata/leat/internal/fault"
 )
 
-// writeMark is the metadata key under which every write leaves a random value; see the package's
-// comment.
-const writeMark = "leat-write"
-
 // s3Bucket speaks the S3 protocol.
 type s3Bucket struct {
 	at      place
@@ -42,32 +38,24 @@ type s3Bucket struct {
 func (b *s3Bucket) key(key string) *string { return aws.String(b.at.root + key) }
 
 func (b *s3Bucket) Stat(ctx context.Context, key string) (Object, error) {
+	o, _, err := b.look(ctx, key)
+	return o, err
+}
+
+// look is Stat with the mark of the write.
+func (b *s3Bucket) look(ctx context.Context, key string) (Object, string, error) {
 	out, err := b.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &b.at.name, Key: b.key(key)})
 	if err != nil {
-		return Object{}, b.missing(ctx, b.fault(ctx, err, "s3:GetObject", key))
+		return Object{}, "", b.missing(ctx, b.fault(ctx, err, "s3:GetObject", key))
 	}
 	b.seen.Store(true)
 	o := Object{
 		Key: key, Size: aws.ToInt64(out.ContentLength), ETag: aws.ToString(out.ETag),
 		Modified: aws.ToTime(out.LastModified), Encryption: string(out.ServerSideEncryption),
 	}
-	o.Metadata, _ = splitMark(out.Metadata)
-	return o, nil
-}
-
-// splitMark takes the write's mark out of an object's metadata.
-func splitMark(metadata map[string]string) (rest map[string]string, mark string) {
-	for k, v := range metadata {
-		if k = strings.ToLower(k); k == writeMark {
-			mark = v
-			continue
-		}
-		if rest == nil {
-			rest = map[string]string{}
-		}
-		rest[k] = v
-	}
-	return rest, mark
+	metadata, mark := splitMark(out.Metadata)
+	o.Metadata = metadata
+	return o, mark, nil
 }
 
 // missing finds out what a 404 without a code means: HEAD says no more than "not found" when the
@@ -95,7 +83,7 @@ func (b *s3Bucket) Open(ctx context.Context, key string, offset, length int64) (
 		return io.NopCloser(strings.NewReader("")), nil
 	}
 	r := resuming{
-		backoff: b.opts.Backoff, retries: b.opts.MaxRetries,
+		where: b.at.object(key), backoff: b.opts.Backoff, retries: b.opts.MaxRetries,
 		judge: func(err error) error { return b.fault(ctx, err, "s3:GetObject", key) },
 		open: func(ctx context.Context, offset, length int64, etag string) (io.ReadCloser, int64, string, error) {
 			return b.open(ctx, key, offset, length, etag)

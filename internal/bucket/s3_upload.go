@@ -39,16 +39,6 @@ type s3Write struct {
 	size  int64
 }
 
-// metadata is the caller's, and the mark by which this write can be told from others.
-func (w *s3Write) metadata() map[string]string {
-	m := maps.Clone(w.opts.Metadata)
-	if m == nil {
-		m = map[string]string{}
-	}
-	m[writeMark] = w.mark
-	return m
-}
-
 func (w *s3Write) whole(ctx context.Context, data []byte) (Object, error) {
 	b := w.bucket
 	if err := b.able(ctx, w.opts, &b.put, b.probePut); err != nil {
@@ -57,7 +47,7 @@ func (w *s3Write) whole(ctx context.Context, data []byte) (Object, error) {
 	out, err := b.client.PutObject(ctx, &s3.PutObjectInput{
 		Bucket: &b.at.name, Key: b.key(w.key),
 		Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))),
-		ContentType: optional(w.opts.ContentType), Metadata: w.metadata(),
+		ContentType: optional(w.opts.ContentType), Metadata: marked(w.opts.Metadata, w.mark),
 		IfNoneMatch: ifAbsent(w.opts), IfMatch: w.ifMatch(),
 		ServerSideEncryption: types.ServerSideEncryption(b.opts.SSE), SSEKMSKeyId: optional(b.opts.KMSKeyID),
 	})
@@ -78,7 +68,7 @@ func (w *s3Write) begin(ctx context.Context) (parts, error) {
 	}
 	in := &s3.CreateMultipartUploadInput{
 		Bucket: &b.at.name, Key: b.key(w.key),
-		ContentType: optional(w.opts.ContentType), Metadata: w.metadata(),
+		ContentType: optional(w.opts.ContentType), Metadata: marked(w.opts.Metadata, w.mark),
 		ServerSideEncryption: types.ServerSideEncryption(b.opts.SSE), SSEKMSKeyId: optional(b.opts.KMSKeyID),
 	}
 	if b.known.Checksums == "crc32" {
@@ -132,6 +122,11 @@ func (w *s3Write) complete(ctx context.Context) (Object, error) {
 	if err != nil {
 		return w.settle(ctx, w.judge(ctx, err))
 	}
+	if aws.ToString(out.ETag) == "" {
+		// Ceph's answer may hold none.
+		o, _, err := w.look(late)
+		return o, err
+	}
 	return Object{
 		Key: w.key, Size: w.size, ETag: aws.ToString(out.ETag),
 		Encryption: string(out.ServerSideEncryption), Metadata: w.opts.Metadata,
@@ -140,27 +135,11 @@ func (w *s3Write) complete(ctx context.Context) (Object, error) {
 
 func (w *s3Write) abort(ctx context.Context) error { return w.bucket.abortUpload(ctx, w.key, w.id) }
 
-// settle asks whether a write that seems to have failed was done all the same: its answer may have
-// been lost, and a repeated conditional write finds itself in the way. The mark tells.
 func (w *s3Write) settle(ctx context.Context, failed error) (Object, error) {
-	if fault.Is(failed, fault.BucketRights) || fault.Is(failed, fault.BucketAuth) {
-		return Object{}, failed
-	}
-	b := w.bucket
-	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.opts.Grace)
-	defer cancel()
-	out, err := b.client.HeadObject(late, &s3.HeadObjectInput{Bucket: &b.at.name, Key: b.key(w.key)})
-	if err != nil {
-		return Object{}, failed
-	}
-	if _, mark := splitMark(out.Metadata); mark != w.mark {
-		return Object{}, failed
-	}
-	return Object{
-		Key: w.key, Size: aws.ToInt64(out.ContentLength), ETag: aws.ToString(out.ETag),
-		Encryption: string(out.ServerSideEncryption), Metadata: w.opts.Metadata,
-	}, nil
+	return settle(ctx, w.bucket.opts.Grace, failed, w.mark, w.look)
 }
+
+func (w *s3Write) look(ctx context.Context) (Object, string, error) { return w.bucket.look(ctx, w.key) }
 
 func (w *s3Write) judge(ctx context.Context, err error) error {
 	f := w.bucket.fault(ctx, err, "s3:PutObject", w.key)

@@ -3,6 +3,8 @@ package bucket
 import (
 	"context"
 	"errors"
+	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +19,10 @@ const (
 	// then carry 8 GB in 8 MiB parts, and 10,000 parts carry more than S3's 5 TiB an object.
 	partsPerSize = 1000
 )
+
+// writeMark is the metadata key under which every write leaves a random value; see the package's
+// comment.
+const writeMark = "leat-write"
 
 // parts is an upload in pieces that the server has begun. put is called for numbers 1, 2, 3, …,
 // several at once; again with the same number never.
@@ -149,6 +155,10 @@ func (u *partUpload) Commit(ctx context.Context) (Object, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { u.cancel(context.Cause(ctx)) })
 	defer stop()
+	if ctx.Err() != nil {
+		u.Abort()
+		return Object{}, interrupted(ctx, u.where)
+	}
 	done, err := u.finish()
 	if err != nil {
 		u.Abort()
@@ -203,6 +213,48 @@ var errAborted = errors.New("the upload was aborted")
 
 func errOver(where string) error {
 	return fault.New(fault.Internal, where, "the upload has been committed or aborted already")
+}
+
+// settle asks whether a write that seems to have failed was done all the same: its answer may have
+// been lost, and a repeated conditional write finds itself in the way. The mark tells.
+func settle(ctx context.Context, grace time.Duration, failed error, mark string,
+	look func(context.Context) (Object, string, error),
+) (Object, error) {
+	switch fault.Of(failed).Code {
+	case fault.BucketRights, fault.BucketAuth, fault.BucketMissing:
+		return Object{}, failed // refused before anything happened
+	}
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	if o, found, err := look(late); err == nil && found == mark {
+		return o, nil
+	}
+	return Object{}, failed
+}
+
+// marked is a caller's metadata and the mark by which this write can be told from others.
+func marked(metadata map[string]string, mark string) map[string]string {
+	m := maps.Clone(metadata)
+	if m == nil {
+		m = map[string]string{}
+	}
+	m[writeMark] = mark
+	return m
+}
+
+// splitMark takes the mark out of an object's metadata again.
+func splitMark(metadata map[string]string) (rest map[string]string, mark string) {
+	for k, v := range metadata {
+		if k = strings.ToLower(k); k == writeMark {
+			mark = v
+			continue
+		}
+		if rest == nil {
+			rest = map[string]string{}
+		}
+		rest[k] = v
+	}
+	return rest, mark
 }
 
 // linger returns a context that outlives ctx by grace: for requests whose answer is needed even

@@ -3,9 +3,10 @@ package config
 // Config is everything leat can be told. A field's tags are its documentation: yaml is the
 // key, default the text it is preset from, doc the meaning, ambient the variables of other
 // tools that are read when nothing else gives the key. A field tagged short takes the value
-// when its section is written as plain text (to: s3://bucket/path).
+// when its section is written as plain text (to: s3://bucket/path). The version has no
+// variable (env:"-"): images commonly set one named like it to the program's own version.
 type Config struct {
-	Version int  `yaml:"version" default:"1" doc:"Version of this schema; 1 is the only one."`
+	Version int  `yaml:"version" env:"-" default:"1" doc:"Version of this schema; 1 is the only one."`
 	From    From `yaml:"from" doc:"The database to read. A plain text is from.url."`
 	To      To   `yaml:"to" doc:"The object store or folder to write to. A plain text is to.url."`
 	Dump    Dump `yaml:"dump" doc:"What leat dump does."`
@@ -64,7 +65,7 @@ type Dump struct {
 	LockTimeout      Duration        `yaml:"lock_timeout" default:"10s" doc:"Longest wait for a table's lock; 0s waits for ever."`
 	StatementTimeout Duration        `yaml:"statement_timeout" default:"0s" doc:"Longest time for one statement; 0s is no limit."`
 	Partitions       Partitions      `yaml:"partitions" default:"leaf" doc:"Whether each leaf partition is dumped as a table of its own, or the partitioned root as one."`
-	LSN              LSNMode         `yaml:"lsn" default:"auto" doc:"exact: the log position of the snapshot comes from a temporary replication slot; approximate: from pg_current_wal_lsn(); auto: exact where the rights allow it."`
+	LSN              LSNMode         `yaml:"lsn" default:"auto" doc:"exact: the log position of the snapshot comes from a temporary replication slot; approximate: it is the server's position at that time; auto: exact where the rights allow it."`
 	SlotWait         Duration        `yaml:"slot_wait" default:"10s" doc:"Longest wait for the temporary slot, which waits for transactions that were running."`
 	Types            Types           `yaml:"types" doc:"What happens to values that a typed format cannot carry exactly. csv and jsonl carry everything and ignore it."`
 }

@@ -158,10 +158,7 @@ func addEnv(all map[string]given, env func(string) (string, bool)) error {
 		}
 	}
 	for name, s := range tree().sections() { // LEAT_FROM is LEAT_FROM_URL, as in the file
-		if s.short == "" {
-			continue
-		}
-		if _, ok := all[s.short]; ok && all[s.short].layer == layerEnv {
+		if g, ok := all[s.short]; s.short == "" || ok && g.layer == layerEnv {
 			continue
 		}
 		if err := addVariable(all, keys()[s.short], "LEAT_"+strings.ToUpper(name), layerEnv, env); err != nil {
@@ -172,6 +169,9 @@ func addEnv(all map[string]given, env func(string) (string, bool)) error {
 }
 
 func addVariable(all map[string]given, key *Key, name string, from layer, env func(string) (string, bool)) error {
+	if name == "" {
+		return nil
+	}
 	value, ok := env(name)
 	if !ok || value == "" {
 		return nil

@@ -12,7 +12,7 @@ import (
 // Key is one setting of leat.yaml, as files, variables, flags and documentation know it.
 type Key struct {
 	Path    string   // with dots: dump.file_size
-	Env     string   // the variable that gives it: LEAT_DUMP_FILE_SIZE
+	Env     string   // the variable that gives it: LEAT_DUMP_FILE_SIZE; "" for none
 	Ambient []string // variables of other tools, read when nothing else gives it
 	Kind    string   // text, true or false, number, size, rate, time span, secret, pattern, column pattern
 	List    bool     // several values; a variable separates them by spaces or commas
@@ -20,8 +20,10 @@ type Key struct {
 	Allowed []string // the closed set of values, if it is one
 	Doc     string   // one or two sentences
 
-	index    []int // the field, for reflect.Value.FieldByIndex
-	min, max string
+	Min string // the least number; "" for none
+	Max string // the greatest
+
+	index []int // the field, for reflect.Value.FieldByIndex
 }
 
 // section is a struct of the schema: a mapping in the file.
@@ -110,7 +112,10 @@ func newKey(f reflect.StructField, path string, index []int) *Key {
 	key := &Key{
 		Path: path, Env: "LEAT_" + strings.ToUpper(strings.ReplaceAll(path, ".", "_")),
 		Ambient: strings.Fields(f.Tag.Get("ambient")), Default: f.Tag.Get("default"), Doc: f.Tag.Get("doc"),
-		index: index, min: f.Tag.Get("min"), max: f.Tag.Get("max"),
+		index: index, Min: f.Tag.Get("min"), Max: f.Tag.Get("max"),
+	}
+	if f.Tag.Get("env") == "-" {
+		key.Env = ""
 	}
 	if t.Kind() == reflect.Slice {
 		key.List, t = true, t.Elem()
@@ -179,10 +184,10 @@ func (k *Key) setNumber(v reflect.Value, text string) error {
 	if err != nil {
 		return fmt.Errorf("%q is not a whole number", text)
 	}
-	if low, err := strconv.Atoi(k.min); err == nil && n < low {
+	if low, err := strconv.Atoi(k.Min); err == nil && n < low {
 		return fmt.Errorf("%d is too small; the least is %d", n, low)
 	}
-	if high, err := strconv.Atoi(k.max); err == nil && n > high {
+	if high, err := strconv.Atoi(k.Max); err == nil && n > high {
 		return fmt.Errorf("%d is too large; the most is %d", n, high)
 	}
 	v.SetInt(int64(n))

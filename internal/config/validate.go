@@ -52,7 +52,7 @@ func (c *Config) checkFrom() error {
 		return c.invalid("from.url", "a password does not belong in the address")
 	}
 	if (c.From.SSLCert == "") != (c.From.SSLKey == "") {
-		return c.invalid("from.sslcert", "sslcert and sslkey belong together; give both or none")
+		return c.invalid(c.oneGiven("from.sslcert", "from.sslkey"), "sslcert and sslkey belong together; give both or none")
 	}
 	return nil
 }
@@ -112,7 +112,7 @@ func (c *Config) checkKeys() error {
 	id, secret, token := c.To.AccessKeyID, c.To.SecretAccessKey, c.To.SessionToken
 	switch {
 	case id.IsZero() != secret.IsZero():
-		return c.invalid("to.access_key_id", "access_key_id and secret_access_key belong together; give both, or none for the AWS SDK's default chain")
+		return c.invalid(c.oneGiven("to.access_key_id", "to.secret_access_key"), "access_key_id and secret_access_key belong together; give both, or none for the AWS SDK's default chain")
 	case !token.IsZero() && id.IsZero():
 		return c.invalid("to.session_token", "a session token needs access_key_id and secret_access_key")
 	case c.To.KMSKeyID != "" && c.To.Encryption != EncryptionKMS:
@@ -150,6 +150,14 @@ func (c *Config) checkFormat() error {
 			WithMend("Drop dump.bloom, or take parquet.")
 	}
 	return nil
+}
+
+// oneGiven is the one of two keys that somebody wrote.
+func (c *Config) oneGiven(a, b string) string {
+	if c.isGiven(a) {
+		return a
+	}
+	return b
 }
 
 func (c *Config) invalid(path, format string, args ...any) error {

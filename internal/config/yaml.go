@@ -350,7 +350,7 @@ func (r *reader) text(key *Key, n ast.Node) (text, error) {
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
 		return text{v.GetToken().Value, place}, nil
 	case *ast.NullNode:
-		if v.GetToken().Value == "null" {
+		if t := v.GetToken(); t.Type == token.NullType && t.Value == "null" { // the word is there: a policy
 			return text{"null", place}, nil
 		}
 		return text{}, r.wrong(key.Path, n, "has no value; give one, or delete the key to get the default")

@@ -9,6 +9,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/bitutil"
+	"github.com/apache/arrow-go/v18/arrow/decimal128"
+	"github.com/apache/arrow-go/v18/arrow/decimal256"
 
 	"github.com/leatdata/leat/internal/fault"
 )
@@ -19,6 +21,12 @@ type avroAppender func(b []byte, i int) []byte
 // avroEncoder makes the appender of an array. Which encoder a column has is decided once, by
 // its type; what is left for each value is a call.
 type avroEncoder func(arr arrow.Array) avroAppender
+
+// avroArrayAs is arr by its own type. A Write looks at all types before it encodes.
+func avroArrayAs[A arrow.Array](arr arrow.Array) A {
+	typed, _ := arr.(A)
+	return typed
+}
 
 // avroNullable encodes the union of null and a type: the branch, 0 or 1, then the value.
 func avroNullable(inner avroEncoder) avroEncoder {
@@ -61,7 +69,7 @@ func avroNull(arrow.Array) avroAppender {
 }
 
 func avroBool(arr arrow.Array) avroAppender {
-	values := arr.(*array.Boolean)
+	values := avroArrayAs[*array.Boolean](arr)
 	return func(b []byte, i int) []byte {
 		if values.Value(i) {
 			return append(b, 1)
@@ -77,14 +85,14 @@ func avroInts[T int8 | int16 | int32 | int64 | uint8 | uint16 | uint32](arr arro
 }
 
 func avroFloat32(arr arrow.Array) avroAppender {
-	values := arr.(*array.Float32).Float32Values()
+	values := arrow.GetValues[float32](arr.Data(), 1)
 	return func(b []byte, i int) []byte {
 		return binary.LittleEndian.AppendUint32(b, math.Float32bits(values[i]))
 	}
 }
 
 func avroFloat64(arr arrow.Array) avroAppender {
-	values := arr.(*array.Float64).Float64Values()
+	values := arrow.GetValues[float64](arr.Data(), 1)
 	return func(b []byte, i int) []byte {
 		return binary.LittleEndian.AppendUint64(b, math.Float64bits(values[i]))
 	}
@@ -109,12 +117,12 @@ func appendAvroBytes[B []byte | string](b []byte, value B) []byte {
 }
 
 func avroFixed(arr arrow.Array) avroAppender {
-	values := arr.(*array.FixedSizeBinary)
+	values := avroArrayAs[*array.FixedSizeBinary](arr)
 	return func(b []byte, i int) []byte { return appendAvroBytes(b, values.Value(i)) }
 }
 
 func avroUUID(arr arrow.Array) avroAppender {
-	values := arr.(*array.FixedSizeBinary)
+	values := avroArrayAs[*array.FixedSizeBinary](arr)
 	return func(b []byte, i int) []byte {
 		v := values.Value(i)
 		b = binary.AppendVarint(b, 36)
@@ -127,14 +135,14 @@ func avroUUID(arr arrow.Array) avroAppender {
 }
 
 func avroDecimal128(arr arrow.Array) avroAppender {
-	values := arr.(*array.Decimal128).Values()
+	values := arrow.GetValues[decimal128.Num](arr.Data(), 1)
 	return func(b []byte, i int) []byte {
 		return appendAvroDecimal(b, []uint64{values[i].LowBits(), uint64(values[i].HighBits())})
 	}
 }
 
 func avroDecimal256(arr arrow.Array) avroAppender {
-	values := arr.(*array.Decimal256).Values()
+	values := arrow.GetValues[decimal256.Num](arr.Data(), 1)
 	return func(b []byte, i int) []byte {
 		words := values[i].Array()
 		return appendAvroDecimal(b, words[:])
@@ -163,7 +171,7 @@ func appendAvroDecimal(b []byte, words []uint64) []byte {
 // avroArray encodes a list as one block of items and the empty block that ends it.
 func avroArray(item avroEncoder) avroEncoder {
 	return func(arr arrow.Array) avroAppender {
-		list := arr.(array.ListLike)
+		list := avroArrayAs[array.ListLike](arr)
 		value := item(list.ListValues())
 		return func(b []byte, i int) []byte {
 			from, to := list.ValueOffsets(i)
@@ -180,7 +188,7 @@ func avroArray(item avroEncoder) avroEncoder {
 
 func avroMap(item avroEncoder) avroEncoder {
 	return func(arr arrow.Array) avroAppender {
-		m := arr.(*array.Map)
+		m := avroArrayAs[*array.Map](arr)
 		key, value := avroBytes[int32](m.Keys()), item(m.Items())
 		return func(b []byte, i int) []byte {
 			from, to := m.ValueOffsets(i)
@@ -198,7 +206,7 @@ func avroMap(item avroEncoder) avroEncoder {
 // avroStruct encodes a record: its fields one after another and nothing else.
 func avroStruct(encoders []avroEncoder) avroEncoder {
 	return func(arr arrow.Array) avroAppender {
-		s := arr.(*array.Struct)
+		s := avroArrayAs[*array.Struct](arr)
 		fields := make([]avroAppender, len(encoders))
 		for i, encoder := range encoders {
 			fields[i] = encoder(s.Field(i))

@@ -198,6 +198,8 @@ var avroTypes = []struct {
 		`["null",{"type":"string","logicalType":"uuid"}]`, []string{`"00112233-4455-6677-8899-aabbccddeeff"`, "null"}},
 	{"sixteen bytes that are no uuid", required(&arrow.FixedSizeBinaryType{ByteWidth: 16}), `["ABEiM0RVZneImaq7zN3u/w=="]`,
 		`"bytes"`, []string{"bytes 00112233445566778899aabbccddeeff"}},
+	{"three bytes that cannot be a uuid", nullable(&arrow.FixedSizeBinaryType{ByteWidth: 3}, change.LogicalUUID), `["AAEC"]`,
+		`["null","bytes"]`, []string{"bytes 000102"}},
 	{"date", nullable(arrow.FixedWidthTypes.Date32), `["1970-01-01","0001-01-01","9999-12-31",null]`,
 		`["null",{"type":"int","logicalType":"date"}]`,
 		[]string{"1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T00:00:00Z", "null"}},

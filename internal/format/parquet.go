@@ -110,7 +110,8 @@ func NewParquet(w io.Writer, schema *arrow.Schema, opts ParquetOptions) (Writer,
 	for _, l := range elements.leaves {
 		p.columns = append(p.columns, newColumn(l, p.shop))
 	}
-	return p, p.write([]byte("PAR1"))
+	p.err = p.write([]byte("PAR1"))
+	return p, nil
 }
 
 // markBloom finds the leaves that are to have a Bloom filter.
@@ -145,6 +146,9 @@ func (w *parquetWriter) write(b []byte) error {
 
 // Write carries a record's rows into pages, and ends a row group as often as one is full.
 func (w *parquetWriter) Write(rec arrow.RecordBatch) error {
+	if w.closed {
+		return fault.New(fault.Internal, "", "a record came after the Parquet file was closed")
+	}
 	if w.err == nil {
 		w.err = w.carry(rec)
 	}

@@ -273,10 +273,10 @@ func (c *column) encodeBytes(p *page) {
 	e := byteExtremes{order: c.order}
 	if c.dict && len(c.large) == 0 {
 		d, s := &c.strings, c.shop
-		before := len(d.ends)
+		before := len(d.entries)
 		var ok bool
-		if s.indexes, ok = d.index(c.buf, s.indexes[:0]); ok && c.pays(len(d.ends), len(d.arena), len(c.buf)) {
-			c.encodeIndexes(len(d.ends), p)
+		if s.indexes, ok = d.index(c.buf, s.indexes[:0]); ok && c.pays(len(d.entries), len(d.arena), len(c.buf)) {
+			c.encodeIndexes(len(d.entries), p)
 			c.usedExtremes(&e)
 			p.bounds = e.bounds(c.phys == physBytes)
 			return
@@ -302,7 +302,7 @@ func (c *column) encodeBytes(p *page) {
 
 // usedExtremes looks at each dictionary entry that the page uses once.
 func (c *column) usedExtremes(e *byteExtremes) {
-	s, n := c.shop, len(c.strings.ends)
+	s, n := c.shop, len(c.strings.entries)
 	if cap(s.used) < n {
 		s.used = make([]bool, n, 2*n)
 	}
@@ -356,11 +356,11 @@ func (c *column) dictionary() ([]byte, int) {
 		return s.body, len(c.longs.entries)
 	}
 	if c.leaf.bloom {
-		for i := range c.strings.ends {
+		for i := range c.strings.entries {
 			c.bloom.insert(xxhash.Sum64(c.strings.value(i)))
 		}
 	}
-	return c.strings.arena, len(c.strings.ends)
+	return c.strings.arena, len(c.strings.entries)
 }
 
 // heldBack is the bytes of the open chunk: compressed pages, and what is staged.

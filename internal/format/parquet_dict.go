@@ -37,11 +37,18 @@ func (s *slots) reset() {
 	s.used = 0
 }
 
-// room keeps the table at most half full.
-func (s *slots) room() {
-	if 2*s.used < len(s.table) {
-		return
+// enter puts the tag at a free place and returns the new index plus one. The table stays at
+// most half full.
+func (s *slots) enter(tag, at uint32) uint32 {
+	s.used++
+	s.table[at] = slot{tag, uint32(s.used)}
+	if 2*s.used > len(s.table) {
+		s.grow()
 	}
+	return uint32(s.used)
+}
+
+func (s *slots) grow() {
 	old := s.table
 	s.table = make([]slot, max(1024, 2*len(old)))
 	s.shift = 32 - uint(bits.TrailingZeros(uint(len(s.table))))
@@ -51,11 +58,13 @@ func (s *slots) room() {
 		}
 		at := o.tag >> s.shift
 		for s.table[at].index != 0 {
-			at = (at + 1) & uint32(len(s.table)-1)
+			at = s.after(at)
 		}
 		s.table[at] = o
 	}
 }
+
+func (s *slots) after(at uint32) uint32 { return (at + 1) & uint32(len(s.table)-1) }
 
 // intDict holds the distinct integers of a column chunk in the order in which they came.
 type intDict[T int32 | int64] struct {
@@ -70,6 +79,9 @@ func (d *intDict[T]) reset() {
 
 // index appends the indexes of v and enters what is new; false means that the dictionary is full.
 func (d *intDict[T]) index(v []T, out []uint32) ([]uint32, bool) {
+	if len(d.table) == 0 {
+		d.grow()
+	}
 	var prev T
 	var at uint32 // index of prev, plus one; 0 before the first value
 	for _, x := range v {
@@ -86,7 +98,6 @@ func (d *intDict[T]) index(v []T, out []uint32) ([]uint32, bool) {
 
 // find returns x's index plus one, or 0 when it is new and there is no room.
 func (d *intDict[T]) find(x T) uint32 {
-	d.room()
 	tag := uint32((uint64(x) * 0x9E3779B97F4A7C15) >> 32)
 	at := tag >> d.shift
 	for range dictProbes {
@@ -96,14 +107,12 @@ func (d *intDict[T]) find(x T) uint32 {
 				return 0
 			}
 			d.entries = append(d.entries, x)
-			d.used++
-			d.table[at] = slot{tag, uint32(d.used)}
-			return uint32(d.used)
+			return d.enter(tag, at)
 		}
 		if s.tag == tag && d.entries[s.index-1] == x {
 			return s.index
 		}
-		at = (at + 1) & uint32(len(d.table)-1)
+		at = d.after(at)
 	}
 	return 0
 }
@@ -112,85 +121,81 @@ func (d *intDict[T]) find(x T) uint32 {
 // dictionary page's body.
 type byteDict struct {
 	slots
-	width int // bytes of every value; 0 when each carries its length
-	arena []byte
-	ends  []int // where each entry ends in arena
+	width   int // bytes of every value; 0 when each carries its length
+	arena   []byte
+	entries []span
 }
+
+// span is where a value stands in arena.
+type span struct{ from, to uint32 }
 
 func (d *byteDict) reset() {
 	d.slots.reset()
-	d.arena, d.ends = d.arena[:0], d.ends[:0]
+	d.arena, d.entries = d.arena[:0], d.entries[:0]
 }
 
 // truncate forgets the entries from n on; the table still names them, so no search may follow.
 func (d *byteDict) truncate(n int) {
-	d.ends = d.ends[:n]
-	d.arena = d.arena[:d.start(n)]
-}
-
-func (d *byteDict) start(i int) int {
-	if i == 0 {
-		return 0
+	d.entries = d.entries[:n]
+	end := uint32(0)
+	if n > 0 {
+		end = d.entries[n-1].to
 	}
-	return d.ends[i-1]
+	d.arena = d.arena[:end]
 }
 
-// value returns entry i.
 func (d *byteDict) value(i int) []byte {
-	from := d.start(i)
-	if d.width == 0 {
-		from += 4
-	}
-	return d.arena[from:d.ends[i]]
+	e := d.entries[i]
+	return d.arena[e.from:e.to]
 }
 
-// index is intDict.index for the values that plain holds in PLAIN form.
+// index is intDict.index for the values that plain holds in PLAIN form. It looks at the
+// likely place itself: find is for the rest.
 func (d *byteDict) index(plain []byte, out []uint32) ([]uint32, bool) {
-	var prev []byte
-	var at uint32
+	if len(d.table) == 0 {
+		d.grow()
+	}
 	for len(plain) > 0 {
 		var v []byte
 		v, plain = nextPlain(plain, d.width)
-		if at == 0 || !bytes.Equal(v, prev) {
-			if at = d.find(v); at == 0 {
+		tag := hashBytes(v)
+		s := d.table[tag>>d.shift]
+		if s.tag != tag || s.index == 0 || string(d.value(int(s.index-1))) != string(v) {
+			if s.index = d.find(v, tag); s.index == 0 {
 				return out, false
 			}
-			prev = v
 		}
-		out = append(out, at-1)
+		out = append(out, s.index-1)
 	}
 	return out, true
 }
 
-func (d *byteDict) find(v []byte) uint32 {
-	d.room()
-	tag := hashBytes(v)
+func (d *byteDict) find(v []byte, tag uint32) uint32 {
 	at := tag >> d.shift
 	for range dictProbes {
 		s := d.table[at]
 		if s.index == 0 {
-			return d.enter(v, tag, at)
+			return d.add(v, tag, at)
 		}
 		if s.tag == tag && bytes.Equal(d.value(int(s.index-1)), v) {
 			return s.index
 		}
-		at = (at + 1) & uint32(len(d.table)-1)
+		at = d.after(at)
 	}
 	return 0
 }
 
-func (d *byteDict) enter(v []byte, tag, at uint32) uint32 {
-	if len(d.ends) == dictEntries || len(d.arena)+4+len(v) > dictBytes {
+func (d *byteDict) add(v []byte, tag, at uint32) uint32 {
+	if len(d.entries) == dictEntries || len(d.arena)+4+len(v) > dictBytes {
 		return 0
 	}
 	if d.width == 0 {
 		d.arena = binary.LittleEndian.AppendUint32(d.arena, uint32(len(v)))
 	}
+	from := uint32(len(d.arena))
 	d.arena = append(d.arena, v...)
-	d.ends = append(d.ends, len(d.arena))
-	d.used++
-	d.table[at] = slot{tag, uint32(d.used)}
-	return uint32(d.used)
+	d.entries = append(d.entries, span{from, from + uint32(len(v))})
+	return d.enter(tag, at)
 }
 
 // nextPlain cuts the first value off PLAIN bytes.
@@ -202,13 +207,16 @@ func nextPlain(b []byte, width int) (value, rest []byte) {
 	return b[4:n], b[n:]
 }
 
-// hashBytes mixes short values by two multiplications and leaves long ones to xxHash.
+// hashBytes mixes short values by multiplication and leaves long ones to xxHash.
 func hashBytes(v []byte) uint32 {
-	const a, b = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F
+	const a, b, c = 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
 	var x, y uint64
 	switch n := len(v); {
-	case n > 16:
+	case n > 32:
 		return uint32(xxhash.Sum64(v) >> 32)
+	case n > 16:
+		hi, lo := bits.Mul64(binary.LittleEndian.Uint64(v)^a, binary.LittleEndian.Uint64(v[8:])^c)
+		x, y = binary.LittleEndian.Uint64(v[n-16:])^hi^lo, binary.LittleEndian.Uint64(v[n-8:])
 	case n >= 8:
 		x, y = binary.LittleEndian.Uint64(v), binary.LittleEndian.Uint64(v[n-8:])
 	case n >= 4:

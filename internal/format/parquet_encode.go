@@ -92,22 +92,23 @@ func appendPacked[U uint32 | uint64](dst []byte, v []U, width uint) []byte {
 }
 
 // appendHybrid encodes v in Parquet's RLE/bit-packing hybrid
-// (https://parquet.apache.org/docs/file-format/data-pages/encodings/#RLE) with values of width bits: runs
-// of eight and more equal values as runs, all else packed in groups of eight.
+// (https://parquet.apache.org/docs/file-format/data-pages/encodings/#RLE) with values of width bits:
+// eight equal values in a group of eight, and those that follow, as a run; all else packed.
 func appendHybrid(dst []byte, v []uint32, width uint) []byte {
 	packed := 0 // where the values begin that wait to be packed
-	for i := 0; i < len(v); {
-		x, end := v[i], i+1
+	for i := 0; i+8 <= len(v); {
+		x := v[i]
+		if v[i+1] != x || v[i+2] != x || v[i+3] != x || v[i+4] != x || v[i+5] != x || v[i+6] != x || v[i+7] != x {
+			i += 8
+			continue
+		}
+		end := i + 8
 		for end < len(v) && v[end] == x {
 			end++
 		}
-		start := i + (packed-i)&7 // groups hold eight: the run's first values fill the last one
-		if end-start >= 8 {
-			dst = appendGroups(dst, v[packed:start], width)
-			dst = appendRun(dst, x, end-start, width)
-			packed = end
-		}
-		i = end
+		dst = appendGroups(dst, v[packed:i], width)
+		dst = appendRun(dst, x, end-i, width)
+		packed, i = end, end
 	}
 	return appendGroups(dst, v[packed:], width)
 }

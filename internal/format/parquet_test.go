@@ -281,6 +281,65 @@ func TestADictionaryIsUsedWhereItPaysAndGivenUpWhereNot(t *testing.T) {
 	}
 }
 
+func TestARecordsBuffersAreFreeAfterWrite(t *testing.T) {
+	t.Parallel()
+	schema := arrow.NewSchema([]arrow.Field{field("s", arrow.BinaryTypes.Binary, false, ""), field("l", arrow.ListOf(arrow.BinaryTypes.Binary), false, "")}, nil)
+	make := func() arrow.RecordBatch {
+		b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
+		for _, size := range []int{10, 3 << 20, 700, 5 << 20, 20} {
+			v := bytes.Repeat([]byte("some bytes"), size/10)
+			b.Field(0).(*array.BinaryBuilder).Append(v)
+			b.Field(1).(*array.ListBuilder).Append(true)
+			for range 2 {
+				b.Field(1).(*array.ListBuilder).ValueBuilder().(*array.BinaryBuilder).Append(v)
+			}
+		}
+		return b.NewRecordBatch()
+	}
+	var out bytes.Buffer
+	w, err := format.NewParquet(&out, schema, format.ParquetOptions{Compression: format.CodecNone})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := make()
+	if err := w.Write(rec); err != nil {
+		t.Fatal(err)
+	}
+	clear(rec.Column(0).Data().Buffers()[2].Bytes())
+	clear(rec.Column(1).(*array.List).ListValues().Data().Buffers()[2].Bytes())
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	holdsRecords(t, out.Bytes(), make())
+}
+
+// TestValuesMadeToCollideEndTheDictionary takes the hash's multiplier backwards: all these
+// values have the same hash, and would make a search through all that came before of each.
+func TestValuesMadeToCollideEndTheDictionary(t *testing.T) {
+	t.Parallel()
+	const multiplier = uint64(0x9E3779B97F4A7C15)
+	inverse := multiplier // Newton's iteration doubles the correct bits: 3, 6, 12, 24, 48, 96
+	for range 5 {
+		inverse *= 2 - multiplier*inverse
+	}
+	for _, distinct := range []int{100, 1000} {
+		rec := column(arrow.PrimitiveTypes.Int64, func(b array.Builder) {
+			for i := range 30_000 {
+				b.(*array.Int64Builder).Append(int64(inverse * uint64(i*7919%distinct+1)))
+			}
+		})
+		data := writeParquet(t, rec.Schema(), format.ParquetOptions{}, rec)
+		holdsRecords(t, data, rec)
+		chunk, err := openParquet(t, data).MetaData().RowGroup(0).ColumnChunk(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if has := chunk.HasDictionaryPage(); has != (distinct == 100) {
+			t.Errorf("with %d values of one hash there is a dictionary: %v", distinct, has)
+		}
+	}
+}
+
 func TestUnusableSchemasAndOptionsAreRefused(t *testing.T) {
 	t.Parallel()
 	ok := arrow.NewSchema([]arrow.Field{field("a", arrow.PrimitiveTypes.Int32, true, ""), field("b", arrow.FixedWidthTypes.Boolean, true, "")}, nil)

@@ -219,7 +219,7 @@ func (p *preflight) types(sn *Snapshot, t *change.Table, readable bool) error {
 			continue
 		}
 		where := t.String() + "." + c.Column.Name
-		mend := "Choose dump.types." + c.Class + ": text, null or clamp, or a text format, if there are such values."
+		mend := "Choose dump.types." + c.Class + ": text, null or clamp; or take a text format, which carries everything."
 		if !p.opts.Deep || !readable {
 			continue
 		}
@@ -228,7 +228,7 @@ func (p *preflight) types(sn *Snapshot, t *change.Table, readable bool) error {
 			return err
 		}
 		if n > 0 {
-			p.add("type-policy", fault.SeverityError, where, mend, "%d values of type %s cannot be carried exactly", n, c.Column.Type)
+			p.add("type-policy", fault.SeverityError, where, mend, "%d of its values cannot be carried exactly as %s", n, c.Field.Type)
 		}
 	}
 	if !p.opts.Deep {

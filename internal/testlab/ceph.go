@@ -107,7 +107,7 @@ func (c *ceph) startMonitor() error {
 		[]string{"ceph-mon", "-c", c.conf, "--mkfs", "-i", "a", "--monmap", monmap, "--keyring", keyring},
 	)
 	for _, command := range commands {
-		if _, err := c.run(command...); err != nil {
+		if err := c.run(command...); err != nil {
 			return err
 		}
 	}
@@ -116,17 +116,16 @@ func (c *ceph) startMonitor() error {
 		return err
 	}
 	return mon.ready(func() error {
-		_, err := c.run("ceph", "-c", c.conf, "--connect-timeout", "5", "mon", "stat")
-		return err
+		return c.run("ceph", "-c", c.conf, "--connect-timeout", "5", "mon", "stat")
 	})
 }
 
 func (c *ceph) startStore() error {
 	id := uuid()
-	if _, err := c.run("ceph", "-c", c.conf, "osd", "new", id); err != nil {
+	if err := c.run("ceph", "-c", c.conf, "osd", "new", id); err != nil {
 		return err
 	}
-	if _, err := c.run("ceph-osd", "-c", c.conf, "-i", "0", "--mkfs", "--osd-uuid", id); err != nil {
+	if err := c.run("ceph-osd", "-c", c.conf, "-i", "0", "--mkfs", "--osd-uuid", id); err != nil {
 		return err
 	}
 	_, err := c.daemon("ceph-osd", "-i", "0")
@@ -160,7 +159,7 @@ func (c *ceph) addUsers() error {
 		"stranger": {"labcephaccess0000002", Secret("lab-ceph-secret-0002-Hb7nYt")},
 	}
 	for name, keys := range users {
-		if _, err := c.run("radosgw-admin", "-c", c.conf, "user", "create", "--uid="+name, "--display-name="+name,
+		if err := c.run("radosgw-admin", "-c", c.conf, "user", "create", "--uid="+name, "--display-name="+name,
 			"--access-key="+keys.AccessKey, "--secret="+keys.SecretKey); err != nil {
 			return err
 		}
@@ -182,14 +181,14 @@ func (c *ceph) daemon(program string, args ...string) (*child, error) {
 }
 
 // run runs a command to its end. Ceph's tools wait for ever for a cluster that is stuck: we do not.
-func (c *ceph) run(command ...string) ([]byte, error) {
+func (c *ceph) run(command ...string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %s", command[0], err, bytes.TrimSpace(out))
+		return fmt.Errorf("%s: %w: %s", command[0], err, bytes.TrimSpace(out))
 	}
-	return out, nil
+	return nil
 }
 
 // uuid is a random UUID (RFC 9562, version 4).

@@ -23,7 +23,8 @@ func Pagila(t testing.TB) string {
 	return path
 }
 
-// Python returns a python that has pyarrow, duckdb and fastavro: readers of our files that share no code with us.
+// Python returns a python that has pyarrow, duckdb, and fastavro with its codecs: readers of our files that
+// share no code with us.
 func Python(t testing.TB) string {
 	t.Helper()
 	path := os.Getenv("LEAT_TEST_PYTHON")
@@ -33,8 +34,8 @@ func Python(t testing.TB) string {
 	if _, err := os.Stat(path); err != nil {
 		missing(t, "python with pyarrow, duckdb and fastavro", mendDeps)
 	}
-	if out, err := exec.Command(path, "-c", "import pyarrow, duckdb, fastavro").CombinedOutput(); err != nil {
-		t.Fatalf("%s cannot import pyarrow, duckdb and fastavro: %v\n%s", path, err, out)
+	if out, err := exec.Command(path, "-c", "import pyarrow, duckdb, fastavro, cramjam, backports.zstd").CombinedOutput(); err != nil {
+		t.Fatalf("%s lacks a library: %v\n%s", path, err, out)
 	}
 	return path
 }

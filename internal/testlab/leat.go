@@ -28,7 +28,6 @@ type Process struct {
 	stdout transcript
 	stderr transcript
 	done   chan struct{}
-	err    error // of Wait; read it after done
 }
 
 // Result is how a run ended and what it said.

@@ -1,0 +1,235 @@
+package main_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/leatdata/leat/internal/testlab"
+)
+
+func TestMain(m *testing.M) { testlab.Main(m) }
+
+// shop makes a small database with a table of every nature that a first user has.
+func shop(t *testing.T) *testlab.DB {
+	db := testlab.Postgres(t)
+	db.Exec(`create table customers (id int primary key, name text not null, since timestamptz);
+insert into customers select i, 'customer "' || i || '", ü', timestamptz '2020-01-01 00:00:00+00' + i * interval '1 hour' from generate_series(1, 500) i;
+create table orders (id bigint primary key, customer_id int, total numeric(12,2), placed date, note text);
+insert into orders select i, i % 500, i * 1.07, date '2024-01-01' + i % 300, case when i % 3 = 0 then E'line\nbreak, "quoted"' end from generate_series(1, 20000) i;
+create table audit_log (id int); create table empty_table (a int, b text); analyze`)
+	return db
+}
+
+func gunzip(t *testing.T, path string) []byte {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func one(t *testing.T, pattern string) string {
+	t.Helper()
+	found, err := filepath.Glob(pattern)
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%s: found %v, %v", pattern, found, err)
+	}
+	return found[0]
+}
+
+func TestWithTheEnvironmentAloneItIsTheOldJob(t *testing.T) {
+	t.Parallel()
+	db := shop(t)
+	out := t.TempDir()
+	r := testlab.Leat(t).Run(append(db.Env(), "TABLES=customers orders", "S3_OUTPUT="+out), "dump")
+	if r.Exit != 0 {
+		t.Fatalf("exit %d\n%s", r.Exit, r.Stderr)
+	}
+	for _, name := range []string{"customers", "orders"} {
+		for _, line := range []string{"Table '" + name + "': Data collection started.\n", "Table '" + name + "': Dump uploaded to intermediate storage.\n"} {
+			if !strings.Contains(r.Stdout, line) {
+				t.Errorf("the log does not say %q:\n%s", line, r.Stdout)
+			}
+		}
+		if got, want := gunzip(t, one(t, out+"/????-??-??/"+name+".csv.gz")), db.Copy("copy "+name+" to stdout csv"); !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes, COPY gives %d others", name, len(got), len(want))
+		}
+	}
+	if !strings.HasSuffix(r.Stdout, "\nSuccess.\n") {
+		t.Errorf("the last line is not Success.:\n%s", r.Stdout)
+	}
+}
+
+func TestADumpToS3IsWhatItsManifestSays(t *testing.T) {
+	t.Parallel()
+	db, store := shop(t), testlab.S3(t)
+	env := append(db.Env(), store.Env()...)
+	r := testlab.Leat(t).Run(env, "dump", "--json", "--to", "s3://"+store.Bucket+"/a path/ü", "--table", "public.*", "--exclude", "audit_*")
+	if r.Exit != 0 {
+		t.Fatalf("exit %d\n%s", r.Exit, r.Stderr)
+	}
+	var done struct {
+		Event    string
+		Manifest string
+		Totals   struct{ Tables, Rows int }
+		Snapshot struct {
+			Exact bool `json:"lsn_exact"`
+		}
+	}
+	for line := range strings.Lines(r.Stdout) {
+		if err := json.Unmarshal([]byte(line), &done); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+	}
+	if done.Event != "done" || done.Totals.Tables != 3 || done.Totals.Rows != 20500 || !done.Snapshot.Exact {
+		t.Errorf("the last event is %+v", done)
+	}
+	if !strings.HasPrefix(done.Manifest, "s3://"+store.Bucket+"/") {
+		t.Errorf("the manifest is said to be at %s", done.Manifest)
+	}
+}
+
+func TestSettingsComeFromTheFileAndAFlagGoesBeforeIt(t *testing.T) {
+	t.Parallel()
+	db := shop(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "leat.yaml")
+	yaml := "from:\n  url: " + db.Bare + "\n  password: ${env:SHOP_PASSWORD}\nto: " + dir + "/out\ndump:\n  tables: [orders]\n  format: csv\n  layout: date\n"
+	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"SHOP_PASSWORD=" + db.Server.Password}
+	r := testlab.Leat(t).Run(env, "dump", "-f", file, "--table", "customers")
+	if r.Exit != 0 {
+		t.Fatalf("exit %d\n%s", r.Exit, r.Stderr)
+	}
+	got, err := os.ReadFile(one(t, dir+"/out/*/*.csv"))
+	if err != nil || !bytes.Equal(got, db.Copy("copy customers to stdout csv")) {
+		t.Errorf("%v: the file is not what COPY gives", err)
+	}
+	if !strings.Contains(r.Stdout, "[1/1] public.customers") || !strings.Contains(r.Stdout, "500 rows") {
+		t.Errorf("the lines for people do not name the table:\n%s", r.Stdout)
+	}
+}
+
+func TestAMistakeOnTheCommandLineNamesTheMend(t *testing.T) {
+	t.Parallel()
+	leat := testlab.Leat(t)
+	f := func(exit int, says string, args ...string) {
+		t.Helper()
+		r := leat.Run(nil, args...)
+		if r.Exit != exit || !strings.Contains(r.Stderr, says) {
+			t.Errorf("leat %v: exit %d, want %d and %q:\n%s", args, r.Exit, exit, says, r.Stderr)
+		}
+	}
+	f(2, "unknown flag: --tabel", "dump", "--tabel", "x")
+	f(2, `unknown command "dmup"`, "dmup")
+	f(2, "to.url", "dump", "--table", "x")
+	f(2, "dump.tables", "dump", "--to", "out")
+	f(2, "dump.format", "dump", "--to", "out", "--table", "x", "--format", "parket")
+	f(2, "did you mean dump.keep", "dump", "--set", "dump.kep=3")
+	f(2, "mend: Write --set key=value.", "dump", "--set", "keep")
+	f(2, "leat.yaml", "dump", "-f", "leat.yaml")
+}
+
+func TestHelpHasExamplesAndShellsComplete(t *testing.T) {
+	t.Parallel()
+	leat := testlab.Leat(t)
+	f := func(says string, args ...string) {
+		t.Helper()
+		r := leat.Run(nil, args...)
+		if r.Exit != 0 || !strings.Contains(r.Stdout, says) {
+			t.Errorf("leat %v: exit %d, want %q:\n%s%s", args, r.Exit, says, r.Stdout, r.Stderr)
+		}
+	}
+	f("Examples:", "--help")
+	f("S3_OUTPUT=s3://egress/shop", "dump", "--help")
+	f("leat check -f leat.yaml --deep --json", "check", "--help")
+	f("leat ", "version")
+	f("bash completion", "completion", "bash")
+	f("parquet", "__complete", "dump", "--format", "")
+}
+
+func TestCheckFindsNothingWhereADumpWouldWork(t *testing.T) {
+	t.Parallel()
+	db, store := shop(t), testlab.S3(t)
+	r := testlab.Leat(t).Run(append(db.Env(), store.Env()...), "check", "--to", "s3://"+store.Bucket+"/x", "--deep", "--table", "public.*")
+	if r.Exit != 0 {
+		t.Fatalf("exit %d\n%s%s", r.Exit, r.Stdout, r.Stderr)
+	}
+	for _, code := range []string{"(server-version)", "(wal-level)", "(tables)", "(bucket-write)", "(bucket-read)", "(bucket-list)", "(bucket-multipart)", "(bucket-delete)", "(clock-bucket)"} {
+		if !strings.Contains(r.Stdout, code) {
+			t.Errorf("nothing is said of %s:\n%s", code, r.Stdout)
+		}
+	}
+	if keys := store.List(t); len(keys) > 0 {
+		t.Errorf("left behind: %v", keys)
+	}
+}
+
+func TestCheckNamesEveryObstacleAndItsMend(t *testing.T) {
+	t.Parallel()
+	db := shop(t)
+	role := db.Role("")
+	db.Exec(`create table secret_rows (id int); alter table secret_rows enable row level security; grant select on secret_rows, empty_table to ` + role.Name + `;
+create table dated (d date, n numeric(6,2), a int[], t time); insert into dated values ('infinity', 'NaN', '{{1,2}}', '24:00'), ('2020-01-01', 1, '{1}', '12:00');
+grant select on dated to ` + role.Name)
+	type finding struct{ Code, Severity, Where, Mend string }
+	found := map[string]finding{}
+	r := testlab.Leat(t).Run(db.EnvOf(role), "check", "--json", "--deep", "--to", "/proc/leat-cannot-write-here")
+	for line := range strings.Lines(r.Stdout) {
+		var f finding
+		if err := json.Unmarshal([]byte(line), &f); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		found[f.Code+" "+f.Where] = f
+	}
+	if r.Exit != 6 {
+		t.Errorf("exit %d\n%s", r.Exit, r.Stderr)
+	}
+	f := func(code, where, severity, mend string) {
+		t.Helper()
+		got, ok := found[code+" "+where]
+		if !ok || got.Severity != severity || !strings.Contains(got.Mend, mend) {
+			t.Errorf("%s at %s: found %+v\n%s", code, where, got, r.Stdout)
+		}
+	}
+	f("table-select", "public.orders", "error", `grant select on "public"."orders" to "`+role.Name+`";`)
+	f("row-security", "public.secret_rows", "error", "bypassrls")
+	f("replication-right", role.Name, "warn", "replication")
+	f("replica-identity", "public.empty_table", "info", "replica identity full")
+	f("type-policy", "public.dated.d", "error", "dump.types.date")
+	f("type-policy", "public.dated.n", "error", "dump.types.numeric")
+	f("type-policy", "public.dated.a", "error", "dump.types.array")
+	f("type-policy", "public.dated.t", "error", "dump.types.time")
+	for key, got := range found {
+		if strings.HasPrefix(key, "bucket-") && got.Severity == "error" {
+			return
+		}
+	}
+	t.Errorf("a folder that cannot be written to is not found:\n%s", r.Stdout)
+}
+
+func TestCheckTellsOfADatabaseItCannotReachAndStillLooksAtTheBucket(t *testing.T) {
+	t.Parallel()
+	r := testlab.Leat(t).Run(nil, "check", "--from", "postgres://nobody@127.0.0.1:1/none", "--to", t.TempDir())
+	if r.Exit != 6 || !strings.Contains(r.Stdout, "(source-unreachable)") || !strings.Contains(r.Stdout, "(bucket-write)") {
+		t.Errorf("exit %d\n%s%s", r.Exit, r.Stdout, r.Stderr)
+	}
+}
