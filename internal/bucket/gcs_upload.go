@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"hash/crc32"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"cloud.google.com/go/storage"
@@ -21,6 +22,12 @@ type gcsWrite struct {
 	mark   string
 	writer *storage.Writer
 	cancel context.CancelFunc
+	tries  atomic.Int64 // of the part that is being sent
+}
+
+// again bounds the attempts: in uploads the SDK heeds no number of attempts, only a time.
+func (w *gcsWrite) again(err error) bool {
+	return storage.ShouldRetry(err) && w.tries.Add(1) <= int64(w.bucket.opts.MaxRetries)
 }
 
 func (b *gcsBucket) Create(ctx context.Context, key string, opts WriteOptions) (Upload, error) {
@@ -55,9 +62,9 @@ func (w *gcsWrite) open(ctx context.Context, chunk int) *storage.Writer {
 	if c, _ := gcsConditions(w.opts); c != nil {
 		object = object.If(*c)
 	}
-	out := object.NewWriter(ctx)
+	out := object.Retryer(storage.WithErrorFunc(w.again)).NewWriter(ctx)
 	out.ChunkSize = chunk
-	out.ChunkRetryDeadline = 10 * time.Minute // attempts and backoff bound it
+	out.ChunkRetryDeadline = 10 * time.Minute // again bounds it
 	out.ContentType = w.opts.ContentType
 	out.Metadata = marked(w.opts.Metadata, w.mark)
 	return out
@@ -93,6 +100,7 @@ func (w *gcsWrite) begin(ctx context.Context) (parts, error) {
 }
 
 func (w *gcsWrite) put(ctx context.Context, _ int, data []byte) error {
+	w.tries.Store(0)
 	if _, err := w.writer.Write(data); err != nil {
 		return w.judge(ctx, err)
 	}
@@ -101,6 +109,7 @@ func (w *gcsWrite) put(ctx context.Context, _ int, data []byte) error {
 
 func (w *gcsWrite) complete(ctx context.Context) (Object, error) {
 	defer w.cancel()
+	w.tries.Store(0)
 	if err := w.writer.Close(); err != nil {
 		return w.settle(ctx, err)
 	}

@@ -207,9 +207,6 @@ func addFlags(all map[string]given, overrides []Override) error {
 		if len(o.Values) == 0 || !key.List && len(o.Values) > 1 {
 			return fault.New(fault.UsageInvalid, where(o.Key, o.Flag), "takes one value, not %d", len(o.Values))
 		}
-		if key.Kind == "secret" && !isReference(o.Values[0]) {
-			return literalSecret(o.Key, o.Flag)
-		}
 		all[o.Key] = newGiven(layerFlag, o.Flag, o.Values)
 	}
 	return nil

@@ -134,6 +134,14 @@ func TestSecretsComeFromFilesAndVariables(t *testing.T) {
 	}
 }
 
+func TestASecretWrittenIntoTheFileIsRefusedThoughAnotherLayerWins(t *testing.T) {
+	t.Parallel()
+	_, err := config.Parse("leat.yaml", []byte("from: {password: "+password+"}"), config.LoadOptions{Env: env("LEAT_FROM_PASSWORD", "other")})
+	if !fault.Is(err, fault.ConfigInvalid) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestReferencesStandInAnyText(t *testing.T) {
 	t.Parallel()
 	c := load(t, "to: 's3://${env:BUCKET}/${env:TEAM}'\ndump: {tables: ['${env:SCHEMA}.*'], file_size: '${env:SIZE}'}\nfrom: {application_name: '$${env:X}'}",

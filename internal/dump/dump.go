@@ -30,6 +30,8 @@ type run struct {
 	markMu   sync.Mutex
 	storeNow time.Time // the store's clock when the dump began
 	keepMark bool      // something is left that a later dump must sweep
+	// deadBefore are marks of dumps that died in our own folder.
+	deadBefore []string
 
 	oldManifest sync.Once
 	oldErr      error
@@ -43,25 +45,28 @@ func Run(ctx context.Context, source *postgres.Source, b bucket.Bucket, opts Opt
 	opts.fill()
 	for attempt := 1; ; attempt++ {
 		m, err := runOnce(ctx, source, b, opts)
-		if err == nil || attempt >= opts.Attempts || !lostSource(err) {
+		if err == nil || attempt >= opts.Attempts || !lostSource(err, attempt) {
 			return m, err
 		}
 		opts.Log.Warn("the source failed; beginning again with a new snapshot", "attempt", attempt, "error", err)
-		if err := pause(ctx, attempt); err != nil {
+		if err := pause(ctx, backoff(attempt)); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// lostSource says whether a new snapshot can help.
-func lostSource(err error) bool {
-	return fault.Is(err, fault.SourceCut) || fault.Is(err, fault.SnapshotLost)
+// lostSource says whether a new snapshot can help. A server that cannot be reached at first is down; one that was
+// there before is starting again.
+func lostSource(err error, attempt int) bool {
+	return fault.Is(err, fault.SourceCut) || fault.Is(err, fault.SnapshotLost) || attempt > 1 && fault.Is(err, fault.SourceUnreachable)
 }
 
-// pause waits a second, then two, then four, so that a server that restarts can come back.
-func pause(ctx context.Context, attempt int) error {
+// backoff is a second, then two, then four, so that a server that restarts can come back.
+func backoff(attempt int) time.Duration { return time.Second << min(attempt-1, 5) }
+
+func pause(ctx context.Context, d time.Duration) error {
 	select {
-	case <-time.After(time.Second << min(attempt-1, 5)):
+	case <-time.After(d):
 		return nil
 	case <-ctx.Done():
 		return fault.Wrap(context.Cause(ctx), fault.Interrupted, "", "the dump was ended")
@@ -76,9 +81,6 @@ func runOnce(ctx context.Context, source *postgres.Source, b bucket.Bucket, opts
 		return nil, err
 	}
 	defer end()
-	if err := r.freeFolder(ctx); err != nil {
-		return nil, err
-	}
 	if err := r.takeSnapshot(ctx); err != nil {
 		return nil, err
 	}
@@ -95,6 +97,7 @@ func runOnce(ctx context.Context, source *postgres.Source, b bucket.Bucket, opts
 	if err := r.finish(ctx); err != nil {
 		return nil, r.cleanUp(ctx, err)
 	}
+	r.sweepOwn(ctx)
 	if err := r.prune(ctx); err != nil {
 		return nil, err
 	}
@@ -102,35 +105,25 @@ func runOnce(ctx context.Context, source *postgres.Source, b bucket.Bucket, opts
 }
 
 func newRun(source *postgres.Source, b bucket.Bucket, opts Options) *run {
-	now := opts.Now().UTC()
 	var nonce [4]byte
 	_, _ = rand.Read(nonce[:]) // never fails, says crypto/rand
 	r := &run{opts: opts, source: source, bucket: b, nonce: hex.EncodeToString(nonce[:])}
 	r.shared = postgres.Shared{Limit: limiter(opts.MaxRate), Huge: make(chan struct{}, 1)}
 	r.manifest = &Manifest{
-		FormatVersion: ManifestVersion, ID: now.Format("2006-01-02T150405Z"), Folder: now.Format("2006-01-02T150405Z"),
-		Tool: Tool{Name: "leat", Version: opts.Version}, Started: now,
+		FormatVersion: ManifestVersion, Tool: Tool{Name: "leat", Version: opts.Version},
 		Source: SourceInfo{Server: source.Name, Version: source.Version, Standby: source.InRecovery, Encoding: source.Encoding},
 		Layout: opts.Layout, Format: string(opts.Format), Compression: string(opts.Compression), Tables: []TableManifest{},
-	}
-	if opts.Layout == LayoutDate {
-		r.manifest.Folder = now.Format(time.DateOnly)
 	}
 	return r
 }
 
-// freeFolder finds a folder nobody has: two dumps can begin in the same second.
-func (r *run) freeFolder(ctx context.Context) error {
+// name says when the dump began; its folder is called after that.
+func (r *run) name(now time.Time) {
+	r.manifest.ID, r.manifest.Started = now.Format(idFormat), now
+	r.manifest.Folder = r.manifest.ID
 	if r.opts.Layout == LayoutDate {
-		return nil
+		r.manifest.Folder = now.Format(time.DateOnly)
 	}
-	for obj, err := range r.bucket.List(ctx, r.manifest.Folder+"/") {
-		if err != nil {
-			return err
-		}
-		return fault.New(fault.ObjectExists, obj.Key, "another dump began in the same second in this folder").WithMend("Start again.")
-	}
-	return nil
 }
 
 func (r *run) takeSnapshot(ctx context.Context) (err error) {
@@ -154,6 +147,7 @@ func (r *run) plan(ctx context.Context) error {
 	names := map[string]*change.Table{}
 	var progress []*Progress
 	chunkBytes := r.chunkBytes()
+	var keys []string
 	for _, t := range r.snap.Tables {
 		w, err := r.planTable(t, chunkBytes)
 		if err != nil {
@@ -166,12 +160,13 @@ func (r *run) plan(ctx context.Context) error {
 		names[w.name] = t
 		r.tables = append(r.tables, w)
 		progress = append(progress, w.progress)
-		if r.opts.Layout == LayoutDate {
-			r.mark.Keys = append(r.mark.Keys, w.key(0, 0))
-		}
+		keys = append(keys, w.key(0, 0))
 	}
 	if r.opts.Layout == LayoutDate { // so that a later dump knows what it may sweep
-		if _, err := r.writeMark(ctx); err != nil {
+		r.markMu.Lock() // the mark is being renewed meanwhile
+		r.mark.Keys = keys
+		r.markMu.Unlock()
+		if err := r.writeMark(ctx); err != nil {
 			return err
 		}
 	}
@@ -242,9 +237,12 @@ func (r *run) finish(ctx context.Context) error {
 	}
 	r.manifest.Finished = r.opts.Now().UTC()
 	r.manifest.sum()
-	if _, err := r.bucket.Stat(ctx, r.markKey()); err != nil {
-		// Whoever removed our mark took us for dead and swept our objects: a manifest would lie.
-		return fault.Wrap(err, fault.BucketFailed, r.markKey(), "another dump took this one for dead and swept it")
+	// Without the leader its locks are gone too, and a table that was truncated since would have been read as empty.
+	if err := r.snap.Alive(ctx); err != nil {
+		return err
+	}
+	if err := r.checkMark(ctx); err != nil {
+		return err
 	}
 	if err := r.dropOldManifest(ctx); err != nil {
 		return err
@@ -252,30 +250,49 @@ func (r *run) finish(ctx context.Context) error {
 	return r.manifest.write(ctx, r.bucket)
 }
 
+// cleanUpTime is how long a dump that failed may take to clear away what it has left.
+const cleanUpTime = 10 * time.Second
+
 // cleanUp takes back what a failed dump has committed, as far as it still can; what remains is swept by the
 // next. The manifest goes first: its write may have succeeded though the answer was lost.
 func (r *run) cleanUp(ctx context.Context, cause error) error {
-	var keys []string
+	var aborts sync.WaitGroup // each may wait for a store that hangs
 	for _, t := range r.tables {
 		if t.joined != nil {
-			t.joined.sink.abort()
-		}
-		for _, f := range t.files {
-			keys = append(keys, f.Key)
+			aborts.Go(t.joined.sink.abort)
 		}
 	}
-	if len(keys) == 0 {
-		return cause
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	aborts.Wait()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer cancel()
-	err := r.bucket.Delete(ctx, r.manifest.Folder+"/"+ManifestName)
-	if err == nil {
-		err = r.bucket.Delete(ctx, keys...)
-	}
-	if err != nil {
+	if err := r.takeBack(ctx); err != nil {
 		r.opts.Log.Warn("the objects of the failed dump could not be deleted; the next dump will sweep them", "error", err)
 		r.keepMark = true
 	}
 	return cause
+}
+
+// takeBack deletes what is visible. A commit whose answer was lost may have succeeded: in a folder of our own
+// the listing tells.
+func (r *run) takeBack(ctx context.Context) error {
+	var keys []string
+	for _, t := range r.tables {
+		for _, f := range t.files {
+			keys = append(keys, f.Key)
+		}
+	}
+	if r.opts.Layout == LayoutDate && len(keys) == 0 {
+		return nil // nothing of ours is there, and an older manifest may stand
+	}
+	if err := r.bucket.Delete(ctx, r.manifest.Folder+"/"+ManifestName); err != nil {
+		return err
+	}
+	if r.opts.Layout == LayoutRun {
+		listed, err := r.ownObjects(ctx, r.manifest.Folder)
+		if err != nil {
+			return err
+		}
+		keys = listed
+	}
+	return r.bucket.Delete(ctx, keys...)
 }

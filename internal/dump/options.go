@@ -20,6 +20,19 @@ const (
 	LayoutDate Layout = "date"
 )
 
+// idFormat is the time a dump began, in UTC.
+const idFormat = "2006-01-02T150405Z"
+
+// names says whether the folder is one that the layout makes.
+func (l Layout) names(folder string) bool {
+	format := idFormat
+	if l == LayoutDate {
+		format = time.DateOnly
+	}
+	_, err := time.Parse(format, folder)
+	return err == nil
+}
+
 // Options say what to dump and how.
 type Options struct {
 	Selection   postgres.Selection

@@ -22,8 +22,9 @@ type joined struct {
 const aheadBytes = 8 << 20
 
 type part struct {
-	held  []byte
-	ended bool
+	held    []byte
+	ended   bool
+	through bool // bytes of this unit are in the object: it cannot be tried again
 }
 
 func newJoined(s *sink) *joined {
@@ -39,10 +40,9 @@ func (j *joined) writer(ctx context.Context, i int) *partWriter {
 }
 
 type partWriter struct {
-	ctx     context.Context
-	joined  *joined
-	index   int
-	through bool // bytes of this unit are in the object: it cannot be tried again
+	ctx    context.Context
+	joined *joined
+	index  int
 }
 
 func (w *partWriter) Write(p []byte) (int, error) {
@@ -55,7 +55,6 @@ func (w *partWriter) Write(p []byte) (int, error) {
 		}
 		mine := j.parts[w.index]
 		if j.turn == w.index {
-			w.through = true
 			if err := j.passOn(mine, p); err != nil {
 				return 0, err
 			}
@@ -77,6 +76,7 @@ func (j *joined) passOn(mine *part, p []byte) error {
 		if len(b) == 0 {
 			continue
 		}
+		mine.through = true
 		if _, err := j.sink.Write(b); err != nil {
 			j.fail(err)
 			return err
@@ -145,7 +145,7 @@ func (w *partWriter) retract() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	p := j.parts[w.index]
-	if w.through || j.turn == w.index || j.err != nil || p == nil {
+	if j.err != nil || p.through {
 		return false
 	}
 	p.held = nil

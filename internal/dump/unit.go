@@ -133,17 +133,22 @@ func (w *worker) do(ctx context.Context, u unit) error {
 			return w.done(ctx, u)
 		}
 		w.close() // whatever state it is in, it is not used again
-		if ctx.Err() != nil || !fault.Is(err, fault.SourceCut) || fault.Is(err, fault.SnapshotLost) || attempt >= w.run.opts.Attempts {
+		if ctx.Err() != nil || !cut(err) || attempt >= w.run.opts.Attempts {
 			return err
 		}
 		if alive := w.run.snap.Alive(ctx); alive != nil {
 			return alive
 		}
 		w.run.opts.Log.Warn("reading again after the connection was cut", "table", t.table.String(), "chunk", u.index, "attempt", attempt, "error", err)
-		if err := pause(ctx, attempt); err != nil {
+		if err := pause(ctx, backoff(attempt)); err != nil {
 			return err
 		}
 	}
+}
+
+// cut says whether a new connection can help. That one may be refused for a moment too.
+func cut(err error) bool {
+	return (fault.Is(err, fault.SourceCut) || fault.Is(err, fault.SourceUnreachable)) && !fault.Is(err, fault.SnapshotLost)
 }
 
 func (w *worker) try(ctx context.Context, u unit) (err error) {
@@ -213,10 +218,10 @@ func (w *worker) textInto(ctx context.Context, u unit, dst io.Writer) (int64, er
 	gz := format.NewGzip(dst, 0, 1)
 	count.w = gz
 	rows, err := w.reader.Text(ctx, u.table.table, form, u.table.chunks[u.index], count)
-	if closeErr := gz.Close(); err == nil {
-		err = closeErr
+	if err != nil {
+		return 0, err // without Close, which would write the half that was read
 	}
-	return rows, err
+	return rows, gz.Close()
 }
 
 type countingWriter struct {
@@ -265,7 +270,7 @@ func (w *worker) joinedText(ctx context.Context, u unit) error {
 		err = part.end()
 	}
 	if err != nil {
-		if !part.retract() && fault.Is(err, fault.SourceCut) {
+		if !part.retract() && cut(err) {
 			// Bytes of this unit are in the object already: only the whole dump can be begun again.
 			return fault.Wrap(err, fault.SnapshotLost, t.table.String(), "cut in the middle of an object")
 		}

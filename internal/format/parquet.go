@@ -78,6 +78,9 @@ type parquetWriter struct {
 // NewParquet starts a Parquet file on w, format version 2 with version 1 data pages, which all
 // readers know. Types that Parquet has no place for end in fault.TypeUncarriable, options that
 // do not fit in fault.FormatUnusable.
+//
+// A schema without columns makes a file of row counts alone: Arrow's libraries read it, DuckDB
+// (2.0) refuses it.
 func NewParquet(w io.Writer, schema *arrow.Schema, opts ParquetOptions) (Writer, error) {
 	if opts.Compression == "" {
 		opts.Compression = CodecSnappy
@@ -98,13 +101,13 @@ func NewParquet(w io.Writer, schema *arrow.Schema, opts ParquetOptions) (Writer,
 	if err := markBloom(elements.leaves, opts.Bloom); err != nil {
 		return nil, err
 	}
-	codec, err := newCodec(opts.Compression, opts.Level)
+	codec, err := takeCodec(opts.Compression, opts.Level)
 	if err != nil {
 		return nil, err
 	}
 	page := min(opts.PageBytes, max(leastPage, openBytes/int64(max(1, len(elements.leaves)))))
 	p := &parquetWriter{
-		out: bufio.NewWriterSize(w, 64<<10), schema: schema, opts: opts, elements: elements,
+		out: bufio.NewWriterSize(w, 8<<10), schema: schema, opts: opts, elements: elements,
 		shop: &shop{codec: codec, pageBytes: page},
 	}
 	for _, l := range elements.leaves {
@@ -255,6 +258,8 @@ func (w *parquetWriter) end() error {
 	if err := w.out.Flush(); err != nil {
 		return fmt.Errorf("writing Parquet: %w", err)
 	}
+	w.shop.codec.giveBack()
+	w.shop = nil
 	return nil
 }
 

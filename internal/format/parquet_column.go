@@ -64,7 +64,6 @@ type column struct {
 // shop is what the columns of one writer share: sizes, and space that only one needs at a time.
 type shop struct {
 	codec     *codec
-	pool      pool
 	pageBytes int64
 	body      []byte
 	indexes   []uint32
@@ -74,7 +73,7 @@ type shop struct {
 }
 
 func newColumn(l *leaf, s *shop) *column {
-	c := &column{leaf: l, shop: s, held: chain{pool: &s.pool}}
+	c := &column{leaf: l, shop: s}
 	c.bigSize = int(s.pageBytes)
 	c.strings.width = l.width
 	c.begin()

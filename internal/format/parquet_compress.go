@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/s2"
@@ -17,29 +18,16 @@ import (
 // columns has one partly filled piece a column.
 const blockBytes = 32 << 10
 
-// pool hands out blocks and takes them back, up to what one row group holds.
-type pool struct{ free [][]byte }
+// blocks are shared by all files: what one row group gives back the next file takes, and the
+// collector has the rest.
+var blocks = sync.Pool{New: func() any { return new([blockBytes]byte) }}
 
-func (p *pool) take() []byte {
-	if n := len(p.free) - 1; n >= 0 {
-		b := p.free[n]
-		p.free = p.free[:n]
-		return b
-	}
-	return make([]byte, 0, blockBytes)
-}
+func takeBlock() []byte { return blocks.Get().(*[blockBytes]byte)[:0] }
 
-func (p *pool) give(blocks [][]byte) {
-	for _, b := range blocks {
-		if len(p.free) < heldBytes/blockBytes {
-			p.free = append(p.free, b[:0])
-		}
-	}
-}
+func giveBlock(b []byte) { blocks.Put((*[blockBytes]byte)(b[:blockBytes])) }
 
 // chain holds a column's compressed pages, one after another, until the row group is written.
 type chain struct {
-	pool   *pool
 	blocks [][]byte
 	bytes  int64
 	crc    uint32 // of what came since the last mark
@@ -53,7 +41,7 @@ func (c *chain) Write(b []byte) (int, error) {
 	for len(b) > 0 {
 		k := len(c.blocks) - 1
 		if k < 0 || len(c.blocks[k]) == blockBytes {
-			c.blocks = append(c.blocks, c.pool.take())
+			c.blocks = append(c.blocks, takeBlock())
 			k++
 		}
 		fits := min(len(b), blockBytes-len(c.blocks[k]))
@@ -70,8 +58,10 @@ func (c *chain) since() int64 { return c.bytes - c.mark }
 
 // release gives all blocks back.
 func (c *chain) release() {
-	c.pool.give(c.blocks)
-	clear(c.blocks)
+	for i, b := range c.blocks {
+		giveBlock(b)
+		c.blocks[i] = nil
+	}
 	c.blocks, c.bytes = c.blocks[:0], 0
 }
 
@@ -102,14 +92,41 @@ func (r *chainReader) next(n int64, write func([]byte) error) error {
 // codecIDs are the numbers of parquet.thrift's CompressionCodec.
 var codecIDs = map[Compression]int32{CodecNone: 0, CodecSnappy: 1, CodecGzip: 2, CodecZstd: 6}
 
-// codec compresses the pages of one file, one at a time, with buffers it keeps.
+// codec compresses the pages of one file at a time, with buffers it keeps. It serves one file after
+// another: a dump of thousands of small tables would otherwise make an encoder for each.
 type codec struct {
 	id   int32
 	zstd *zstd.Encoder
 	gzip *gzip.Writer
 	join []byte // a page put together
 	out  []byte // a page compressed
+	home *sync.Pool
 }
+
+// codecHome is where codecs of one kind wait for the next file.
+type codecHome struct {
+	compression Compression
+	level       int
+}
+
+var codecHomes sync.Map // codecHome to *sync.Pool
+
+// takeCodec gives a codec, used or new; giveBack returns it when its file is whole.
+func takeCodec(c Compression, level int) (*codec, error) {
+	home, _ := codecHomes.LoadOrStore(codecHome{c, level}, new(sync.Pool))
+	waiting := home.(*sync.Pool)
+	if k, ok := waiting.Get().(*codec); ok {
+		return k, nil
+	}
+	k, err := newCodec(c, level)
+	if err != nil {
+		return nil, err
+	}
+	k.home = waiting
+	return k, nil
+}
+
+func (k *codec) giveBack() { k.home.Put(k) }
 
 func newCodec(c Compression, level int) (*codec, error) {
 	id, ok := codecIDs[c]

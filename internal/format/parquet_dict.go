@@ -50,7 +50,7 @@ func (s *slots) enter(tag, at uint32) uint32 {
 
 func (s *slots) grow() {
 	old := s.table
-	s.table = make([]slot, max(1024, 2*len(old)))
+	s.table = make([]slot, max(64, 2*len(old)))
 	s.shift = 32 - uint(bits.TrailingZeros(uint(len(s.table))))
 	for _, o := range old {
 		if o.index == 0 {

@@ -107,6 +107,7 @@ func shop(rows, seed int) arrow.RecordBatch {
 		field("flag", arrow.FixedWidthTypes.Boolean, true, ""),
 		field("status", arrow.BinaryTypes.String, true, change.LogicalEnum),
 		field("comment", arrow.BinaryTypes.String, true, ""),
+		field("long", arrow.BinaryTypes.String, true, ""),
 		field("small", arrow.PrimitiveTypes.Int16, true, ""),
 		field("u32", arrow.PrimitiveTypes.Uint32, true, ""),
 		field("u64", arrow.PrimitiveTypes.Uint64, true, ""),
@@ -158,6 +159,10 @@ func appendShopRow(b *array.RecordBuilder, rng *rand.Rand, id int) {
 		case *array.BooleanBuilder:
 			f.Append(rng.IntN(2) == 0)
 		case *array.StringBuilder:
+			if b.Schema().Field(c).Name == "long" { // no bound is whole
+				f.Append(fmt.Sprintf("%0*d", 65+rng.IntN(20), rng.IntN(1e9)))
+				continue
+			}
 			f.Append([]string{"new", "paid", "value " + strings.Repeat("x", rng.IntN(90)), fmt.Sprintf("caſe %d", rng.IntN(1e6))}[rng.IntN(4)])
 		case *array.ListBuilder:
 			f.Append(true)

@@ -24,12 +24,12 @@ type bounds struct {
 	known    bool
 }
 
-// boundsOf returns an integer column's bounds.
+// intBounds compares integers, or the bits of unsigned ones.
 func intBounds[T int32 | int64](v []T, unsigned bool) bounds {
 	if len(v) == 0 {
 		return bounds{}
 	}
-	// Adding the sign bit turns the unsigned order into the signed one.
+	// Flipping the sign bit turns the unsigned order into the signed one.
 	var flip T
 	if unsigned {
 		flip = signBit[T]()

@@ -129,10 +129,17 @@ select c.oid, n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::bigi
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.oid = any($1::oid[]) order by n.nspname, c.relname`
 
+// NOT NULL is believed only where the server enforces it: it does not on foreign tables, nor for the old rows of
+// a constraint that is not validated (18+).
 const columnsSQL = `
 select a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttypid, a.atttypmod),
-       a.attnotnull, a.attgenerated, a.attndims
-from pg_catalog.pg_attribute a
+       a.attnotnull and c.relkind <> 'f'
+         and not exists (select from pg_catalog.pg_constraint k
+                         where k.conrelid = c.oid and k.contype = 'n' and not k.convalidated and k.conkey = array[a.attnum])
+         and not (c.relkind = 'p' and exists (select from pg_catalog.pg_partition_tree(c.oid) t join pg_catalog.pg_class f on f.oid = t.relid
+                                              where f.relkind = 'f')),
+       a.attgenerated, a.attndims
+from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
 where a.attrelid = any($1::oid[]) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum`
 
@@ -181,34 +188,47 @@ func describeTables(ctx context.Context, c *pgconn.PgConn, rels []relation) ([]*
 // typeInfo is what pg_type says of a type, as far as carrying it needs.
 type typeInfo struct {
 	oid     uint32
-	kind    byte   // typtype: b base, c composite, d domain, e enum, r range, m multirange, p pseudo
-	base    uint32 // domain: the type below
-	typmod  int32  // domain: the base's typmod
-	element uint32 // array: the element's type
-	dims    int    // domain over an array: declared dimensions
-	name    string // schema-qualified by format_type
-	geo     bool   // PostGIS geometry or geography: its send function gives EWKB
+	kind    byte     // typtype: b base, c composite, d domain, e enum, r range, m multirange, p pseudo
+	base    uint32   // domain: the type below
+	typmod  int32    // domain: the base's typmod
+	element uint32   // array: the element's type
+	dims    int      // domain over an array: declared dimensions
+	name    string   // schema-qualified by format_type
+	geo     bool     // PostGIS geometry or geography: its send function gives EWKB
+	fields  []uint32 // composite: the types of its fields
+	ownJSON bool     // its form in JSON says less than the value, or cannot be read back
 }
 
 // typeTable knows every type that the tables use, and those below them.
 type typeTable map[uint32]typeInfo
 
-// typesSQL walks down through domains and arrays. An array is a type whose subscripting is the array
-// handler's; typelem alone is also set for name, point and others.
+// typesSQL walks down through domains, arrays and composites. An array is a type whose subscripting is the array
+// handler's; typelem alone is also set for name, point and others. Of the casts to json that extensions bring,
+// hstore's alone is exact: PostGIS rounds to nine decimals and drops the SRID. The vectors become JSON arrays that
+// json_populate_record does not take, for they begin at index 0.
 const typesSQL = `
 with recursive need(oid) as (
   select distinct atttypid from pg_catalog.pg_attribute where attrelid = any($1::oid[]) and attnum > 0 and not attisdropped
   union
-  select case when t.typtype = 'd' then t.typbasetype else t.typelem end
-  from need join pg_catalog.pg_type t on t.oid = need.oid
-  where t.typtype = 'd' or t.typelem <> 0 and t.typlen = -1 and t.typoutput = 'pg_catalog.array_out'::regproc
+  select below.oid
+  from need join pg_catalog.pg_type t on t.oid = need.oid, lateral (
+    select t.typbasetype where t.typtype = 'd'
+    union all select t.typelem where t.typelem <> 0 and t.typlen = -1 and t.typoutput = 'pg_catalog.array_out'::regproc
+    union all select a.atttypid from pg_catalog.pg_attribute a where t.typtype = 'c' and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+  ) below(oid)
 )
 select t.oid, t.typtype, t.typbasetype, t.typtypmod,
        case when t.typlen = -1 and t.typoutput = 'pg_catalog.array_out'::regproc then t.typelem else 0 end, t.typndims,
        pg_catalog.format_type(t.oid, null),
        t.typname in ('geometry','geography') and exists (
          select from pg_catalog.pg_depend d join pg_catalog.pg_extension e on e.oid = d.refobjid
-         where d.classid = 'pg_catalog.pg_type'::regclass and d.objid = t.oid and d.deptype = 'e' and e.extname = 'postgis')
+         where d.classid = 'pg_catalog.pg_type'::regclass and d.objid = t.oid and d.deptype = 'e' and e.extname = 'postgis'),
+       case when t.typtype = 'c' then array(select a.atttypid from pg_catalog.pg_attribute a where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped) end,
+       t.oid in ('pg_catalog.int2vector'::regtype, 'pg_catalog.oidvector'::regtype)
+         or exists (select from pg_catalog.pg_cast k where k.castsource = t.oid and k.casttarget = 'pg_catalog.json'::regtype and k.castfunc <> 0)
+         and not exists (
+         select from pg_catalog.pg_depend d join pg_catalog.pg_extension e on e.oid = d.refobjid
+         where d.classid = 'pg_catalog.pg_type'::regclass and d.objid = t.oid and d.deptype = 'e' and e.extname = 'hstore')
 from need join pg_catalog.pg_type t on t.oid = need.oid`
 
 func readTypes(ctx context.Context, c *pgconn.PgConn, tables []*change.Table) (typeTable, error) {
@@ -222,10 +242,14 @@ func readTypes(ctx context.Context, c *pgconn.PgConn, tables []*change.Table) (t
 	}
 	types := typeTable{}
 	for _, r := range rows {
-		types[oid(r[0])] = typeInfo{
+		info := typeInfo{
 			oid: oid(r[0]), kind: r[1][0], base: oid(r[2]), typmod: int32(number(r[3])), element: oid(r[4]),
-			dims: int(number(r[5])), name: string(r[6]), geo: string(r[7]) == "t",
+			dims: int(number(r[5])), name: string(r[6]), geo: string(r[7]) == "t", ownJSON: string(r[9]) == "t",
 		}
+		for _, f := range strings.FieldsFunc(string(r[8]), func(c rune) bool { return c < '0' || c > '9' }) {
+			info.fields = append(info.fields, oid([]byte(f)))
+		}
+		types[info.oid] = info
 	}
 	return types, nil
 }

@@ -61,7 +61,7 @@ func Connect(ctx context.Context, set Settings) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close(context.WithoutCancel(ctx))
+	defer leave(c)
 	rows, err := query(ctx, c, `select current_setting('server_version_num'), pg_is_in_recovery()::text, current_setting('server_encoding'), array_to_string(current_schemas(false), E'\n')`)
 	if err != nil {
 		return nil, classify(ctx, err, s.Name, "cannot read the server's version")
@@ -154,6 +154,7 @@ func (s *Source) session(ctx context.Context, more map[string]string) (*pgconn.P
 		"lock_timeout":                        millis(s.set.LockTimeout),
 		"statement_timeout":                   millis(s.set.StatementTimeout),
 		"default_transaction_read_only":       "on",
+		"jit":                                 "off", // compiling a catalog query takes longer than running it
 	}
 	for k, v := range more {
 		settings[k] = v
@@ -163,10 +164,25 @@ func (s *Source) session(ctx context.Context, more map[string]string) (*pgconn.P
 		fmt.Fprintf(&sql, "set %s = %s;", k, quoteLiteral(v))
 	}
 	if _, err := c.Exec(ctx, sql.String()).ReadAll(); err != nil {
-		c.Close(context.WithoutCancel(ctx))
+		leave(c)
 		return nil, classify(ctx, err, s.Name, "cannot prepare the session")
 	}
 	return c, nil
+}
+
+// farewell is how long a server may take to hear that we leave.
+const farewell = 2 * time.Second
+
+// leave ends a session. The driver ends one whose statement was cancelled by itself, and beside us: without waiting
+// for it the process could end before the server has heard, and the session would go on waiting for its lock.
+func leave(c *pgconn.PgConn) {
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	_ = c.Close(ctx) // ending the session ends its transaction, whatever Close says
+	select {
+	case <-c.CleanupDone():
+	case <-ctx.Done():
+	}
 }
 
 func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

@@ -8,6 +8,8 @@ import (
 	"math/bits"
 	"unicode/utf8"
 
+	"github.com/apache/arrow-go/v18/arrow"
+
 	"github.com/leatdata/leat/internal/fault"
 )
 
@@ -190,15 +192,15 @@ func (c *column) appendNumeric(b []byte) error {
 		return c.appendWide(b, exp, sign == numericNeg)
 	}
 	var v uint64
-	for ; len(b) >= 2; b = b[2:] {
-		v = v*10000 + uint64(binary.BigEndian.Uint16(b))
+	for i := 0; i < len(b); i += 2 {
+		v = v*10000 + uint64(binary.BigEndian.Uint16(b[i:]))
 	}
 	if exp >= 0 {
 		v *= pow10[exp]
 	} else {
 		q := v / pow10[-exp]
 		if q*pow10[-exp] != v {
-			return c.special("a number with more decimals than the column has", nil)
+			return c.appendWide(b, exp, sign == numericNeg) // a policy's case, too rare for a road of its own
 		}
 		v = q
 	}
@@ -231,13 +233,25 @@ func (c *column) appendWide(b []byte, exp int, neg bool) error {
 	if exp >= 0 {
 		v.Mul(v, shift)
 	} else if v.QuoRem(v, shift, group); group.Sign() != 0 {
-		return c.special("a number with more decimals than the column has", nil)
+		return c.special("a number with more decimals than the column has", func() { c.rounded(v, group, shift, neg) })
 	}
 	if v.Cmp(maxDecimals[c.precision]) > 0 {
 		return c.special("a number with more digits than the column has", func() { c.limit(neg) })
 	}
 	c.bigDecimal(v, neg)
 	return nil
+}
+
+// rounded appends the decimal nearest to v + rest/unit; a half goes away from zero, as numeric's own rounding does.
+func (c *column) rounded(v, rest, unit *big.Int, neg bool) {
+	if rest.Lsh(rest, 1).Cmp(unit) >= 0 {
+		v.Add(v, big.NewInt(1))
+	}
+	if v.Cmp(maxDecimals[c.precision]) > 0 {
+		c.limit(neg)
+		return
+	}
+	c.bigDecimal(v, neg)
 }
 
 // limit appends the largest or smallest decimal the column has.
@@ -318,8 +332,14 @@ func (c *column) appendElements(b []byte, lengths []int) ([]byte, error) {
 	return b, nil
 }
 
-// validText says whether every string of the column is UTF-8, alone and not just together.
+// validText says whether every string of the column, or of its lists, is UTF-8, alone and not just together.
 func (c *column) validText() bool {
+	for c.child != nil {
+		c = c.child
+	}
+	if c.arrow.ID() != arrow.STRING {
+		return true
+	}
 	for i := range c.n {
 		if !utf8.Valid(c.data[c.offsets[i]:c.offsets[i+1]]) {
 			return false

@@ -111,7 +111,7 @@ func (sn *Snapshot) Plan(t *change.Table, policies Policies) (*Plan, error) {
 			exprs[i] = fmt.Sprintf(c.expr, exprs[i])
 		}
 		p.carry = append(p.carry, c)
-		p.Columns = append(p.Columns, PlannedColumn{Column: col, Field: fields[i], Class: c.class, Policy: c.policy, AsText: c.expr != "" || c.policy == Text})
+		p.Columns = append(p.Columns, PlannedColumn{Column: col, Field: fields[i], Class: c.class, Policy: c.policy, AsText: c.expr != "" && c.op != opList})
 	}
 	p.Schema = arrow.NewSchema(fields, nil)
 	p.query = strings.Join(exprs, ",")
@@ -156,6 +156,7 @@ var bounded = map[uint32]func(p Policies) carrier{
 const (
 	oidNumeric    = 1700
 	oidMoney      = 790
+	oidInet       = 869
 	maxDecimal128 = 38 // digits
 )
 
@@ -185,6 +186,12 @@ func (sn *Snapshot) carrierOf(typeOID uint32, typmod int32, dims int, p Policies
 		return carrier{op: opMoney, arrow: &arrow.Decimal128Type{Precision: 19, Scale: sn.money}, precision: 19, scale: sn.money}, nil
 	}
 	if c, ok := fixed[typeOID]; ok {
+		return c, nil
+	}
+	if typeOID == oidInet {
+		// Its cast writes /32 where its output function, and so CSV and JSON, write the address alone.
+		c := asText()
+		c.expr = "pg_catalog.textin(pg_catalog.inet_out(%s))"
 		return c, nil
 	}
 	if build, ok := bounded[typeOID]; ok {
@@ -277,15 +284,33 @@ func (sn *Snapshot) listOf(t typeInfo, typmod int32, dims int, p Policies) (carr
 		return carrier{}, err
 	}
 	c := carrier{op: opList, policy: policy, class: "array", dims: dims, elem: &elem}
-	if elem.expr != "" {
-		elem.expr = ""
+	switch {
+	case elem.expr == "":
+	case elem.op == opList: // an array of a domain over an array of what goes as text: one text an element
+		elem = asText()
+		c.expr = "%s::pg_catalog.text[]"
+	case t.element == oidInet: // the array's own text has no /32 either
+		c.expr = "%s::pg_catalog.text::pg_catalog.text[]"
+	default:
 		c.expr = "%s::pg_catalog.text[]"
 	}
+	elem.expr = ""
 	c.arrow = elem.arrow
+	item := arrow.Field{Name: "item", Nullable: true, Metadata: logicalMetadata(elem.logical)}
 	for range dims {
-		c.arrow = arrow.ListOf(c.arrow)
+		item.Type = c.arrow
+		c.arrow = arrow.ListOfField(item)
+		item.Metadata = arrow.Metadata{}
 	}
 	return c, nil
+}
+
+// logicalMetadata marks the elements of a list as a field of their type would be.
+func logicalMetadata(logical string) arrow.Metadata {
+	if logical == "" {
+		return arrow.Metadata{}
+	}
+	return arrow.MetadataFrom(map[string]string{change.LogicalKey: logical})
 }
 
 // maxDecimals[p] is 10^p - 1, the largest decimal of p digits.

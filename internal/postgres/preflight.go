@@ -37,7 +37,7 @@ func (s *Source) Preflight(ctx context.Context, opts PreflightOptions) ([]fault.
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close(context.WithoutCancel(ctx))
+	defer leave(c)
 	p := &preflight{ctx: ctx, source: s, conn: c, opts: opts}
 	for _, look := range []func() error{p.server, p.transport, p.exactLSN, p.oldTransactions, p.clock, p.tables} {
 		if err := look(); err != nil {

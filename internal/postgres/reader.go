@@ -65,6 +65,7 @@ type Shared struct {
 type Reader struct {
 	snap   *Snapshot
 	shared Shared
+	conn   *pgconn.PgConn // only to cancel by: its connection is the stream's
 	stream *copyStream
 	huge   bool // Shared.Huge is held, until the batch is handed on
 }
@@ -81,15 +82,16 @@ func (sn *Snapshot) Reader(ctx context.Context, shared Shared) (*Reader, error) 
 	}
 	hijacked, err := sn.enter(ctx, c)
 	if err != nil {
-		c.Close(context.WithoutCancel(ctx))
+		leave(c)
 		return nil, err
 	}
-	r := &Reader{snap: sn, shared: shared}
+	r := &Reader{snap: sn, shared: shared, conn: c}
 	limit := func(n int) error { return shared.Limit(ctx, n) }
 	if shared.Limit == nil {
 		limit = nil
 	}
 	r.stream = newCopyStream(hijacked.Conn, limit)
+	r.stream.ended = true // no COPY is under way
 	return r, nil
 }
 
@@ -110,6 +112,11 @@ func (sn *Snapshot) enter(ctx context.Context, c *pgconn.PgConn) (*pgconn.Hijack
 
 // Close ends the connection, and with it whatever the server still does for it.
 func (r *Reader) Close() {
+	if !r.stream.ended { // a server that computes or waits for a lock does not see the connection go
+		ctx, cancel := context.WithTimeout(context.Background(), farewell)
+		defer cancel()
+		_ = r.conn.CancelRequest(ctx)
+	}
 	_ = r.stream.conn.SetDeadline(time.Now().Add(time.Second))
 	_, _ = r.stream.conn.Write([]byte{'X', 0, 0, 0, 4}) // Terminate; a dead connection needs no farewell
 	_ = r.stream.conn.Close()
@@ -165,7 +172,7 @@ type TextFormat int
 // The text forms.
 const (
 	CSV  TextFormat = iota // as COPY t TO STDOUT CSV
-	JSON                   // as row_to_json, a line a row
+	JSON                   // as row_to_json, a line a row; see jsonColumns
 )
 
 // Text copies a chunk in the server's own text form to w and returns the rows.
@@ -177,7 +184,7 @@ func (r *Reader) Text(ctx context.Context, t *change.Table, form TextFormat, chu
 		sql = "copy (select " + plainColumns(t) + from(t) + chunk.where() + ") to stdout (format csv)"
 		read = func() error { return r.stream.writeTo(w) }
 	case JSON:
-		sql = "copy (select pg_catalog.row_to_json(t) from (select *" + from(t) + chunk.where() + ") t) to stdout (format binary)"
+		sql = "copy (select pg_catalog.row_to_json(t.*) from (select " + r.snap.types.jsonColumns(t) + from(t) + chunk.where() + ") t) to stdout (format binary)"
 		read = func() error { return r.jsonLines(w) }
 	}
 	if err := r.run(ctx, t, sql, read); err != nil {

@@ -56,7 +56,7 @@ func (d *decoder) applied() []int64 {
 func (d *decoder) record() (arrow.RecordBatch, error) {
 	arrays := make([]arrow.Array, len(d.columns))
 	for i, c := range d.columns {
-		if d.checkUTF8 && c.arrow.ID() == arrow.STRING && !c.validText() {
+		if d.checkUTF8 && !c.validText() {
 			return nil, d.blame(i, fault.New(fault.ValueUncarriable, "", "holds bytes that are not UTF-8; the database's encoding is SQL_ASCII, which checks nothing").
 				WithMend("Exclude the column or table, repair the text, or dump it as csv, which keeps the bytes as they are."))
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -124,6 +125,10 @@ func (sn *Snapshot) lock(ctx context.Context, rels []relation) error {
 		case err == nil:
 		case sqlState(err) == "55P03":
 			return sn.blocked(ctx, names[:n], err)
+		case sqlState(err) == "42501":
+			return sn.forbidden(ctx, names[:n], err)
+		case sqlState(err) == "42P01":
+			return fault.Wrap(err, fault.SourceMissing, sn.source.Name, "a table was dropped after it was listed")
 		default:
 			return classify(ctx, err, sn.source.Name, "cannot lock the tables for reading")
 		}
@@ -136,7 +141,7 @@ func (sn *Snapshot) lock(ctx context.Context, rels []relation) error {
 func (sn *Snapshot) blocked(ctx context.Context, names []string, cause error) error {
 	where, who := sn.source.Name, "another session"
 	if c, err := sn.source.session(ctx, nil); err == nil {
-		defer c.Close(context.WithoutCancel(ctx))
+		defer leave(c)
 		rows, err := query(ctx, c, `
 select l.relation::regclass::text, l.pid, coalesce(a.usename::text, ''), left(coalesce(a.query, ''), 80)
 from pg_locks l left join pg_stat_activity a using (pid)
@@ -148,6 +153,44 @@ where l.mode = 'AccessExclusiveLock' and l.granted and l.relation = any($1::regc
 	}
 	return fault.New(fault.SourceTimeout, where, "waited %s for %s to release its lock", sn.source.set.LockTimeout, who).
 		WithMend("Let that session end, or raise lock_timeout.").Because(cause)
+}
+
+// forbidden names all tables that the role may not read, and the grants they want.
+func (sn *Snapshot) forbidden(ctx context.Context, names []string, cause error) error {
+	user := quoteIdent(sn.source.config.User)
+	lacking := fault.Wrap(cause, fault.SourceRights, sn.source.Name, "cannot lock the tables for reading")
+	c, err := sn.source.session(ctx, nil) // the leader's transaction is lost
+	if err != nil {
+		return lacking
+	}
+	defer leave(c)
+	rows, err := query(ctx, c, `
+select n.nspname, c.relname, pg_catalog.has_schema_privilege(n.oid, 'usage'), pg_catalog.has_table_privilege(c.oid, 'select')
+from unnest($1::text[]) wanted(name) join pg_catalog.pg_namespace n on true join pg_catalog.pg_class c on c.relnamespace = n.oid
+where wanted.name = pg_catalog.concat('"', replace(n.nspname, '"', '""'), '"."', replace(c.relname, '"', '""'), '"')
+order by 1, 2`, textArray(names))
+	if err != nil {
+		return lacking
+	}
+	var tables, grants []string
+	for _, r := range rows {
+		schema, table := string(r[0]), string(r[1])
+		usage, sel := string(r[2]) == "t", string(r[3]) == "t"
+		if !usage || !sel {
+			tables = append(tables, (&change.Table{Schema: schema, Name: table}).String())
+		}
+		if grant := "grant usage on schema " + quoteIdent(schema) + " to " + user + ";"; !usage && !slices.Contains(grants, grant) {
+			grants = append(grants, grant)
+		}
+		if !sel {
+			grants = append(grants, "grant select on "+quoteTable(schema, table)+" to "+user+";")
+		}
+	}
+	if len(tables) == 0 {
+		return lacking
+	}
+	return fault.New(fault.SourceRights, strings.Join(tables, ", "), "the role may not read it").
+		WithMend("Run: %s", strings.Join(grants, " ")).Because(cause)
 }
 
 func textArray(items []string) string {
@@ -187,7 +230,7 @@ func (sn *Snapshot) fixBySlot(ctx context.Context, opts SnapshotOptions) error {
 	if err != nil {
 		return err
 	}
-	defer repl.Close(context.WithoutCancel(ctx))
+	defer leave(repl)
 	stop := sn.tellWhomWeWaitFor(ctx, repl.PID(), opts.Told)
 	defer stop()
 	wait := ctx
@@ -235,7 +278,7 @@ func (sn *Snapshot) tellWhomWeWaitFor(ctx context.Context, pid uint32, told func
 		if err != nil {
 			return // the slot itself will fail too and be told
 		}
-		defer c.Close(context.WithoutCancel(ctx))
+		defer leave(c)
 		rows, err := query(ctx, c, `
 select a.pid, coalesce(a.usename::text,''), pg_catalog.date_trunc('second', now() - a.xact_start)::text, left(coalesce(a.query,''), 60)
 from pg_stat_activity a where a.backend_xid is not null and a.pid <> $1::int order by a.xact_start limit 3`, fmt.Sprint(pid))
@@ -256,7 +299,7 @@ func (sn *Snapshot) fixByTime(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close(context.WithoutCancel(ctx))
+	defer leave(c)
 	if sn.LSN, err = logPosition(ctx, c, sn.source.InRecovery); err != nil {
 		return classify(ctx, err, sn.source.Name, "cannot read the log's position")
 	}
@@ -306,8 +349,4 @@ func (sn *Snapshot) Alive(ctx context.Context) error {
 }
 
 // Close ends the snapshot's transaction and gives its locks back.
-func (sn *Snapshot) Close() {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	_ = sn.leader.Close(ctx) // ending the session ends the transaction, whatever Close says
-}
+func (sn *Snapshot) Close() { leave(sn.leader) }

@@ -56,8 +56,9 @@ func StartS3() (Store, error) {
 		AccessKey: "lab-access-key", SecretKey: Secret("lab-s3-secret-9Vx2kL"),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
+	ended, stopped := make(chan error, 1), make(chan struct{})
 	go func() { // ends in onStop
+		defer close(stopped)
 		ended <- embedgw.RunVersityGW(ctx, backend, &embedgw.Config{
 			RootUserAccess: s.AccessKey, RootUserSecret: s.SecretKey, Region: s.Region,
 			Ports: []string{address(port)}, MaxConnections: 2000, MaxRequests: 2000, MultipartMaxParts: 10000,
@@ -69,7 +70,7 @@ func StartS3() (Store, error) {
 	onStop(func() {
 		cancel()
 		select { // a client that keeps its connection open must not hold the process
-		case <-ended:
+		case <-stopped:
 		case <-time.After(5 * time.Second):
 		}
 	})

@@ -42,6 +42,8 @@ var owners = map[string][]string{
 	"github.com/aws/smithy-go":                      {"internal/bucket"},
 	"github.com/Azure/azure-sdk-for-go":             {"internal/bucket", "internal/testlab"},
 	"cloud.google.com/go":                           {"internal/bucket"},
+	"github.com/googleapis/gax-go/v2":               {"internal/bucket"},
+	"golang.org/x/oauth2":                           {"internal/bucket"},
 	"google.golang.org/api":                         {"internal/bucket"},
 	"gocloud.dev":                                   {"internal/bucket"},
 	"github.com/apache/arrow-go/v18":                {"internal/change", "internal/dump", "internal/format", "internal/postgres"},

@@ -1,0 +1,240 @@
+package dump_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/apache/arrow-go/v18/parquet/file"
+	"github.com/twmb/avro/ocf"
+
+	"github.com/leatdata/leat/internal/dump"
+	"github.com/leatdata/leat/internal/format"
+)
+
+var update = flag.Bool("update", false, "write docs/types.md anew")
+
+// observed collects what was read back: for each type and format how it was carried, and for each special value
+// what became of it.
+type observed struct {
+	how      map[string]map[string]string // type, format
+	specials map[string]map[string][]string
+}
+
+func newObserved() *observed {
+	return &observed{how: map[string]map[string]string{}, specials: map[string]map[string][]string{}}
+}
+
+func (o *observed) special(c typeCase, s special, kind, what string) {
+	key := c.name + "\x00" + s.label
+	if o.specials[key] == nil {
+		o.specials[key] = map[string][]string{}
+	}
+	if !slices.Contains(o.specials[key][kind], what) {
+		o.specials[key][kind] = append(o.specials[key][kind], what)
+	}
+}
+
+// carried notes what the file itself says about the column v.
+func (o *observed) carried(t *testing.T, j *judge, d taken, c typeCase, table dump.TableManifest, back string) {
+	t.Helper()
+	how := "text"
+	switch kind := format.Kind(d.Format); {
+	case kind == format.Parquet:
+		how = parquetType(t, d.file(t, table.Files[0].Key))
+	case kind == format.Avro:
+		how = avroType(t, d.file(t, table.Files[0].Key))
+	case kind.JSON():
+		how = j.db.One("select string_agg(distinct json_typeof(line->'v'), ' or ' order by json_typeof(line->'v')) from " + back + "j where json_typeof(line->'v') <> 'null' or '" + c.pg() + "' = 'null'")
+	}
+	if o.how[c.name] == nil {
+		o.how[c.name] = map[string]string{}
+	}
+	o.how[c.name][d.Format] = how
+}
+
+func parquetType(t *testing.T, data []byte) string {
+	t.Helper()
+	f, err := file.NewParquetReader(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	column := f.MetaData().Schema.Column(1)
+	how := column.PhysicalType().String()
+	if n := column.TypeLength(); how == "FIXED_LEN_BYTE_ARRAY" {
+		how += fmt.Sprintf("(%d)", n)
+	}
+	if logical := column.LogicalType().String(); logical != "None" {
+		how += ", " + logical
+	}
+	return strings.Repeat("list of ", strings.Count(column.Path(), ".list.")) + how
+}
+
+func avroType(t *testing.T, data []byte) string {
+	t.Helper()
+	r, err := ocf.NewReader(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	n := avroFields(t, r.Metadata()["avro.schema"])[1]
+	lists := ""
+	for ; n.items != nil; n = *n.items {
+		lists += "array of "
+	}
+	if n.logical != "" {
+		return lists + n.kind + ", " + n.logical
+	}
+	return lists + n.kind
+}
+
+// short makes a logical type fit a table.
+func short(how string) string {
+	how = strings.NewReplacer("FIXED_LEN_BYTE_ARRAY", "FIXED", ", String", ", STRING", "BYTE_ARRAY, STRING", "STRING", "BYTE_ARRAY, JSON", "JSON").Replace(how)
+	if i := strings.Index(how, ", Int("); i > 0 {
+		how = how[:i]
+	}
+	for _, kind := range []string{"Timestamp", "Time"} {
+		if i := strings.Index(how, ", "+kind+"("); i > 0 {
+			zone := " local"
+			if strings.Contains(how, "isAdjustedToUTC=true") {
+				zone = " UTC"
+			}
+			how = how[:i] + ", " + strings.ToUpper(kind) + " µs" + zone
+		}
+	}
+	return how
+}
+
+const typesIntro = `# Types
+
+<!-- Written by go test ./internal/dump -update from what was written and read back. -->
+
+Every value is carried exactly, or a policy that you name rules it, or the dump fails. Nothing is rounded, cut or dropped in
+silence.
+
+- **csv** is the server's own text, as ` + "`COPY … CSV`" + ` writes it: every value of every type is exact.
+- **jsonl** is ` + "`row_to_json`" + `, exact too: numbers keep all their digits, NaN and the infinities are strings. What JSON has no form for is a
+  string of PostgreSQL's own text, which ` + "`json_populate_record`" + ` reads back: an array that does not begin at index 1 (and a composite that
+  holds one), PostGIS as hexadecimal EWKB. Line breaks between the tokens of a json value become spaces.
+- **parquet** and **avro** have typed columns where a type is the same on both sides. All other types are a string in PostgreSQL's own
+  text (ISO dates, UTC, all digits of a float). Arrays are lists, one level a declared dimension; an array of a type that goes as text is a
+  list of strings. A domain is carried as the type below it, an enum as its label, PostGIS as EWKB bytes. Where a domain or column has no
+  declared dimensions (views, CREATE TABLE AS), one is taken.
+
+## Policies
+
+Some values have no place in a typed column: Parquet's dates know no infinity. For each class of them ` + "`dump.types.<class>`" + ` says what to do:
+
+| policy | the value | the rest of the column |
+| --- | --- | --- |
+| ` + "`fail`" + ` (default) | the dump fails, naming table, column and setting; nothing is left behind | |
+| ` + "`null`" + ` | becomes NULL, and is counted in the manifest (` + "`policy_applied`" + `) | typed, exact |
+| ` + "`clamp`" + ` | becomes the nearest value the column has, and is counted; NULL where there is none (NaN). Dates stay within the years 1 to 9999, which all readers know | typed, exact |
+| ` + "`text`" + ` | exact | the whole column is text, exact |
+
+Classes: ` + "`numeric`, `unbounded_numeric`, `date`, `time`, `timestamp`, `timestamptz`, `array`" + ` (no clamp; an element of a list follows its own
+class). A value in an array is ruled for itself: the other elements stay. numeric without a precision is text unless
+` + "`unbounded_numeric: decimal(p,s)`" + ` is set; with more than 38 digits of precision it always is. csv and jsonl need no policy.
+
+## What was seen
+
+Each type was written and read back by readers that share no code with leat, and PostgreSQL %d judged each value. The first line of a type says
+how it is carried; NULL and ordinary values are exact everywhere. Lines below it are special values. STRING and JSON are Parquet's BYTE_ARRAY
+with that annotation, FIXED its FIXED_LEN_BYTE_ARRAY; csv.gz and jsonl.gz are as csv and jsonl.
+
+| type, special value | parquet | avro | csv | jsonl |
+| --- | --- | --- | --- | --- |
+`
+
+var docKinds = []format.Kind{format.Parquet, format.Avro, format.CSV, format.JSONL}
+
+// page writes docs/types.md from what was observed.
+func (o *observed) page(t *testing.T, w *world) string {
+	t.Helper()
+	var b strings.Builder
+	fmt.Fprintf(&b, typesIntro, w.db.Server.Major)
+	for _, c := range w.cases {
+		fmt.Fprintf(&b, "| **%s** ", cell(c.name))
+		for _, kind := range docKinds {
+			fmt.Fprintf(&b, "| %s ", cell(short(o.how[c.name][string(kind)])))
+		}
+		b.WriteString("|\n")
+		o.specialLines(&b, c)
+	}
+	return b.String()
+}
+
+// specialLines writes a line for all labels with the same fate.
+func (o *observed) specialLines(b *strings.Builder, c typeCase) {
+	labels := map[string][]string{}
+	var order []string
+	for _, s := range c.special {
+		var fate strings.Builder
+		for _, kind := range docKinds {
+			fmt.Fprintf(&fate, "| %s ", cell(joinFates(o.specials[c.name+"\x00"+s.label][string(kind)])))
+		}
+		if labels[fate.String()] == nil {
+			order = append(order, fate.String())
+		}
+		if !slices.Contains(labels[fate.String()], s.label) {
+			labels[fate.String()] = append(labels[fate.String()], s.label)
+		}
+	}
+	for _, fate := range order {
+		fmt.Fprintf(b, "| – %s %s|\n", cell(strings.Join(labels[fate], "; ")), fate)
+	}
+}
+
+func joinFates(fates []string) string {
+	if len(fates) < 2 {
+		return strings.Join(fates, "")
+	}
+	return fates[0] + " " + strings.Join(fates[1:], ", ")
+}
+
+func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
+
+func (o *observed) compare(t *testing.T, w *world) {
+	for _, pair := range [][2]format.Kind{{format.CSV, format.CSVGzip}, {format.JSONL, format.JSONLGzip}} {
+		for name, how := range o.how {
+			if how[string(pair[0])] != how[string(pair[1])] {
+				t.Errorf("%s is %q in %s and %q in %s", name, how[string(pair[0])], pair[0], how[string(pair[1])], pair[1])
+			}
+		}
+	}
+	if !slices.ContainsFunc(w.cases, func(c typeCase) bool { return c.needs == "postgis" }) || w.db.Server.Major < 15 {
+		t.Skip("docs/types.md is written on a machine that has PostgreSQL 15 with PostGIS")
+	}
+	const path = "../../docs/types.md"
+	page := o.page(t, w)
+	if *update {
+		if err := os.WriteFile(path, []byte(page), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(have) != page {
+		t.Errorf("docs/types.md does not say what was seen; go test ./internal/dump -run TestTypes -update writes it\n%s", firstDifference(string(have), page))
+	}
+}
+
+func firstDifference(have, want string) string {
+	lines := strings.Split(have, "\n")
+	for i, line := range strings.Split(want, "\n") {
+		if i >= len(lines) || lines[i] != line {
+			text, _ := json.Marshal(line)
+			return fmt.Sprintf("line %d should be %s", i+1, text)
+		}
+	}
+	return "it is too long"
+}
