@@ -100,9 +100,9 @@ func (c *cli) dump(cmd *cobra.Command) error {
 		return err
 	}
 	ctx := cmd.Context()
-	view := c.newView(cfg)
+	view, logTo := c.newView(cfg)
 	defer view.close()
-	log := c.logger(cfg, view.logTo())
+	log := c.logger(cfg, logTo)
 	source, err := connect(ctx, cfg)
 	if err != nil {
 		return err

@@ -108,9 +108,6 @@ func figures(rows, bytes int64, elapsed time.Duration, fraction float64) string 
 
 func (v *liveView) say(line string) { fmt.Fprintln(v.bars, line) }
 
-// logTo writes above the bars.
-func (v *liveView) logTo() io.Writer { return v.bars }
-
 func (v *liveView) summary(m *dump.Manifest, root string) { fmt.Fprint(v.out, summaryText(m, root)) }
 
 func (v *liveView) close() {

@@ -71,8 +71,8 @@ moment, every value exact, and writes a manifest that proves what is there.`,
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fault.Wrap(err, fault.UsageInvalid, cmd.CommandPath(), "the command line cannot be understood").(*fault.Fault).
-			WithMend("See %s --help.", cmd.CommandPath())
+		return fault.Mended(fault.Wrap(err, fault.UsageInvalid, cmd.CommandPath(), "the command line cannot be understood"),
+			"See %s --help.", cmd.CommandPath())
 	})
 	p := root.PersistentFlags()
 	p.StringVarP(&c.file, "file", "f", "", "settings file, leat.yaml (also LEAT_CONFIG)")

@@ -15,27 +15,28 @@ import (
 // view shows a dump to whoever looks: a person at a terminal, a log, a program, or the habits of the old job.
 type view interface {
 	dump.Watcher
-	logTo() io.Writer                      // where log lines go, so that they do not break the picture
 	summary(m *dump.Manifest, root string) // after success
 	close()                                // may be called twice
 }
 
-func (c *cli) newView(cfg *config.Config) view {
+// newView also says where log lines go, so that they do not break the picture.
+func (c *cli) newView(cfg *config.Config) (view, io.Writer) {
 	switch {
 	case c.json:
-		return &jsonView{out: c.stdout, err: c.stderr}
+		return &jsonView{out: c.stdout}, c.stderr
 	case cfg.DropIn:
-		return &jobView{out: c.stdout, err: c.stderr}
+		return &jobView{out: c.stdout}, c.stderr
 	case c.quiet:
-		return &quietView{err: c.stderr}
+		return quietView{}, c.stderr
 	case cfg.Log.Format == config.LogAuto && isTerminal(c.stderr):
-		return newLiveView(c.stdout, c.stderr)
+		live := newLiveView(c.stdout, c.stderr)
+		return live, live.bars
 	}
-	return &plainView{out: c.stdout, err: c.stderr}
+	return &plainView{out: c.stdout}, c.stderr
 }
 
 // jobView speaks, word for word, as the shell job did that leat stands in for.
-type jobView struct{ out, err io.Writer }
+type jobView struct{ out io.Writer }
 
 func (v *jobView) Planned(*dump.Manifest, []*dump.Progress) {}
 func (v *jobView) Started(p *dump.Progress) {
@@ -44,27 +45,25 @@ func (v *jobView) Started(p *dump.Progress) {
 func (v *jobView) Finished(p *dump.Progress) {
 	fmt.Fprintf(v.out, "Table '%s': Dump uploaded to intermediate storage.\n", p.Table.Name)
 }
-func (v *jobView) logTo() io.Writer               { return v.err }
 func (v *jobView) summary(*dump.Manifest, string) { fmt.Fprintln(v.out, "Success.") }
 func (v *jobView) close()                         {}
 
 // quietView shows nothing but what is logged.
-type quietView struct{ err io.Writer }
+type quietView struct{}
 
-func (v *quietView) Planned(*dump.Manifest, []*dump.Progress) {}
-func (v *quietView) Started(*dump.Progress)                   {}
-func (v *quietView) Finished(*dump.Progress)                  {}
-func (v *quietView) logTo() io.Writer                         { return v.err }
-func (v *quietView) summary(*dump.Manifest, string)           {}
-func (v *quietView) close()                                   {}
+func (quietView) Planned(*dump.Manifest, []*dump.Progress) {}
+func (quietView) Started(*dump.Progress)                   {}
+func (quietView) Finished(*dump.Progress)                  {}
+func (quietView) summary(*dump.Manifest, string)           {}
+func (quietView) close()                                   {}
 
 // plainView writes a line a table, for logs.
 type plainView struct {
-	out, err io.Writer
-	mu       sync.Mutex
-	done     int
-	total    int
-	width    int
+	out   io.Writer
+	mu    sync.Mutex
+	done  int
+	total int
+	width int
 }
 
 func (v *plainView) Planned(m *dump.Manifest, tables []*dump.Progress) {
@@ -89,8 +88,7 @@ func (v *plainView) Finished(p *dump.Progress) {
 	fmt.Fprintf(v.out, "[%*d/%d] %s\n", len(fmt.Sprint(v.total)), v.done, v.total, finishedLine(p, v.width))
 }
 
-func (v *plainView) logTo() io.Writer { return v.err }
-func (v *plainView) close()           {}
+func (v *plainView) close() {}
 func (v *plainView) summary(m *dump.Manifest, root string) {
 	fmt.Fprint(v.out, summaryText(m, root))
 }
@@ -118,8 +116,8 @@ func summaryText(m *dump.Manifest, root string) string {
 
 // jsonView writes an object a line to stdout; the log goes to stderr.
 type jsonView struct {
-	out, err io.Writer
-	mu       sync.Mutex
+	out io.Writer
+	mu  sync.Mutex
 }
 
 func (v *jsonView) event(name string, fields map[string]any) {
@@ -145,8 +143,7 @@ func (v *jsonView) Finished(p *dump.Progress) {
 	})
 }
 
-func (v *jsonView) logTo() io.Writer { return v.err }
-func (v *jsonView) close()           {}
+func (v *jsonView) close() {}
 func (v *jsonView) summary(m *dump.Manifest, root string) {
 	v.event("done", map[string]any{
 		"dump": m.ID, "manifest": strings.TrimRight(root, "/") + "/" + m.Folder + "/" + dump.ManifestName, "totals": m.Totals,

@@ -80,7 +80,7 @@ func openAzure(at place, opts Options) (*azureBucket, error) {
 	b.known = Properties{
 		// Scheme and host only: a SAS token would stand in the query.
 		Kind: KindAzure, URL: at.String(), Endpoint: service.Scheme + "://" + service.Host,
-		Checksums: "crc64", ConditionalPut: Supported, ConditionalMultipart: Supported,
+		Checksums: "md5", ConditionalPut: Supported, ConditionalMultipart: Supported,
 	}
 	return b, checkEndpoint(b.known.Endpoint, opts.AllowHTTP)
 }
@@ -153,7 +153,6 @@ var azureCodes = map[bloberror.Code]fault.Code{
 	bloberror.AccountIsDisabled:               fault.BucketRights,
 	bloberror.AuthorizationFailure:            fault.BucketRights,
 	bloberror.AuthorizationPermissionMismatch: fault.BucketRights,
-	"Crc64Mismatch":                           fault.ChecksumMismatch,
 }
 
 // fault judges an error of the SDK.

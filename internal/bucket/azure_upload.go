@@ -3,10 +3,10 @@ package bucket
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
-	"hash/crc64"
 	"strings"
 	"sync/atomic"
 
@@ -47,12 +47,11 @@ func (b *azureBucket) Create(ctx context.Context, key string, opts WriteOptions)
 	}), nil
 }
 
-// azureTable is the polynomial of x-ms-content-crc64, as the SDK has it.
-var azureTable = crc64.MakeTable(0x9A6C9329AC4BC9B5)
-
-// checksum covers a request's body: Azure refuses one that changed on its way.
+// checksum covers a request's body: Azure refuses one that changed on its way. It is MD5 and not
+// the quicker CRC-64, which not every server that speaks Azure's protocol knows.
 func checksum(data []byte) blob.TransferValidationType {
-	return blob.TransferValidationTypeCRC64(crc64.Checksum(data, azureTable))
+	sum := md5.Sum(data)
+	return blob.TransferValidationTypeMD5(sum[:])
 }
 
 func (w *azureWrite) headers() *blob.HTTPHeaders {

@@ -62,6 +62,10 @@ type WriteOptions struct {
 	// Metadata is kept beside the object. Keys begin with a lower-case letter and go on with
 	// those, digits and '-'; values are printable ASCII: that is what every kind can hold.
 	Metadata map[string]string
+	// Lazy lets Commit return before the object would outlast a power cut: until a commit without Lazy
+	// on the same Bucket has returned, a cut may lose or tear it. Thousands of files are then
+	// brought to the disk together. Only a folder knows the difference.
+	Lazy bool
 	// IfAbsent writes only if no object has the key: object-exists otherwise.
 	IfAbsent bool
 	// IfMatch writes only if the object's ETag is still this one: object-exists otherwise.

@@ -32,11 +32,13 @@ const (
 //
 // After a power cut an object is there whole or not there; one whose Commit returned is there.
 // For this the file is synced before it is renamed to its key, and the folders whose entries
-// changed are synced before Commit returns. Commits that run at once share that second sync.
+// changed are synced before Commit returns. Commits that run at once share that second sync. For Lazy ones
+// both wait until the next commit that is not.
 type folder struct {
 	at   place
 	root *os.Root
 	dirs dirSync
+	lazy lazyFiles
 	// conditions makes look-and-replace one step within this process; a file lock does so
 	// between processes.
 	conditions sync.Mutex

@@ -75,12 +75,21 @@ func (u *fileUpload) Commit(ctx context.Context) (Object, error) {
 			return Object{}, interrupted(c, u.where())
 		}
 	}
+	if !u.opts.Lazy {
+		if err := u.folder.lazy.flush(u.folder); err != nil {
+			return Object{}, pathFault(err, u.where())
+		}
+	}
 	done, err := u.seal()
 	if err != nil {
 		return Object{}, pathFault(err, u.where())
 	}
 	if err := u.publish(done); err != nil {
 		return Object{}, err
+	}
+	if u.opts.Lazy {
+		u.folder.lazy.add(u.key)
+		return done, nil
 	}
 	// From here on the object is visible. If its name cannot be made durable it must go again:
 	// after an error nothing is visible.
@@ -93,8 +102,10 @@ func (u *fileUpload) Commit(ctx context.Context) (Object, error) {
 
 // seal brings the content, and the metadata if there is any, onto the disk.
 func (u *fileUpload) seal() (Object, error) {
-	if err := u.file.Sync(); err != nil {
-		return Object{}, err
+	if !u.opts.Lazy {
+		if err := u.file.Sync(); err != nil {
+			return Object{}, err
+		}
 	}
 	info, err := u.file.Stat()
 	if err != nil {
@@ -134,7 +145,7 @@ func (u *fileUpload) publish(done Object) error {
 	// A Delete beside us may remove the folder when it becomes empty, just before the file
 	// comes into it: then once more.
 	for range 10 {
-		if err = u.folder.makeDirs(path.Dir(u.key)); err == nil {
+		if err = u.folder.makeDirs(path.Dir(u.key), u.opts.Lazy); err == nil {
 			err = u.rename()
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -199,14 +210,16 @@ func (f *folder) lock() (release func(), err error) {
 	return nil, err
 }
 
-// makeDirs makes a folder and those above it, and makes each new name durable: an object whose
-// folder is gone after a power cut would be gone too.
-func (f *folder) makeDirs(dir string) error {
+// makeDirs makes a folder and those above it, and, unless that may wait, makes each new name durable: an
+// object whose folder is gone after a power cut would be gone too.
+func (f *folder) makeDirs(dir string, lazy bool) error {
 	if dir == "." {
 		return nil
 	}
 	err := f.root.Mkdir(dir, 0o777)
 	switch {
+	case err == nil && lazy: // lazyFiles.flush does it
+		return nil
 	case err == nil:
 		return f.dirs.sync(path.Dir(dir))
 	case errors.Is(err, fs.ErrExist):
@@ -214,10 +227,10 @@ func (f *folder) makeDirs(dir string) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	if err := f.makeDirs(path.Dir(dir)); err != nil {
+	if err := f.makeDirs(path.Dir(dir), lazy); err != nil {
 		return err
 	}
-	return f.makeDirs(dir)
+	return f.makeDirs(dir, lazy)
 }
 
 func (u *fileUpload) Abort() {

@@ -1,10 +1,13 @@
 package bucket_test
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/bucket/buckettest"
+	"github.com/leatdata/leat/internal/fault"
 	"github.com/leatdata/leat/internal/testlab"
 )
 
@@ -62,6 +65,7 @@ func TestAzuriteKeepsTheContract(t *testing.T) {
 	buckettest.Run(t, func(t testing.TB, opts bucket.Options) bucket.Bucket {
 		a := testlab.Azurite(t)
 		opts.Endpoint, opts.AccessKeyID, opts.SecretAccessKey = a.Endpoint, a.Account, func() string { return a.Key }
+		opts.MaxRetries = -1 // a healthy server needs none; a retry here hides that it refuses something
 		return open(t, "azblob://"+a.Container+"/some path/ü", opts)
 	})
 }
@@ -73,4 +77,54 @@ func TestFakeGCSKeepsTheContract(t *testing.T) {
 		opts.Endpoint = g.Endpoint
 		return open(t, "gs://"+g.Bucket+"/some path/ü", opts)
 	})
+}
+
+func TestAMissingBucketIsSaidToBeMissing(t *testing.T) {
+	t.Parallel()
+	a, g := testlab.Azurite(t), testlab.GCS(t)
+	s3 := func(s testlab.Store) bucket.Options {
+		return bucket.Options{Endpoint: s.Endpoint, AccessKeyID: s.AccessKey, SecretAccessKey: func() string { return s.SecretKey }}
+	}
+	for url, opts := range map[string]bucket.Options{
+		"s3://nobody-has-this/versity":    s3(testlab.S3(t)),
+		"s3://nobody-has-this/ceph":       s3(testlab.Ceph(t)),
+		"azblob://nobody-has-this/prefix": {Endpoint: a.Endpoint, AccessKeyID: a.Account, SecretAccessKey: func() string { return a.Key }},
+		"gs://nobody-has-this/prefix":     {Endpoint: g.Endpoint},
+	} {
+		opts.MaxRetries, opts.Backoff = 1, time.Millisecond
+		b := open(t, url, opts)
+		_, write := bucket.WriteAll(t.Context(), b, "k", []byte("x"), bucket.WriteOptions{})
+		errs := map[string]error{"writing": write}
+		for _, err := range b.List(t.Context(), "") {
+			errs["listing"] = err
+		}
+		if b.Properties().Kind != bucket.KindGCS { // there a missing bucket looks like a missing object
+			_, errs["Stat"] = b.Stat(t.Context(), "k")
+		}
+		for what, err := range errs {
+			if f := fault.Of(err); f == nil || f.Code != fault.BucketMissing || !strings.Contains(f.HowToMend(), "nobody-has-this") {
+				t.Errorf("%s in %s: %v", what, url, err)
+			}
+		}
+		if len(errs) < 2 {
+			t.Errorf("%s can be listed", url)
+		}
+	}
+}
+
+func TestWhoHasNoRightIsTold(t *testing.T) {
+	t.Parallel()
+	store := testlab.Ceph(t)
+	b := openS3(t, store.As(store.Stranger), impatient())
+	for i, err := range tryAll(t, b) {
+		if !fault.Is(err, fault.BucketRights) {
+			t.Errorf("attempt %d: %v", i, err)
+		}
+	}
+	wrong := store
+	wrong.SecretKey = testlab.Secret("not-the-secret-of-this-user")
+	_, err := bucket.ReadAll(t.Context(), openS3(t, wrong, impatient()), "k", 1)
+	if !fault.Is(err, fault.BucketAuth) {
+		t.Errorf("a wrong secret: %v", err)
+	}
 }

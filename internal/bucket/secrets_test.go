@@ -70,6 +70,14 @@ func TestNoErrorShowsASecret(t *testing.T) {
 		{"fails", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) }},
 		{"cuts", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
 		{"babbles", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>hello") }},
+		{"speaks another protocol", func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				panic(err)
+			}
+			defer conn.Close()
+			fmt.Fprint(conn, "SSH-2.0-OpenSSH\r\n")
+		}},
 		{"redirects", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://127.0.0.1:1"+r.URL.RequestURI(), http.StatusTemporaryRedirect)
 		}},
@@ -87,7 +95,7 @@ func TestNoErrorShowsASecret(t *testing.T) {
 			"azure SAS": {"azblob://container/p", bucket.Options{AccessKeyID: "account", SessionToken: func() string { return sas }}},
 			"gcs":       {"gs://bucket/p", bucket.Options{}},
 		} {
-			t.Run(server.name+"_"+strings.ReplaceAll(kind, " ", "_"), func(t *testing.T) {
+			t.Run(strings.ReplaceAll(server.name+" "+kind, " ", "_"), func(t *testing.T) {
 				t.Parallel()
 				opts := impatient()
 				opts.MaxRetries, opts.Grace = 1, time.Second

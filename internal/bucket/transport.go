@@ -76,8 +76,7 @@ type watchdog struct {
 
 func (w *watchdog) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
-	silent := &stallError{w.stall}
-	timer := time.AfterFunc(w.stall, func() { cancel(silent) })
+	timer := time.AfterFunc(w.stall, func() { cancel(&stallError{w.stall}) })
 	progress := func() { timer.Reset(w.stall) }
 
 	guarded := req.WithContext(ctx)
@@ -93,13 +92,10 @@ func (w *watchdog) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		timer.Stop()
 		cancel(nil)
-		if errors.Is(context.Cause(ctx), silent) {
-			return nil, silent
-		}
-		return nil, err
+		return nil, err // after a stall it is the context's cause, our stallError
 	}
 	timer.Stop()
-	resp.Body = &responseBody{ReadCloser: resp.Body, timer: timer, ctx: ctx, cancel: cancel, silent: silent}
+	resp.Body = &responseBody{ReadCloser: resp.Body, timer: timer, stall: w.stall, cancel: cancel}
 	return resp, nil
 }
 
@@ -154,19 +150,15 @@ var errDetached = errors.New("the request's body was closed")
 type responseBody struct {
 	io.ReadCloser
 	timer  *time.Timer
-	ctx    context.Context
+	stall  time.Duration
 	cancel context.CancelCauseFunc
-	silent *stallError
 }
 
 func (b *responseBody) Read(p []byte) (int, error) {
-	b.timer.Reset(b.silent.after)
+	b.timer.Reset(b.stall)
 	n, err := b.ReadCloser.Read(p)
 	b.timer.Stop()
-	if err != nil && errors.Is(context.Cause(b.ctx), b.silent) {
-		err = b.silent
-	}
-	return n, err
+	return n, err // after a stall it is the context's cause, our stallError
 }
 
 func (b *responseBody) Close() error {

@@ -108,5 +108,5 @@ func EncodeName(name string) string {
 	return b.String()
 }
 
-// Key is the table's segment in object keys: both names encoded, a dot between.
+// KeyName is the table's segment in object keys: both names encoded, a dot between.
 func (t *Table) KeyName() string { return EncodeName(t.Schema) + "." + EncodeName(t.Name) }

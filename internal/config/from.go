@@ -119,7 +119,7 @@ func (c *Config) address(env func(string) (string, bool)) (conninfo, error) {
 	}
 	byReference := g.layer == layerEnv // the variable is what a reference would point to
 	var references []string
-	template := raw
+	var template string
 	if strings.HasPrefix(raw, "${") { // the whole address, or its beginning
 		byReference, template = true, c.From.URL
 	} else {

@@ -41,7 +41,7 @@ func (r *run) writeMark(ctx context.Context) error {
 	if err != nil {
 		return fault.Wrap(err, fault.Internal, r.markKey(), "cannot be written as JSON")
 	}
-	_, err = bucket.WriteAll(ctx, r.bucket, r.markKey(), data, bucket.WriteOptions{ContentType: "application/json"})
+	_, err = bucket.WriteAll(ctx, r.bucket, r.markKey(), data, bucket.WriteOptions{ContentType: "application/json", Lazy: true})
 	return err
 }
 
@@ -305,7 +305,8 @@ func (r *run) prune(ctx context.Context) error {
 		}
 	}
 	slices.Sort(folders) // both layouts begin with the date: the order of names is the order of time
-	kept := 1            // ours, whatever the clock says
+	var old []*Manifest
+	kept := 1 // ours, whatever the clock says
 	for _, folder := range slices.Backward(folders) {
 		m, err := ReadManifest(ctx, r.bucket, folder)
 		if err == nil && m.Folder != folder {
@@ -315,9 +316,11 @@ func (r *run) prune(ctx context.Context) error {
 			r.opts.Log.Warn("neither counted nor pruned", "folder", folder, "error", err)
 			continue
 		}
-		if kept++; kept <= r.opts.Keep {
-			continue
+		if kept++; kept > r.opts.Keep {
+			old = append(old, m)
 		}
+	}
+	for _, m := range slices.Backward(old) {
 		if err := r.deleteDump(ctx, m); err != nil {
 			return err
 		}

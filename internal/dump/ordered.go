@@ -7,7 +7,7 @@ import (
 
 // joined makes one object of the outputs of a table's units, in the order of the units,
 // while several are read at once. The unit whose turn it is writes straight through; a later one may
-// be ahead by aheadBytes and then waits (Invariant 8). Units are begun in order,
+// be ahead by so many bytes and then waits (Invariant 8). Units are begun in order,
 // so the one whose turn it is always has a reader, and nobody waits for ever.
 type joined struct {
 	mu    sync.Mutex
@@ -15,10 +15,11 @@ type joined struct {
 	turn  int
 	parts map[int]*part
 	sink  *sink
+	ahead int // bytes that one unit may hold before its turn
 	err   error
 }
 
-// aheadBytes is what one unit may hold before its turn.
+// aheadBytes is joined.ahead of a dump.
 const aheadBytes = 8 << 20
 
 type part struct {
@@ -28,7 +29,7 @@ type part struct {
 }
 
 func newJoined(s *sink) *joined {
-	return &joined{wake: make(chan struct{}), parts: map[int]*part{}, sink: s}
+	return &joined{wake: make(chan struct{}), parts: map[int]*part{}, sink: s, ahead: aheadBytes}
 }
 
 // writer gives unit i its way into the object.
@@ -60,7 +61,7 @@ func (w *partWriter) Write(p []byte) (int, error) {
 			}
 			return len(p), nil
 		}
-		if len(mine.held)+len(p) <= aheadBytes || len(mine.held) == 0 && len(p) <= 2*aheadBytes {
+		if len(mine.held)+len(p) <= j.ahead || len(mine.held) == 0 && len(p) <= 2*j.ahead {
 			mine.held = append(mine.held, p...)
 			return len(p), nil
 		}
@@ -145,7 +146,7 @@ func (w *partWriter) retract() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	p := j.parts[w.index]
-	if j.err != nil || p.through {
+	if j.err != nil || p == nil || p.through {
 		return false
 	}
 	p.held = nil

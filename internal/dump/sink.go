@@ -18,7 +18,7 @@ type sink struct {
 }
 
 func (r *run) newSink(ctx context.Context, key string) (*sink, error) {
-	up, err := r.bucket.Create(ctx, key, bucket.WriteOptions{ContentType: r.opts.Format.ContentType()})
+	up, err := r.bucket.Create(ctx, key, bucket.WriteOptions{ContentType: r.opts.Format.ContentType(), Lazy: true})
 	if err != nil {
 		return nil, err
 	}

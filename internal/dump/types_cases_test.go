@@ -111,7 +111,7 @@ var textCases = []typeCase{
 	{name: "text", exact: true, ordinary: []string{"'plain'", "'NULL'", "' '", "'ä日本'"}, special: textSpecials},
 	{name: "character varying(n)", sql: "character varying(200)", exact: true, ordinary: []string{"'plain'", oddText}, special: []special{{label: "empty", sql: "''"}}},
 	{name: "character(n)", sql: "character(8)", exact: true, ordinary: []string{"'12345678'"}, special: []special{{label: "padding", sql: "'abc'"}, {label: "empty", sql: "''"}}},
-	{name: `"char"`, exact: true, ordinary: []string{"'x'", "'\"'"}, special: []special{{label: "empty", sql: "''"}}},
+	{name: `"char"`, exact: true, ordinary: []string{"'x'", "'\"'"}, special: []special{{label: "empty", sql: "''"}, {label: "byte above 127", sql: "'é'", since: 15}}},
 	{name: "name", exact: true, ordinary: []string{"'plain'", oddText + "::varchar(20)::name"}, special: []special{{label: "empty", sql: "''"}}},
 	{name: "bytea", exact: true, ordinary: []string{`'\xdeadbeef'`}, special: []special{
 		{label: "empty", sql: "''"}, {label: "zero bytes", sql: `'\x000100'`}, {label: "1 MiB", sql: `decode(repeat('00ff', 524288), 'hex')`}}},

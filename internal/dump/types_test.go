@@ -178,7 +178,7 @@ func (j *judge) load(d taken, table dump.TableManifest) string {
 // pairs are put together again, and it writes the escapes of json anew, so json is taken from the line.
 func (j *judge) loadJSON(name string, table dump.TableManifest, lines []byte) {
 	j.t.Helper()
-	j.db.Exec("create table " + name + "j (line json)")
+	j.db.Exec("drop table if exists " + name + "j; create table " + name + "j (line json)")
 	// No JSON text holds these two control characters, so each line is one value.
 	if err := j.copyIn(lines, "copy "+name+`j from stdin (format csv, delimiter E'\x02', quote E'\x01')`); err != nil {
 		j.t.Fatalf("%s: the lines are not JSON: %v", table.Name, err)

@@ -90,20 +90,20 @@ func (r *run) planTable(t *change.Table, chunkBytes int64) (*tableWork, error) {
 }
 
 // key names a file of the table. Chunk and file are numbered so that names sort as they were read.
-func (w *tableWork) key(chunk, file int) string {
-	ext := w.run.opts.Format.Ext()
-	if w.run.opts.Layout == LayoutDate {
-		return w.run.manifest.Folder + "/" + w.name + ext
+func (t *tableWork) key(chunk, file int) string {
+	ext := t.run.opts.Format.Ext()
+	if t.run.opts.Layout == LayoutDate {
+		return t.run.manifest.Folder + "/" + t.name + ext
 	}
-	return fmt.Sprintf("%s/%s/%05d-%02d%s", w.run.manifest.Folder, w.name, chunk, file, ext)
+	return fmt.Sprintf("%s/%s/%05d-%02d%s", t.run.manifest.Folder, t.name, chunk, file, ext)
 }
 
-func (w *tableWork) manifest() TableManifest {
-	m := newTableManifest(w.table, slices.Clone(w.columns))
-	for i, n := range w.applied {
+func (t *tableWork) manifest() TableManifest {
+	m := newTableManifest(t.table, slices.Clone(t.columns))
+	for i, n := range t.applied {
 		m.Columns[i].Applied = n
 	}
-	m.Files = append(m.Files, w.files...)
+	m.Files = append(m.Files, t.files...)
 	slices.SortFunc(m.Files, func(a, b FileManifest) int { return strings.Compare(a.Key, b.Key) })
 	return m
 }

@@ -133,7 +133,7 @@ func fieldTypes(t testing.TB, file []byte) map[string]string {
 func oneColumn(t testing.TB, f arrow.Field, values string) arrow.RecordBatch {
 	t.Helper()
 	f.Name = "v"
-	column, _, err := array.FromJSON(memory.DefaultAllocator, f.Type, strings.NewReader(values), array.WithUseNumber())
+	column, _, err := array.FromJSON(memory.DefaultAllocator, f.Type, strings.NewReader(values))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -169,7 +169,7 @@ func (c *column) cut() error {
 	c.pages = append(c.pages, p)
 	clear(s.parts)
 	s.body = reusable(s.body)
-	c.staged.reset()
+	c.reset()
 	c.def, c.rep = c.def[:0], c.rep[:0]
 	c.rows, c.levels, c.weight = 0, 0, 0
 	return nil

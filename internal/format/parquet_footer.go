@@ -62,7 +62,7 @@ func (w *parquetWriter) endChunk(c *column, k *chunk) error {
 		return err
 	}
 	if body, n := c.dictionary(); n > 0 {
-		if err := w.writeDictionary(c, k, body, n); err != nil {
+		if err := w.writeDictionary(k, body, n); err != nil {
 			return err
 		}
 	}
@@ -116,7 +116,7 @@ func (k *chunk) note(s *storage, p *page) {
 	}
 }
 
-func (w *parquetWriter) writeDictionary(c *column, k *chunk, body []byte, n int) error {
+func (w *parquetWriter) writeDictionary(k *chunk, body []byte, n int) error {
 	k.dictAt = w.at
 	s := w.shop
 	var held chain

@@ -295,7 +295,7 @@ func TestADictionaryIsUsedWhereItPaysAndGivenUpWhereNot(t *testing.T) {
 func TestARecordsBuffersAreFreeAfterWrite(t *testing.T) {
 	t.Parallel()
 	schema := arrow.NewSchema([]arrow.Field{field("s", arrow.BinaryTypes.Binary, false, ""), field("l", arrow.ListOf(arrow.BinaryTypes.Binary), false, "")}, nil)
-	make := func() arrow.RecordBatch {
+	fresh := func() arrow.RecordBatch {
 		b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
 		for _, size := range []int{10, 3 << 20, 700, 20, 5 << 20} {
 			v := bytes.Repeat([]byte("some bytes"), size/10)
@@ -312,7 +312,7 @@ func TestARecordsBuffersAreFreeAfterWrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec := make()
+	rec := fresh()
 	if err := w.Write(rec); err != nil {
 		t.Fatal(err)
 	}
@@ -321,7 +321,7 @@ func TestARecordsBuffersAreFreeAfterWrite(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	holdsRecords(t, out.Bytes(), make())
+	holdsRecords(t, out.Bytes(), fresh())
 }
 
 // TestValuesMadeToCollideEndTheDictionary takes the hash's multiplier backwards: all these

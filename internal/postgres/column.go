@@ -56,15 +56,6 @@ func (c *column) reset() {
 	}
 }
 
-// bytes is what the column holds, for sizing batches.
-func (c *column) bytes() int {
-	n := len(c.data) + 4*len(c.offsets)
-	if c.child != nil {
-		n += c.child.bytes()
-	}
-	return n
-}
-
 // null appends a NULL. The bitmap is only made at the first one: most columns have none.
 func (c *column) null() {
 	c.markNull()

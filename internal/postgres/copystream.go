@@ -124,7 +124,8 @@ func (s *copyStream) message(kind byte, size int) error {
 		if err := e.Decode(body); err != nil {
 			return malformed("an error message that cannot be read")
 		}
-		return errors.Join(pgconn.ErrorResponseToPgError(&e), s.untilReady())
+		s.untilReady()
+		return pgconn.ErrorResponseToPgError(&e)
 	case 'C':
 		s.tag = strings.TrimRight(string(body), "\x00")
 	case 'Z':
@@ -138,19 +139,19 @@ func (s *copyStream) message(kind byte, size int) error {
 
 // untilReady skips what follows an error, so that the connection can serve again. A FATAL error ends the
 // connection instead, which the next statement will find.
-func (s *copyStream) untilReady() error {
+func (s *copyStream) untilReady() {
 	for {
-		if err := s.fill(5); err != nil {
-			return nil //nolint:nilerr // the error that brought us here is the one to tell
+		if s.fill(5) != nil {
+			return // the error that brought us here is the one to tell
 		}
 		kind, size := s.buf[s.r], int(int32(binary.BigEndian.Uint32(s.buf[s.r+1:])))-4
 		s.r += 5
-		if size < 0 || size > 16<<20 {
-			return nil
+		if size < 0 || size > 16<<20 || s.readFull(make([]byte, size)) != nil {
+			return
 		}
-		if err := s.readFull(make([]byte, size)); err != nil || kind == 'Z' {
+		if kind == 'Z' {
 			s.ended = true
-			return nil //nolint:nilerr // as above
+			return
 		}
 	}
 }

@@ -6,9 +6,6 @@ import (
 	"math"
 	"math/big"
 	"math/bits"
-	"unicode/utf8"
-
-	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/leatdata/leat/internal/fault"
 )
@@ -330,20 +327,4 @@ func (c *column) appendElements(b []byte, lengths []int) ([]byte, error) {
 	}
 	c.list()
 	return b, nil
-}
-
-// validText says whether every string of the column, or of its lists, is UTF-8, alone and not just together.
-func (c *column) validText() bool {
-	for c.child != nil {
-		c = c.child
-	}
-	if c.arrow.ID() != arrow.STRING {
-		return true
-	}
-	for i := range c.n {
-		if !utf8.Valid(c.data[c.offsets[i]:c.offsets[i+1]]) {
-			return false
-		}
-	}
-	return true
 }

@@ -27,6 +27,8 @@ var classes = map[string]fault.Code{
 	"53300": fault.SourceUnreachable, // too many connections: heals when others leave
 	"55P03": fault.SourceTimeout,     // lock_timeout
 	"57014": fault.SourceTimeout,     // statement_timeout, or cancelled by an administrator
+	"22021": fault.ValueUncarriable,  // bytes of a SQL_ASCII database that are not UTF-8
+	"22P05": fault.ValueUncarriable,  // a character that UTF-8 has no twin of
 	"25P03": fault.SourceTimeout,     // idle_in_transaction_session_timeout
 	"57P01": fault.SourceCut,
 	"57P02": fault.SourceCut,

@@ -69,12 +69,9 @@ func decode(p *Plan, payload []byte, size int) (rows int64, err error) {
 	sent.Write(message('C', []byte("COPY 0\x00")))
 	sent.Write(message('Z', []byte{'T'}))
 	r := &Reader{snap: &Snapshot{source: &Source{}}, stream: newCopyStream(wire{bytes.NewReader(sent.Bytes())}, nil)}
-	d := newDecoder(p, true)
+	d := newDecoder(p)
 	err = r.decodeAll(context.Background(), d, func() error {
-		rec, err := d.record()
-		if err != nil {
-			return err
-		}
+		rec := d.record()
 		defer rec.Release()
 		rows += rec.NumRows()
 		for _, column := range rec.Columns() {

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/leatdata/leat/internal/change"
@@ -9,12 +10,16 @@ import (
 // jsonColumns is the SELECT list that makes row_to_json exact (Invariant 6). What JSON has no form for becomes a
 // JSON string of PostgreSQL's own text: an array that does not begin at index 1, and a type whose extension
 // turns it into JSON that says less. json_populate_record reads both back.
-func (types typeTable) jsonColumns(t *change.Table) string {
+func (sn *Snapshot) jsonColumns(t *change.Table) string {
 	list := make([]string, len(t.Columns))
 	for i, c := range t.Columns {
 		name := quoteIdent(c.Name)
 		list[i] = name
-		if expr := types.jsonExpr(name, c.TypeOID); expr != name {
+		expr := sn.types.jsonExpr(name, c.TypeOID)
+		if sn.types.base(c.TypeOID).oid == oidChar && sn.source.Version < 150000 {
+			expr = fmt.Sprintf(charText, name)
+		}
+		if expr != name {
 			list[i] = expr + " as " + name
 		}
 	}
@@ -24,6 +29,9 @@ func (types typeTable) jsonColumns(t *change.Table) string {
 func (types typeTable) jsonExpr(name string, typeOID uint32) string {
 	t := types.base(typeOID)
 	value := name
+	if t.element != 0 && types.base(t.element).element != 0 {
+		return name + "::pg_catalog.text" // arrays in an array, by a domain: JSON would make dimensions of them
+	}
 	if types.holds(t.oid, func(t typeInfo) bool { return t.ownJSON }) {
 		value += "::pg_catalog.text"
 		if t.element == 0 {

@@ -157,8 +157,15 @@ const (
 	oidNumeric    = 1700
 	oidMoney      = 790
 	oidInet       = 869
+	oidChar       = 18 // "char"
 	maxDecimal128 = 38 // digits
 )
+
+// charText writes a "char" above 127 as servers from 15 on do, \303. Older ones send the byte alone, which is no text
+// in UTF-8. CSV keeps that byte, because it is what COPY gives.
+const charText = `case when pg_catalog.get_byte(pg_catalog.charsend(%[1]s), 0) < 128 or %[1]s is null then %[1]s::pg_catalog.text
+ else pg_catalog.concat(E'\\', pg_catalog.get_byte(pg_catalog.charsend(%[1]s), 0) / 64, pg_catalog.get_byte(pg_catalog.charsend(%[1]s), 0) / 8 %% 8,
+ pg_catalog.get_byte(pg_catalog.charsend(%[1]s), 0) %% 8) end`
 
 // asText asks the server for its own text form: exact by construction, for every type there is.
 func asText() carrier {
@@ -192,6 +199,11 @@ func (sn *Snapshot) carrierOf(typeOID uint32, typmod int32, dims int, p Policies
 		// Its cast writes /32 where its output function, and so CSV and JSON, write the address alone.
 		c := asText()
 		c.expr = "pg_catalog.textin(pg_catalog.inet_out(%s))"
+		return c, nil
+	}
+	if typeOID == oidChar && sn.source.Version < 150000 {
+		c := asText()
+		c.expr = charText
 		return c, nil
 	}
 	if build, ok := bounded[typeOID]; ok {

@@ -73,8 +73,11 @@ type Reader struct {
 // Reader opens a connection and enters the snapshot.
 func (sn *Snapshot) Reader(ctx context.Context, shared Shared) (*Reader, error) {
 	settings := map[string]string(nil)
-	if sn.typed {
+	switch {
+	case sn.typed:
 		settings = typed
+	case sn.source.Encoding == "SQL_ASCII": // bytes of no known encoding, which UTF8 would make the server refuse
+		settings = map[string]string{"client_encoding": "SQL_ASCII"}
 	}
 	c, err := sn.source.session(ctx, settings)
 	if err != nil {
@@ -133,7 +136,7 @@ func from(t *change.Table) string {
 // Batches reads a chunk and hands it on batch by batch; a batch is valid until yield returns.
 // It returns the rows read, and for each column how often its policy was applied.
 func (r *Reader) Batches(ctx context.Context, p *Plan, chunk Chunk, yield func(change.Batch) error) (rows int64, applied []int64, err error) {
-	d := newDecoder(p, r.snap.source.Encoding == "SQL_ASCII")
+	d := newDecoder(p)
 	sql := "copy (select " + p.query + from(p.Table) + chunk.where() + ") to stdout (format binary)"
 	position := change.Position{LSN: r.snap.LSN}
 	flush := func() error {
@@ -141,13 +144,10 @@ func (r *Reader) Batches(ctx context.Context, p *Plan, chunk Chunk, yield func(c
 		if d.rows == 0 {
 			return nil
 		}
-		rec, err := d.record()
-		if err != nil {
-			return err
-		}
+		rec := d.record()
 		defer rec.Release()
 		rows += int64(d.rows)
-		err = yield(change.Batch{Table: p.Table, Op: change.OpRead, Position: position, Record: rec})
+		err := yield(change.Batch{Table: p.Table, Op: change.OpRead, Position: position, Record: rec})
 		d.reset()
 		return err
 	}
@@ -184,7 +184,7 @@ func (r *Reader) Text(ctx context.Context, t *change.Table, form TextFormat, chu
 		sql = "copy (select " + plainColumns(t) + from(t) + chunk.where() + ") to stdout (format csv)"
 		read = func() error { return r.stream.writeTo(w) }
 	case JSON:
-		sql = "copy (select pg_catalog.row_to_json(t.*) from (select " + r.snap.types.jsonColumns(t) + from(t) + chunk.where() + ") t) to stdout (format binary)"
+		sql = "copy (select pg_catalog.row_to_json(t.*) from (select " + r.snap.jsonColumns(t) + from(t) + chunk.where() + ") t) to stdout (format binary)"
 		read = func() error { return r.jsonLines(w) }
 	}
 	if err := r.run(ctx, t, sql, read); err != nil {
@@ -231,6 +231,9 @@ func (r *Reader) explain(ctx context.Context, t *change.Table, err error) error 
 		return err
 	}
 	err = classify(ctx, err, t.String(), "cannot be read")
+	if fault.Is(err, fault.ValueUncarriable) {
+		return fault.Mended(err, "Repair the text, or exclude the column or table; from a SQL_ASCII database csv keeps the bytes as they are.")
+	}
 	if fault.Is(err, fault.SourceRights) {
 		return fault.Mended(err, "Run: grant usage on schema %s to %s; grant select on %s to %s; (row security needs BYPASSRLS or the table's owner.)",
 			quoteIdent(t.Schema), quoteIdent(r.snap.source.config.User), quoteTable(t.Schema, t.Name), quoteIdent(r.snap.source.config.User))

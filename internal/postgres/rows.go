@@ -14,16 +14,15 @@ import (
 
 // decoder turns the rows of binary COPY into columns.
 type decoder struct {
-	plan      *Plan
-	columns   []*column
-	rows      int
-	wire      int    // bytes of the rows so far
-	scratch   []byte // a value that stands in no buffer whole
-	checkUTF8 bool
+	plan    *Plan
+	columns []*column
+	rows    int
+	wire    int    // bytes of the rows so far
+	scratch []byte // a value that stands in no buffer whole
 }
 
-func newDecoder(p *Plan, checkUTF8 bool) *decoder {
-	d := &decoder{plan: p, checkUTF8: checkUTF8}
+func newDecoder(p *Plan) *decoder {
+	d := &decoder{plan: p}
 	for _, c := range p.carry {
 		d.columns = append(d.columns, newColumn(c))
 	}
@@ -53,17 +52,13 @@ func (d *decoder) applied() []int64 {
 	return n
 }
 
-func (d *decoder) record() (arrow.RecordBatch, error) {
+func (d *decoder) record() arrow.RecordBatch {
 	arrays := make([]arrow.Array, len(d.columns))
 	for i, c := range d.columns {
-		if d.checkUTF8 && !c.validText() {
-			return nil, d.blame(i, fault.New(fault.ValueUncarriable, "", "holds bytes that are not UTF-8; the database's encoding is SQL_ASCII, which checks nothing").
-				WithMend("Exclude the column or table, repair the text, or dump it as csv, which keeps the bytes as they are."))
-		}
 		arrays[i] = c.array()
 		defer arrays[i].Release()
 	}
-	return array.NewRecordBatch(d.plan.Schema, arrays, int64(d.rows)), nil
+	return array.NewRecordBatch(d.plan.Schema, arrays, int64(d.rows))
 }
 
 // copyHeader opens binary COPY: signature, flags, length of the extension

@@ -146,9 +146,12 @@ func (e *notInstalled) Error() string { return e.what + " is not here: " + e.men
 
 const mendDeps = "run hack/test-deps (make test does)"
 
-// repoRoot is the folder of go.mod. Tests run in their package's folder, so it is above the working one.
+// began is the folder the process began in: its package's own. versitygw changes the working folder.
+var began, errBegan = os.Getwd()
+
+// repoRoot is the folder of go.mod, somewhere above the package's.
 func repoRoot() (string, error) {
-	dir, err := os.Getwd()
+	dir, err := began, errBegan
 	if err != nil {
 		return "", err
 	}

@@ -67,8 +67,8 @@ func TestAKilledDumpLeavesNothingHalfAndNoManifestThatLies(t *testing.T) {
 		layout dump.Layout
 	}{
 		{"parquet to S3, a folder a run", true, format.Parquet, dump.LayoutRun},
-		{"csv.gz to S3, a folder a day", true, format.CSVGz, dump.LayoutDate},
-		{"csv.gz to a folder, a folder a run", false, format.CSVGz, dump.LayoutRun},
+		{"csv.gz to S3, a folder a day", true, format.CSVGzip, dump.LayoutDate},
+		{"csv.gz to a folder, a folder a run", false, format.CSVGzip, dump.LayoutRun},
 		{"parquet to a folder, a folder a day", false, format.Parquet, dump.LayoutDate},
 	}
 	for _, c := range cases {

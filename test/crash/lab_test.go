@@ -177,7 +177,7 @@ func wants(t testing.TB, err error, code fault.Code, texts ...string) {
 	testlab.NoSecrets(t, "the error", []byte(whole))
 }
 
-// recover is a dump by a process that takes every mark but its own for dead: what the next run does two minutes later.
+// recovered is a dump by a process that takes every mark but its own for dead: what the next run does two minutes later.
 func recovered(t testing.TB, source *postgres.Source, b bucket.Bucket, opts dump.Options) *dump.Manifest {
 	t.Helper()
 	opts.Liveness = time.Nanosecond
@@ -187,3 +187,5 @@ func recovered(t testing.TB, source *postgres.Source, b bucket.Bucket, opts dump
 	}
 	return m
 }
+
+func logTo(h *hears) *slog.Logger { return slog.New(h) }

@@ -173,13 +173,10 @@ func sweep(t *testing.T, b bucket.Bucket) {
 	if n != expected {
 		t.Errorf("%d uploads were swept, want %d", n, expected)
 	}
-	if n > 0 {
-		if _, err := left.Commit(t.Context()); err == nil {
-			t.Error("an upload was committed after it had been swept")
-		}
-	} else {
-		left.Abort()
-	}
+	// No Commit here: parts that are still on their way when an upload is swept may arrive after
+	// it (docs.aws.amazon.com/AmazonS3/latest/API/API_AbortMultipartUpload.html). Sweep is for
+	// uploads whose process is gone; the time it is given keeps it from others.
+	left.Abort()
 	absent(t, b, "left/behind %")
 	if _, err := running.Commit(t.Context()); err != nil {
 		t.Errorf("the upload under another prefix: %v", err)

@@ -1,0 +1,153 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// The server must die with us, and Linux ties that to the thread that started it: main keeps to one.
+func init() { runtime.LockOSThread() }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := serveOrBench(ctx)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func serveOrBench(ctx context.Context) error {
+	if len(os.Args) == 2 && os.Args[1] == serveS3 {
+		return serve(ctx)
+	}
+	o, err := readFlags(os.Args[1:])
+	if err != nil {
+		return err
+	}
+	return run(ctx, o)
+}
+
+// options are the flags.
+type options struct {
+	n      int
+	rows   int64
+	only   []string
+	cache  string
+	bin    string
+	leat   string
+	readme string
+}
+
+// usualRows is the size for which the reaches are given.
+const usualRows = 6_000_000
+
+func readFlags(args []string) (options, error) {
+	var o options
+	var only string
+	f := flag.NewFlagSet("bench", flag.ExitOnError)
+	f.IntVar(&o.n, "n", 5, "counted runs of each command; one more warms up")
+	f.Int64Var(&o.rows, "rows", usualRows, "rows of lineitem; more than 6000000 measures memory only, unless -only says otherwise")
+	f.StringVar(&only, "only", "", "parts to run, by commas: "+strings.Join(partNames(), ", "))
+	f.StringVar(&o.cache, "cache", cacheFolder(), "folder for the database's files; about 12 GB for 60,000,000 rows")
+	f.StringVar(&o.bin, "pgbin", "", "folder with PostgreSQL's programs (the newest of Debian's, else PATH)")
+	f.StringVar(&o.leat, "leat", "", "a leat to measure instead of this tree's")
+	f.StringVar(&o.readme, "readme", "", "file to write the result into, between its two marks: bench/README.md")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	switch {
+	case only != "":
+		o.only = strings.Split(only, ",")
+	case o.rows > usualRows:
+		o.only = []string{"memory"}
+	default:
+		o.only = []string{"parquet", "csv", "s3", "many", "wide"}
+	}
+	for _, name := range o.only {
+		if !slices.Contains(partNames(), name) {
+			return o, fmt.Errorf("-only %s: the parts are %s", name, strings.Join(partNames(), ", "))
+		}
+	}
+	if o.n < 1 || o.rows < 1 {
+		return o, fmt.Errorf("-n and -rows must be at least 1")
+	}
+	return o, nil
+}
+
+// cacheFolder is where the database lies between runs. Root's own cache is closed to the server's user.
+func cacheFolder() string {
+	if os.Getuid() == 0 {
+		return "/var/cache/leat-bench"
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		dir = os.TempDir()
+	}
+	return filepath.Join(dir, "leat-bench")
+}
+
+// bench is what the parts share.
+type bench struct {
+	options
+	scratch string // for what is written, on one file system
+	cluster *cluster
+	report  *report
+}
+
+func run(ctx context.Context, o options) (err error) {
+	b := &bench{options: o}
+	if b.scratch, err = os.MkdirTemp("", "leat-bench-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.scratch)
+	if err := os.Chmod(b.scratch, 0o755); err != nil { // the server's user has its socket here
+		return err
+	}
+	if b.leat == "" {
+		if b.leat, err = buildLeat(ctx, b.scratch); err != nil {
+			return err
+		}
+	}
+	if b.cluster, err = openCluster(ctx, b.cache, b.bin, b.scratch); err != nil {
+		return err
+	}
+	defer b.cluster.stop()
+	if b.report, err = newReport(ctx, b); err != nil {
+		return err
+	}
+	for _, p := range parts {
+		if !slices.Contains(o.only, p.name) {
+			continue
+		}
+		if err := p.run(ctx, b); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+	}
+	return b.report.publish(o.readme)
+}
+
+func buildLeat(ctx context.Context, dir string) (string, error) {
+	path := filepath.Join(dir, "leat")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./cmd/leat")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build ./cmd/leat, from the project's root: %w\n%s", err, out)
+	}
+	return path, nil
+}
+
+// progress tells on stderr what is going on; the result alone goes to stdout.
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
