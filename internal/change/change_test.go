@@ -76,3 +76,13 @@ func TestNamesInKeysAreSafeAndDistinct(t *testing.T) {
 		t.Errorf("got %s", table.KeyName())
 	}
 }
+
+func TestALongNameIsCutAndStaysDistinct(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("表", 21)
+	a := (&change.Table{Schema: long, Name: long}).KeyName()
+	b := (&change.Table{Schema: long, Name: long[:60] + "面"}).KeyName()
+	if len(a) > 200 || len(b) > 200 || a == b || !strings.Contains(a, "~") {
+		t.Errorf("%q and %q", a, b)
+	}
+}

@@ -1,6 +1,8 @@
 package change
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -108,5 +110,16 @@ func EncodeName(name string) string {
 	return b.String()
 }
 
-// KeyName is the table's segment in object keys: both names encoded, a dot between.
-func (t *Table) KeyName() string { return EncodeName(t.Schema) + "." + EncodeName(t.Name) }
+// maxSegment keeps a segment, with a file's extension, below the 255 bytes that file systems allow.
+const maxSegment = 200
+
+// KeyName is the table's segment in object keys: both names encoded, a dot between. What would be longer than
+// maxSegment, as long names in other alphabets are, is cut and ends in '~' and a hash, so that it stays distinct.
+func (t *Table) KeyName() string {
+	name := EncodeName(t.Schema) + "." + EncodeName(t.Name)
+	if len(name) <= maxSegment {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return name[:maxSegment-17] + "~" + hex.EncodeToString(sum[:8])
+}
