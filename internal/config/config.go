@@ -47,7 +47,7 @@ type To struct {
 	Encryption      Encryption `yaml:"encryption" default:"none" doc:"Server-side encryption asked for with every object; none leaves it to the bucket's default."`
 	KMSKeyID        string     `yaml:"kms_key_id" doc:"Key for aws:kms; empty takes the account's."`
 	Checksums       Checksums  `yaml:"checksums" default:"auto" doc:"Whether the S3 checksum headers are sent; auto leaves them out for servers other than AWS."`
-	PartSize        Size       `yaml:"part_size" default:"8MiB" doc:"Size of the parts that a large object is sent in, 5MiB to 5GiB."`
+	PartSize        Size       `yaml:"part_size" default:"8MiB" doc:"Size of the first parts that a large object is sent in, 5MiB to 10MiB; they grow with the object."`
 }
 
 // Dump says what leat dump reads and how it writes it.

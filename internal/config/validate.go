@@ -121,10 +121,11 @@ func (c *Config) checkKeys() error {
 	return nil
 }
 
-// S3's limits for a part ("Amazon S3 multipart upload limits"), which the other stores share or exceed.
+// 5 MiB is S3's least for a part ("Amazon S3 multipart upload limits"). Parts double every thousand, so with more than
+// 10 MiB at first the last would be past S3's 5 GiB.
 const (
 	minPart Size = 5 << 20
-	maxPart Size = 5 << 30
+	maxPart Size = 10 << 20
 )
 
 func (c *Config) checkSizes() error {

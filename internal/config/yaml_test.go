@@ -92,7 +92,7 @@ func TestAllKeysOfTheFullFileArrive(t *testing.T) {
 		"name":        {c.From.ApplicationName, "leat-nightly"},
 		"key id":      {c.To.AccessKeyID.Reveal(), "AKIAEXAMPLE"},
 		"path style":  {c.To.PathStyle, config.ToggleTrue},
-		"part size":   {c.To.PartSize, config.Size(16 << 20)},
+		"part size":   {c.To.PartSize, config.Size(10 << 20)},
 		"tables":      {fmt.Sprint(c.Dump.Tables), `[public.* sales.orders sales."Odd Name"]`},
 		"rate":        {c.Dump.MaxRate, config.Rate(50 << 20)},
 		"lock":        {time.Duration(c.Dump.LockTimeout), 90 * time.Second},

@@ -219,6 +219,30 @@ func TestAServerThatIsGoneForGoodIsSaidToBe(t *testing.T) {
 	nothing(t, dir)
 }
 
+// TestAServerThatIsSlowToComeBackIsWaitedFor: the second attempt finds nobody, the third does.
+func TestAServerThatIsSlowToComeBackIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	db := testlab.OwnPostgres(t, testlab.ServerOptions{})
+	want := warehouse(t, db)
+	dir := folderPlace(t.TempDir())
+	log := &hears{}
+	log.then = func(message string) {
+		if message == beginsAgain && log.times(beginsAgain) == 2 {
+			if err := db.Server.Start(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	opts := options(format.Parquet, dump.LayoutRun)
+	opts.Log = logTo(log)
+	var once sync.Once
+	opts.Watch = watches{started: func(*dump.Progress) { once.Do(db.Server.Stop) }}
+	if _, err := dump.Run(t.Context(), reach(t, db.URL), dir.open(t), opts); err != nil {
+		t.Fatal(err)
+	}
+	judgeClean(t, dir, want)
+}
+
 func TestASlowServerOnlyTakesLonger(t *testing.T) {
 	t.Parallel()
 	db := testlab.Postgres(t)
