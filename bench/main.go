@@ -141,7 +141,11 @@ func run(ctx context.Context, o options) (err error) {
 
 func buildLeat(ctx context.Context, dir string) (string, error) {
 	path := filepath.Join(dir, "leat")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./cmd/leat")
+	version, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output()
+	if err != nil {
+		version = []byte("unknown") // measured outside a checkout
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-X main.version="+strings.TrimSpace(string(version)), "-o", path, "./cmd/leat")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build ./cmd/leat, from the project's root: %w\n%s", err, out)

@@ -45,7 +45,11 @@ type folder struct {
 }
 
 func openFolder(at place) (*folder, error) {
-	if err := os.MkdirAll(at.name, 0o777); err != nil {
+	err := os.MkdirAll(at.name, 0o777)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // such a place can hold no folders
+		return nil, fault.Wrap(err, fault.BucketMissing, at.String(), "the folder cannot be made")
+	}
+	if err != nil {
 		return nil, pathFault(err, at.String())
 	}
 	root, err := os.OpenRoot(at.name)

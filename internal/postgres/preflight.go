@@ -28,6 +28,8 @@ type preflight struct {
 	conn     *pgconn.PgConn
 	opts     PreflightOptions
 	findings []fault.Finding
+	// unchecked columns may hold values that need a policy.
+	unchecked []string
 }
 
 // Preflight looks at the server as a dump would, and reports what would stand in the way. It
@@ -166,7 +168,8 @@ func (p *preflight) tables() error {
 			}
 		}
 	}
-	p.add("tables", fault.SeverityOK, p.source.Name, "", "%d tables chosen", len(tables))
+	p.mayNeedPolicy()
+	p.add("tables", fault.SeverityOK, p.source.Name, "", "tables chosen: %d", len(tables))
 	return nil
 }
 
@@ -221,6 +224,7 @@ func (p *preflight) types(sn *Snapshot, t *change.Table, readable bool) error {
 		where := t.String() + "." + c.Column.Name
 		mend := "Choose dump.types." + c.Class + ": text, null or clamp; or take a text format, which carries everything."
 		if !p.opts.Deep || !readable {
+			p.unchecked = append(p.unchecked, where)
 			continue
 		}
 		n, err := p.count(t, c.Column.Name, specialSQL(plan.carry[i]))
@@ -231,24 +235,21 @@ func (p *preflight) types(sn *Snapshot, t *change.Table, readable bool) error {
 			p.add("type-policy", fault.SeverityError, where, mend, "%d of its values cannot be carried exactly as %s", n, c.Field.Type)
 		}
 	}
-	if !p.opts.Deep {
-		p.mayNeedPolicy(t, plan)
-	}
 	return nil
 }
 
-// mayNeedPolicy is one line a table, since nearly every table has a timestamp.
-func (p *preflight) mayNeedPolicy(t *change.Table, plan *Plan) {
-	var names []string
-	for _, c := range plan.Columns {
-		if c.Policy == Fail && c.Class != "" {
-			names = append(names, c.Column.Name)
-		}
+// mayNeedPolicy is one finding for all tables, since nearly every table has a timestamp.
+func (p *preflight) mayNeedPolicy() {
+	if p.opts.Deep || len(p.unchecked) == 0 {
+		return
 	}
-	if len(names) > 0 {
-		p.add("type-policy", fault.SeverityInfo, t.String(), "leat check --deep counts them; dump.types has the policies.",
-			"a dump fails if there is infinity, NaN or the like in %s", strings.Join(names, ", "))
+	const shown = 3
+	names := strings.Join(p.unchecked[:min(shown, len(p.unchecked))], ", ")
+	if more := len(p.unchecked) - shown; more > 0 {
+		names += fmt.Sprintf(" and %d more", more)
 	}
+	p.add("type-policy", fault.SeverityInfo, p.source.Name, "leat check --deep counts such values; dump.types has the policies.",
+		"a dump fails if there is infinity, NaN or the like in %s", names)
 }
 
 // specialSQL is the condition under which a value needs the policy.

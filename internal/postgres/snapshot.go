@@ -208,7 +208,7 @@ func (sn *Snapshot) fix(ctx context.Context, opts SnapshotOptions) error {
 		if err == nil || opts.LSN == LSNExact || ctx.Err() != nil {
 			return err
 		}
-		sn.WhyNotExact = oneLine(err.Error())
+		sn.WhyNotExact = reason(err)
 	} else {
 		sn.WhyNotExact = "lsn: approximate was asked for"
 	}
@@ -218,6 +218,18 @@ func (sn *Snapshot) fix(ctx context.Context, opts SnapshotOptions) error {
 		}
 	}
 	return nil
+}
+
+// reason says in a few words why no slot could be made; the manifest keeps it.
+func reason(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return oneLine(pg.Message)
+	}
+	if f := fault.Of(err); f != nil {
+		return f.What
+	}
+	return oneLine(err.Error())
 }
 
 // fixBySlot takes the snapshot that a temporary logical slot exports: it sees exactly what committed before the
