@@ -39,11 +39,11 @@ fuzz: ## Run every fuzz target for a minute (FUZZTIME=10m for longer)
 crash: test-deps ## Run the long kill tests
 	$(WITH_DEPS) LEAT_TEST_LONG=1 $(GO) test -count=1 -v -timeout 60m ./test/crash/...
 
-bench: test-deps ## Measure speed and memory against COPY, gzip, pigz and pg_dump
-	$(GO) run ./bench
+bench: test-deps ## Measure speed and memory against COPY, gzip, pigz and pg_dump (BENCH='-n 1 -only parquet' for less)
+	CGO_ENABLED=0 $(GO) run ./bench $(BENCH)
 
-demo: ## Dump a sample shop into an S3 bucket, all on this machine
-	$(GO) run ./demo
+demo: build ## Dump a sample shop into an S3 bucket, all on this machine (DEMO_KEEP=1 keeps it running)
+	@CGO_ENABLED=0 $(GO) run ./demo
 
 cover: test-deps ## Run all tests and show which code they reach
 	mkdir -p bin

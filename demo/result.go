@@ -14,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
-	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/apache/arrow-go/v18/parquet/pqarrow"
 	"github.com/jackc/pgx/v5"
 
@@ -127,28 +126,14 @@ func readObject(ctx context.Context, b bucket.Bucket, f dump.FileManifest) ([]by
 	return data, nil
 }
 
-func countParquet(ctx context.Context, data []byte) (rows int64, err error) {
-	f, err := file.NewParquetReader(bytes.NewReader(data))
+// countParquet decodes all columns of a file and counts the rows that came out.
+func countParquet(ctx context.Context, data []byte) (int64, error) {
+	rows, err := pqarrow.ReadTable(ctx, bytes.NewReader(data), nil, pqarrow.ArrowReadProperties{}, memory.DefaultAllocator)
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
-	r, err := pqarrow.NewFileReader(f, pqarrow.ArrowReadProperties{BatchSize: 4096}, memory.DefaultAllocator)
-	if err != nil {
-		return 0, err
-	}
-	batches, err := r.GetRecordReader(ctx, nil, nil)
-	if err != nil {
-		return 0, err
-	}
-	defer batches.Release()
-	for batches.Next() {
-		rows += batches.RecordBatch().NumRows()
-	}
-	if err := batches.Err(); err != nil && !errors.Is(err, io.EOF) {
-		return 0, err
-	}
-	return rows, nil
+	defer rows.Release()
+	return rows.NumRows(), nil
 }
 
 // compareCSV holds the unpacked bytes of every file against the server's own COPY.

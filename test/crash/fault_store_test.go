@@ -152,28 +152,39 @@ func TestWhatALostStoreKeepsIsSweptLater(t *testing.T) {
 	judgeClean(t, at, want)
 }
 
-// TestACommitWhoseAnswerIsLostForEverIsTakenBack: the store did it, then was away until leat gave up, and came back
-// for the clearing: the object is in no list of leat's.
-func TestACommitWhoseAnswerIsLostForEverIsTakenBack(t *testing.T) {
+// TestAWriteWhoseAnswerIsLostForEverIsTakenBack: the store did it, then was away until leat gave up, and came back
+// for the clearing: leat has no note of what it must clear.
+func TestAWriteWhoseAnswerIsLostForEverIsTakenBack(t *testing.T) {
 	t.Parallel()
 	db := testlab.Postgres(t)
 	warehouse(t, db)
-	store := testlab.S3(t)
-	var lost atomic.Bool
-	proxy := testlab.FaultyS3(t, store, func(r *http.Request) testlab.Answer {
-		switch {
-		case completes(r) && !lost.Swap(true):
-			return testlab.LoseReply
-		case lost.Load() && aFile(r) && r.Method != http.MethodDelete:
-			return testlab.Reset
-		}
-		return nil
-	})
-	few := quick
-	few.MaxRetries = 1
-	_, err := dump.Run(t.Context(), reach(t, db.URL), s3Place{proxy.Store}.open(t, few), options(format.Parquet, dump.LayoutRun))
-	if err == nil {
-		t.Error("a dump succeeds although an object's fate is unknown")
+	source := reach(t, db.URL)
+	aManifest := func(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, manifestName) }
+	cases := []struct {
+		name        string
+		write, like func(*http.Request) bool
+	}{{"a file", completes, aFile}, {"the manifest", theManifest, aManifest}}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			store := testlab.S3(t)
+			var lost atomic.Bool
+			proxy := testlab.FaultyS3(t, store, func(r *http.Request) testlab.Answer {
+				switch {
+				case c.write(r) && !lost.Swap(true):
+					return testlab.LoseReply
+				case lost.Load() && c.like(r) && r.Method != http.MethodDelete:
+					return testlab.Reset
+				}
+				return nil
+			})
+			few := quick
+			few.MaxRetries = 1
+			_, err := dump.Run(t.Context(), source, s3Place{proxy.Store}.open(t, few), options(format.Parquet, dump.LayoutRun))
+			if err == nil {
+				t.Error("a dump succeeds although an object's fate is unknown")
+			}
+			nothing(t, s3Place{store})
+		})
 	}
-	nothing(t, s3Place{store})
 }

@@ -67,6 +67,7 @@ func TestASweepTakesWhatIsDeadAndOursAndNothingElse(t *testing.T) {
 		marks + "2026-01-04T000000Z-dd.json": "not even JSON",
 		"2026-01-05T000000Z/t/00000-00.csv":  "a living dump's",
 		marks + "2026-01-05T000000Z-ee.json": `{"id":"2026-01-05T000000Z","folder":"2026-01-05T000000Z","layout":"run"}`,
+		marks + "2026-01-05T000000Z-gg.json": `{"id":"2026-01-05T000000Z","folder":"2026-01-05T000000Z","layout":"run"}`, // dead, beside the living one
 		"2026-01-06T000000Z/t/00000-00.csv":  "a dump that was killed after its manifest",
 		"2026-01-06T000000Z/manifest.json":   `{"format_version":1,"folder":"2026-01-06T000000Z","tables":[{"files":[{"key":"2026-01-06T000000Z/t/00000-00.csv"}]}]}`,
 	}
