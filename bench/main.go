@@ -7,8 +7,8 @@
 // The key type is a [contender]: a command with a name. Those of one group run in turn, A B C A B C …, after one
 // round that is not counted, so that a machine that slows down slows all of them.
 //
-// What it holds to: every counted run has a manifest with the right number of rows, or it is an error; files
-// are removed and the disk is in step again before the next run begins; nothing outlives it. It needs Linux:
+// What it holds to: every counted run has a manifest with the right number of rows, or it is an error; the
+// disk is in step again before the next run begins; nothing outlives it but the database's files. It needs Linux:
 // the CPU time of the server's processes is read from /proc. It is not part of the binary that users get.
 package main
 
@@ -74,7 +74,7 @@ func readFlags(args []string) (options, error) {
 	f.StringVar(&o.cache, "cache", cacheFolder(), "folder for the database's files; about 12 GB for 60,000,000 rows")
 	f.StringVar(&o.bin, "pgbin", "", "folder with PostgreSQL's programs (the newest of Debian's, else PATH)")
 	f.StringVar(&o.leat, "leat", "", "a leat to measure instead of this tree's")
-	f.StringVar(&o.readme, "readme", "", "file to write the result into, between its two marks: bench/README.md")
+	f.StringVar(&o.readme, "readme", "", "file to write the result into, between the two marks for this number of rows: bench/README.md")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -146,7 +146,7 @@ func run(ctx context.Context, o options) (err error) {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
-	return b.report.publish(o.readme)
+	return b.report.publish(o.readme, o.rows)
 }
 
 func buildLeat(ctx context.Context, dir string) (string, error) {

@@ -40,7 +40,7 @@ func newReport(ctx context.Context, b *bench) (*report, error) {
 		return nil, err
 	}
 	return &report{head: []string{
-		fmt.Sprintf("%s, `go run ./bench %s`, medians of %d after one warm-up, %d rows.", time.Now().UTC().Format(time.DateOnly), strings.Join(os.Args[1:], " "), b.n, b.rows),
+		fmt.Sprintf("%s, `go run ./bench %s`, medians of %d after one warm-up (wide and memory: one run), %d rows.", time.Now().UTC().Format(time.DateOnly), strings.Join(os.Args[1:], " "), b.n, b.rows),
 		fmt.Sprintf("%s, %d cores, %d GiB; load before the start %s. %s, %s, %s.", processor(), runtime.NumCPU(), host.Totalram*uint64(host.Unit)>>30,
 			strings.Fields(string(load))[0], bytes.TrimSpace(version), runtime.Version(), bytes.TrimSpace(leat)),
 	}}, nil
@@ -122,11 +122,8 @@ func (r *report) markdown() string {
 	return strings.Join(append(lines, r.costs...), "\n") + "\n"
 }
 
-// What stands between the marks in README.md is written by -readme.
-const markBegin, markEnd = "<!-- result: go run ./bench -readme bench/README.md writes this -->\n", "<!-- end of result -->"
-
-// publish prints the report and, if asked, puts it into a file between the marks.
-func (r *report) publish(readme string) error {
+// publish prints the report and, if asked, puts it into a file, between the marks for this number of rows.
+func (r *report) publish(readme string, rows int64) error {
 	text := r.markdown()
 	fmt.Print(text)
 	if readme == "" {
@@ -136,10 +133,11 @@ func (r *report) publish(readme string) error {
 	if err != nil {
 		return err
 	}
-	before, rest, okBegin := strings.Cut(string(page), markBegin)
-	_, after, okEnd := strings.Cut(rest, markEnd)
+	begin, end := fmt.Sprintf("<!-- result: %d rows -->\n", rows), fmt.Sprintf("<!-- end: %d rows -->", rows)
+	before, rest, okBegin := strings.Cut(string(page), begin)
+	_, after, okEnd := strings.Cut(rest, end)
 	if !okBegin || !okEnd {
-		return fmt.Errorf("%s lacks the marks %q and %q", readme, strings.TrimSpace(markBegin), markEnd)
+		return fmt.Errorf("%s lacks the marks %q and %q", readme, strings.TrimSpace(begin), end)
 	}
-	return os.WriteFile(readme, []byte(before+markBegin+"\n"+text+"\n"+markEnd+after), 0o644)
+	return os.WriteFile(readme, []byte(before+begin+"\n"+text+"\n"+end+after), 0o644)
 }

@@ -3,7 +3,7 @@
 //
 // Its one verb is [Run]; the order of its steps is the product and stands in dump.go:
 //
-//	mark ─► snapshot ─► sweep ─► plan ─► units (read ─► format ─► upload) ─► manifest ─► unmark ─► prune
+//	claim (mark) ─► snapshot ─► sweep ─► plan ─► units (read ─► format ─► upload) ─► manifest ─► prune ─► unmark
 //
 // A unit is what is read by one COPY and tried again as a whole: a range of a table's
 // pages. A typed unit becomes files of its own; text units of one table may be joined, in order,
