@@ -30,7 +30,7 @@ func (c *cluster) measure(ctx context.Context, env []string, args ...string) (co
 	var said strings.Builder
 	cmd.Stdout, cmd.Stderr = &said, &said
 	// A group of its own, so that a pipeline ends whole.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	before, err := c.cpu()
 	if err != nil {

@@ -36,7 +36,7 @@ var forTests = []string{"internal/testlab", "internal/bucket/buckettest"}
 // owners says which packages may import a third party in code that ships. The longest prefix decides.
 var owners = map[string][]string{
 	"github.com/jackc/pgx/v5":                       {"internal/postgres", "internal/testlab", "bench", "demo"},
-	"github.com/aws/aws-sdk-go-v2":                  {"internal/bucket", "internal/testlab"},
+	"github.com/aws/aws-sdk-go-v2":                  {"internal/bucket", "internal/testlab", "bench", "demo"},
 	"github.com/aws/aws-sdk-go-v2/config":           {"internal/bucket", "internal/postgres"},
 	"github.com/aws/aws-sdk-go-v2/feature/rds/auth": {"internal/postgres"},
 	"github.com/aws/smithy-go":                      {"internal/bucket"},
@@ -46,7 +46,7 @@ var owners = map[string][]string{
 	"golang.org/x/oauth2":                           {"internal/bucket"},
 	"google.golang.org/api":                         {"internal/bucket"},
 	"gocloud.dev":                                   {"internal/bucket"},
-	"github.com/apache/arrow-go/v18":                {"internal/change", "internal/dump", "internal/format", "internal/postgres"},
+	"github.com/apache/arrow-go/v18":                {"internal/change", "internal/dump", "internal/format", "internal/postgres", "demo"},
 	"github.com/twmb/avro":                          {"internal/format"},
 	"github.com/klauspost/compress":                 {"internal/format"},
 	"github.com/cespare/xxhash/v2":                  {"internal/format"},
