@@ -119,8 +119,8 @@ func (b *azureBucket) open(ctx context.Context, key string, offset, length int64
 func azureConditions(opts WriteOptions) *blob.AccessConditions {
 	c := &blob.ModifiedAccessConditions{}
 	if opts.IfAbsent {
-		any := azcore.ETagAny
-		c.IfNoneMatch = &any
+		nothing := azcore.ETagAny
+		c.IfNoneMatch = &nothing
 	}
 	if opts.IfMatch != "" {
 		etag := azcore.ETag(opts.IfMatch)

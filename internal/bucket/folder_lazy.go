@@ -21,6 +21,10 @@ func (l *lazyFiles) add(key string) {
 	l.keys = append(l.keys, key)
 }
 
+// manyFiles is from how many files on the whole file system is synced in one call: each file and each folder by
+// itself would cost more than what else is on that disk.
+const manyFiles = 256
+
 // syncsAtOnce is how many files are synced at once: they share the file system's journal commits.
 const syncsAtOnce = 16
 
@@ -29,6 +33,14 @@ const syncsAtOnce = 16
 func (l *lazyFiles) flush(f *folder) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.keys) >= manyFiles {
+		if done, err := f.syncAll(); done || err != nil {
+			if err == nil {
+				l.keys = nil
+			}
+			return err
+		}
+	}
 	var files, folders errgroup.Group
 	files.SetLimit(syncsAtOnce)
 	folders.SetLimit(syncsAtOnce)

@@ -104,7 +104,7 @@ func (b *s3Bucket) codeFault(code, message, right, key string) error {
 
 func (b *s3Bucket) newFault(code fault.Code, err error, right, key string) error {
 	f := fault.New(code, b.at.object(key), "%s", whats[code]).Because(&cause{s3Text(err), err})
-	if mend := b.mend(code, err, right, key); mend != "" {
+	if mend := b.mend(code, err, right); mend != "" {
 		f.Mend = mend
 	}
 	return f
@@ -123,7 +123,7 @@ func s3Text(err error) string {
 	return fmt.Sprintf("%s: %s (HTTP status %d)", api.ErrorCode(), strings.TrimSpace(api.ErrorMessage()), status)
 }
 
-func (b *s3Bucket) mend(code fault.Code, err error, right, key string) string {
+func (b *s3Bucket) mend(code fault.Code, err error, right string) string {
 	var api smithy.APIError
 	name := ""
 	if errors.As(err, &api) {

@@ -188,7 +188,7 @@ func (r *run) readAll(ctx context.Context) error {
 				select {
 				case queue <- unit{table: t, index: i}:
 				case <-ctx.Done():
-					return context.Cause(ctx)
+					return fault.Wrap(context.Cause(ctx), fault.Interrupted, "", "the dump was ended")
 				}
 			}
 		}

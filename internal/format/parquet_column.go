@@ -73,7 +73,7 @@ type shop struct {
 }
 
 func newColumn(l *leaf, s *shop) *column {
-	c := &column{leaf: l, shop: s}
+	c := &column{leaf: l, shop: s, held: chain{pool: &s.codec.pool}}
 	c.bigSize = int(s.pageBytes)
 	c.strings.width = l.width
 	c.begin()

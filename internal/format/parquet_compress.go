@@ -18,19 +18,40 @@ import (
 // columns has one partly filled piece a column.
 const blockBytes = 32 << 10
 
-// blocks are shared by all files: what one row group gives back the next file takes, and the
-// collector has the rest.
-var blocks = sync.Pool{New: func() any { return new([blockBytes]byte) }}
+// pool hands out blocks and takes them back, up to what one row group holds.
+type pool struct{ free [][]byte }
 
-func takeBlock() []byte {
-	b, _ := blocks.Get().(*[blockBytes]byte) // nothing else is ever put in
-	return b[:0]
+func (p *pool) take() []byte {
+	if n := len(p.free) - 1; n >= 0 {
+		b := p.free[n]
+		p.free[n] = nil
+		p.free = p.free[:n]
+		return b
+	}
+	return make([]byte, 0, blockBytes)
 }
 
-func giveBlock(b []byte) { blocks.Put((*[blockBytes]byte)(b[:blockBytes])) }
+func (p *pool) give(blocks [][]byte) {
+	for i, b := range blocks {
+		if len(p.free) < heldBytes/blockBytes {
+			p.free = append(p.free, b[:0])
+		}
+		blocks[i] = nil
+	}
+}
+
+// trim keeps a few blocks for the next file, which is small more often than not.
+func (p *pool) trim() {
+	const kept = maxKept / blockBytes
+	if len(p.free) > kept {
+		clear(p.free[kept:])
+		p.free = p.free[:kept]
+	}
+}
 
 // chain holds a column's compressed pages, one after another, until the row group is written.
 type chain struct {
+	pool   *pool
 	blocks [][]byte
 	bytes  int64
 	crc    uint32 // of what came since the last mark
@@ -44,7 +65,7 @@ func (c *chain) Write(b []byte) (int, error) {
 	for len(b) > 0 {
 		k := len(c.blocks) - 1
 		if k < 0 || len(c.blocks[k]) == blockBytes {
-			c.blocks = append(c.blocks, takeBlock())
+			c.blocks = append(c.blocks, c.pool.take())
 			k++
 		}
 		fits := min(len(b), blockBytes-len(c.blocks[k]))
@@ -61,10 +82,7 @@ func (c *chain) since() int64 { return c.bytes - c.mark }
 
 // release gives all blocks back.
 func (c *chain) release() {
-	for i, b := range c.blocks {
-		giveBlock(b)
-		c.blocks[i] = nil
-	}
+	c.pool.give(c.blocks)
 	c.blocks, c.bytes = c.blocks[:0], 0
 }
 
@@ -103,6 +121,7 @@ type codec struct {
 	gzip *gzip.Writer
 	join []byte // a page put together
 	out  []byte // a page compressed
+	pool pool   // of blocks for what is compressed
 	home *sync.Pool
 }
 
@@ -129,7 +148,10 @@ func takeCodec(c Compression, level int) (*codec, error) {
 	return k, nil
 }
 
-func (k *codec) giveBack() { k.home.Put(k) }
+func (k *codec) giveBack() {
+	k.pool.trim()
+	k.home.Put(k)
+}
 
 func newCodec(c Compression, level int) (*codec, error) {
 	id, ok := codecIDs[c]

@@ -119,7 +119,7 @@ func (k *chunk) note(s *storage, p *page) {
 func (w *parquetWriter) writeDictionary(k *chunk, body []byte, n int) error {
 	k.dictAt = w.at
 	s := w.shop
-	var held chain
+	held := chain{pool: &s.codec.pool}
 	if err := s.codec.pack([][]byte{body}, &held); err != nil {
 		return err
 	}

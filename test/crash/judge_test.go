@@ -7,6 +7,7 @@ import (
 	"encoding/csv"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -173,7 +174,7 @@ func csvContent(r io.Reader) (c content, err error) {
 	records := csv.NewReader(r)
 	for {
 		record, err := records.Read() // every record must have as many fields as the first
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return c, nil
 		}
 		if err != nil {

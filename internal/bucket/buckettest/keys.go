@@ -110,7 +110,10 @@ func leftEarly(t *testing.T, b bucket.Bucket) {
 		write(t, b, key, nil, bucket.WriteOptions{})
 	}
 	seen := 0
-	for range b.List(t.Context(), "") {
+	for _, err := range b.List(t.Context(), "") {
+		if err != nil {
+			t.Error(err)
+		}
 		seen++
 		break
 	}
