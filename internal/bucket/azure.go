@@ -85,20 +85,10 @@ func fromAzure(metadata map[string]*string) map[string]string {
 }
 
 func (b *azureBucket) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	if length == 0 {
-		if _, err := b.Stat(ctx, key); err != nil {
-			return nil, err
-		}
-		return io.NopCloser(strings.NewReader("")), nil
-	}
-	r := resuming{
-		where: b.at.object(key), backoff: b.opts.Backoff, retries: b.opts.MaxRetries,
+	return openResuming(ctx, remote{
+		bucket: b, key: key, where: b.at.object(key), opts: b.opts, open: b.open,
 		judge: func(err error) error { return b.fault(ctx, err, key) },
-		open: func(ctx context.Context, offset, length int64, etag string) (io.ReadCloser, int64, string, error) {
-			return b.open(ctx, key, offset, length, etag)
-		},
-	}
-	return openResuming(ctx, r, offset, length)
+	}, offset, length)
 }
 
 func (b *azureBucket) open(ctx context.Context, key string, offset, length int64, etag string) (io.ReadCloser, int64, string, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/leatdata/leat/internal/fault"
@@ -12,12 +13,13 @@ import (
 
 // ranged opens bytes of one object from an offset; a length below zero reads to the end. With an
 // ETag it opens that version or fails. It returns how many bytes are to come.
-type ranged func(ctx context.Context, offset, length int64, etag string) (body io.ReadCloser, size int64, version string, err error)
+type ranged func(ctx context.Context, key string, offset, length int64, etag string) (body io.ReadCloser, size int64, version string, err error)
 
 // resuming reads an object and, when the connection breaks, goes on where it stopped. It never
 // mixes two versions of an object: the ETag of the first answer is asked for again.
 type resuming struct {
 	ctx     context.Context
+	key     string
 	where   string // the object's URL, for errors
 	open    ranged
 	judge   func(error) error // makes a fault of what a body's Read returned
@@ -30,9 +32,27 @@ type resuming struct {
 	left   int64 // bytes to come
 }
 
+// remote is what openResuming needs of a kind of bucket.
+type remote struct {
+	bucket Bucket
+	key    string
+	where  string // the object's URL, for errors
+	opts   Options
+	open   ranged
+	judge  func(error) error
+}
+
 // openResuming opens the first range; its errors are those of open.
-func openResuming(ctx context.Context, r resuming, offset, length int64) (io.ReadCloser, error) {
-	body, size, etag, err := r.open(ctx, offset, length, "")
+func openResuming(ctx context.Context, o remote, offset, length int64) (io.ReadCloser, error) {
+	if length == 0 {
+		// No range says "nothing"; the object must be there all the same.
+		if _, err := o.bucket.Stat(ctx, o.key); err != nil {
+			return nil, err
+		}
+		return io.NopCloser(strings.NewReader("")), nil
+	}
+	r := resuming{key: o.key, where: o.where, open: o.open, judge: o.judge, backoff: o.opts.Backoff, retries: o.opts.MaxRetries}
+	body, size, etag, err := r.open(ctx, r.key, offset, length, "")
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +91,7 @@ func (r *resuming) again(why error) error {
 		if err := pause(r.ctx, r.backoff); err != nil {
 			return r.judge(err)
 		}
-		body, size, _, err := r.open(r.ctx, r.offset, r.left, r.etag)
+		body, size, _, err := r.open(r.ctx, r.key, r.offset, r.left, r.etag)
 		if err == nil {
 			r.body, r.left = body, size
 			return nil
