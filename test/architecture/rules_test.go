@@ -58,6 +58,7 @@ var owners = map[string][]string{
 	"github.com/mattn/go-isatty":                    {"cmd/leat"},
 	"golang.org/x/term":                             {"cmd/leat"},
 	"golang.org/x/sync":                             {everything},
+	"golang.org/x/sys":                              {"internal/bucket"},
 	"golang.org/x/time":                             {everything},
 	"github.com/versity/versitygw":                  {"internal/testlab"},
 	"github.com/Shopify/toxiproxy/v2":               {"internal/testlab"},
