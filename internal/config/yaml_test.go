@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -132,6 +133,9 @@ func TestHostileFilesEndInAnError(t *testing.T) {
 	}
 }
 
+// quotedValue is a value of a connection string, which may well say password= itself.
+var quotedValue = regexp.MustCompile(`'(\\.|[^'\\])*'`)
+
 func FuzzConfig(f *testing.F) {
 	for _, path := range files(f, "testdata/*.yaml") {
 		data, err := os.ReadFile(path)
@@ -151,7 +155,8 @@ func FuzzConfig(f *testing.F) {
 		if err := c.Validate(); err != nil {
 			t.Fatalf("what was loaded is not valid: %v", err)
 		}
-		if s, err := c.From.ConnString(); err != nil || strings.Contains(s, "password=") {
+		s, err := c.From.ConnString()
+		if keys := quotedValue.ReplaceAllString(s, "''"); err != nil || strings.Contains(keys, "password=") {
 			t.Fatalf("connection string %q, %v", s, err)
 		}
 	})

@@ -1,6 +1,7 @@
 package crash_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -47,7 +48,7 @@ func (p s3Place) read(t testing.TB, key string) []byte {
 
 func (p s3Place) unfinished(t testing.TB) (keys []string) {
 	t.Helper()
-	out, err := p.Client().ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &p.Bucket})
+	out, err := p.Client().ListMultipartUploads(context.WithoutCancel(t.Context()), &s3.ListMultipartUploadsInput{Bucket: &p.Bucket})
 	if err != nil {
 		t.Fatal(err)
 	}
