@@ -59,6 +59,22 @@ const (
 	TypeUncarriable  Code = "type-uncarriable"
 
 	CheckFindings Code = "check-findings"
+
+	SlotMissing         Code = "slot-missing"
+	SlotLost            Code = "slot-lost"
+	SlotBusy            Code = "slot-busy"
+	PublicationUnusable Code = "publication-unusable"
+	KeyMissing          Code = "key-missing"
+	SchemaUnfollowable  Code = "schema-unfollowable"
+
+	LakeFailed     Code = "lake-failed"
+	LakeConflict   Code = "lake-conflict"
+	LakeMissing    Code = "lake-missing"
+	LakeForeign    Code = "lake-foreign"
+	PipelineBusy   Code = "pipeline-busy"
+	PipelineFenced Code = "pipeline-fenced"
+	StateUnusable  Code = "state-unusable"
+	SpoolFull      Code = "spool-full"
 )
 
 // Entry is what a code means.
@@ -109,6 +125,22 @@ var Codes = map[Code]Entry{
 	TypeUncarriable:  {"A type cannot be carried in the chosen format.", "Choose the policy text for it, exclude the column, or take another format.", ExitData, false},
 
 	CheckFindings: {"leat check found something that must be mended.", "Follow the mend of each finding.", ExitFindings, false},
+
+	SlotMissing:         {"The replication slot that the pipeline continues from does not exist.", "If it was dropped, plan an exact new copy: leat resync --all.", ExitSource, false},
+	SlotLost:            {"The server has invalidated the replication slot or removed the log it needs.", "Plan an exact new copy: leat resync --all; then raise max_slot_wal_keep_size or watch the lag.", ExitSource, false},
+	SlotBusy:            {"Another process reads from the replication slot.", "End the other process; the message names its session.", ExitSource, true},
+	PublicationUnusable: {"The publication does not give what the pipeline needs.", "Run the SQL of the message as the owner of the tables.", ExitSource, false},
+	KeyMissing:          {"The latest state of a table needs a key, and the log does not tell one.", "Add a primary key, set REPLICA IDENTITY FULL, or keep only the history.", ExitSource, false},
+	SchemaUnfollowable:  {"The definition of a table changed in a way that cannot be followed in place.", "Choose a policy (run.on_schema_change), or copy the table anew: leat resync --table NAME.", ExitData, false},
+
+	LakeFailed:     {"The lake's catalog or a table in it cannot be read or written.", "Read the message; check the catalog's address and rights.", ExitTarget, false},
+	LakeConflict:   {"Somebody else changed the table in the lake at the same moment.", "It is tried again from what the lake holds; if it recurs, look for a second writer.", ExitTarget, true},
+	LakeMissing:    {"A table or a file of the lake that must be there is gone.", "Restore it, or copy the table anew: leat resync --table NAME.", ExitTarget, false},
+	LakeForeign:    {"A table of that name exists in the lake, and this pipeline did not make it.", "Choose another namespace, or drop the table.", ExitTarget, false},
+	PipelineBusy:   {"Another process runs this pipeline.", "End it, or wait until its lease runs out; the message names its host.", ExitTarget, true},
+	PipelineFenced: {"Another process has taken this pipeline over.", "Nothing is lost: what this process had not committed, the other one reads again.", ExitTarget, false},
+	StateUnusable:  {"The pipeline's saved state cannot be understood.", "It was written by a newer leat or by hand: use that version, or plan a new copy.", ExitTarget, false},
+	SpoolFull:      {"The spool has reached its limit.", "Raise run.spool.limit, or let the copy finish; the server keeps its log meanwhile.", ExitTarget, true},
 }
 
 // ExitOf returns the status a process ends with for err.
