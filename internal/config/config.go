@@ -10,6 +10,8 @@ type Config struct {
 	From    From `yaml:"from" doc:"The database to read. A plain text is from.url."`
 	To      To   `yaml:"to" doc:"The object store or folder to write to. A plain text is to.url."`
 	Dump    Dump `yaml:"dump" doc:"What leat dump does."`
+	Run     Run  `yaml:"run" doc:"What leat run follows, and how."`
+	Lake    Lake `yaml:"lake" doc:"How tables lie in the lake."`
 	Log     Log  `yaml:"log" doc:"What leat tells about its work, on standard error."`
 
 	// DropIn says that there was no file and that the target came from S3_OUTPUT: leat stands

@@ -141,6 +141,8 @@ func kindOf(t reflect.Type) string {
 		return "pattern"
 	case reflect.TypeFor[ColumnPattern]():
 		return "column pattern"
+	case reflect.TypeFor[TableSetting]():
+		return "table setting"
 	}
 	switch t.Kind() {
 	case reflect.Bool:

@@ -11,7 +11,7 @@ import (
 // Validate checks what concerns several settings or the form of an address. Load calls it;
 // whoever changes a Config afterwards calls it again.
 func (c *Config) Validate() error {
-	for _, check := range []func() error{c.checkVersion, c.checkFrom, c.checkTarget, c.checkEndpoint, c.checkKeys, c.checkSizes, c.checkFormat} {
+	for _, check := range []func() error{c.checkVersion, c.checkFrom, c.checkTarget, c.checkEndpoint, c.checkKeys, c.checkSizes, c.checkFormat, c.checkRun} {
 		if err := check(); err != nil {
 			return err
 		}

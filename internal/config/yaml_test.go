@@ -101,6 +101,9 @@ func TestAllKeysOfTheFullFileArrive(t *testing.T) {
 		"timestamp":   {c.Dump.Types.Timestamp, config.PolicyNull},
 		"unbounded":   {c.Dump.Types.UnboundedNumeric, config.UnboundedNumeric("decimal(38,9)")},
 		"log format":  {c.Log.Format, config.LogJSON},
+		"filter":      {config.SettingOf(c.Run.RowFilters, "public", "orders"), "region = 'eu' and total > 0"},
+		"no filter":   {config.SettingOf(c.Run.RowFilters, "public", "users"), ""},
+		"catalog":     {c.Lake.Catalog.Type, config.CatalogREST},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s: got %v, want %v", what, pair[0], pair[1])

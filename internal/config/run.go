@@ -1,0 +1,226 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Run says what leat run follows and how.
+type Run struct {
+	Name             string         `yaml:"name" default:"leat" doc:"Name of the pipeline: small letters, digits and _. Slot, publication and saved state are called after it."`
+	Tables           []Pattern      `yaml:"tables" doc:"Tables to follow, as in dump.tables; empty takes every table of the database."`
+	Exclude          []Pattern      `yaml:"exclude" doc:"Tables to leave out again."`
+	Keep             Keep           `yaml:"keep" default:"auto" doc:"current: one row a key, the latest state; history: every change, append-only; both; auto: both where the log tells a key, history where it does not."`
+	KeepCurrent      []Pattern      `yaml:"keep_current" doc:"Tables that are kept as current only, whatever keep says."`
+	KeepHistory      []Pattern      `yaml:"keep_history" doc:"Tables that are kept as history only, whatever keep says."`
+	Partitions       Partitions     `yaml:"partitions" default:"root" doc:"Whether a partitioned table is followed as one, or each leaf as a table of its own."`
+	WithoutIdentity  Identityless   `yaml:"without_identity" default:"refuse" doc:"Tables whose updates and deletes the log cannot tell (no primary key, or REPLICA IDENTITY NOTHING): refuse; skip them; or inserts: follow inserts and truncates alone."`
+	Slot             string         `yaml:"slot" doc:"Replication slot; empty is leat_<name>. It is made when it is missing and nothing has been copied yet."`
+	Publication      string         `yaml:"publication" doc:"Publication; empty is leat_<name>."`
+	OwnPublication   bool           `yaml:"own_publication" default:"true" doc:"Whether leat makes and alters the publication; false only checks it."`
+	Failover         bool           `yaml:"failover" default:"false" doc:"Make the slot a failover slot (17 and newer)."`
+	RowFilters       []TableSetting `yaml:"row_filters" env:"-" doc:"Rows to publish (15 and newer): public.orders = region = 'eu'."`
+	Columns          []TableSetting `yaml:"columns" env:"-" doc:"Columns to publish (15 and newer): public.users = id, name."`
+	CommitInterval   Duration       `yaml:"commit_interval" default:"10s" doc:"Longest time from a change to the commit in the lake that holds it."`
+	CommitRows       int            `yaml:"commit_rows" default:"1000000" min:"1" max:"1000000000" doc:"Changes after which a commit is made early, at the next end of a transaction."`
+	CommitBytes      Size           `yaml:"commit_bytes" default:"256MiB" doc:"Bytes of the log after which a commit is made early."`
+	CopyParallel     int            `yaml:"copy_parallel" default:"0" min:"0" max:"64" doc:"Connections that copy tables; 0 is twice the processor's cores, at most 8."`
+	CopyChunk        Size           `yaml:"copy_chunk" default:"256MiB" doc:"Heap bytes of a chunk: the unit of a copy that is not read again after a crash."`
+	SpoolLimit       Size           `yaml:"spool_limit" default:"64GiB" doc:"Most bytes of the log that wait in the bucket while tables are copied; past it the server keeps its log."`
+	WorkDir          string         `yaml:"work_dir" doc:"Local folder for key indexes and transactions in progress; it may be lost at any time. Empty is a folder below the user's cache."`
+	Heartbeat        Duration       `yaml:"heartbeat" default:"30s" doc:"How often a message is written to the log of a quiet database, so that the slot moves on; 0s never."`
+	GuardWarn        Size           `yaml:"guard_warn" default:"8GiB" doc:"Log that the server keeps for the slot, from which leat warns; 0 never."`
+	GuardSpool       Size           `yaml:"guard_spool" default:"32GiB" doc:"From here the log is drained into the bucket without committing tables, so that the server can let it go; 0 never."`
+	GuardDrop        Size           `yaml:"guard_drop" default:"0" doc:"From here the slot is dropped and an exact new copy is planned, before the server's disk is full; 0 never."`
+	OnSchemaChange   SchemaChange   `yaml:"on_schema_change" default:"version" doc:"A column whose new type the lake cannot widen to: version keeps the old column under another name and begins a new one; copy reads the table anew; stop ends with the mend."`
+	Metrics          string         `yaml:"metrics" doc:"Address for /metrics, /healthz and /readyz, such as 127.0.0.1:9187; empty opens none."`
+	MetricsToken     Secret         `yaml:"metrics_token" doc:"Bearer token that /metrics asks for; required off loopback."`
+	LeaseTTL         Duration       `yaml:"lease_ttl" default:"30s" doc:"Time after which another process may take over from one that no longer answers."`
+	MaintainInterval Duration       `yaml:"maintain_interval" default:"1m" doc:"How often tables are looked at for compaction and expiry; 0s leaves it to leat lake maintain."`
+	MaxRetryDelay    Duration       `yaml:"max_retry_delay" default:"1m" doc:"Longest pause between two attempts after a failure that can heal."`
+	LogicalMessages  bool           `yaml:"logical_messages" default:"false" doc:"Keep messages of pg_logical_emit_message in a table of their own (14 and newer)."`
+}
+
+// Lake says how tables lie in the lake.
+type Lake struct {
+	Target          LakeTarget     `yaml:"target" default:"iceberg" doc:"iceberg, or files: change files with a manifest a commit."`
+	FileFormat      Format         `yaml:"file_format" default:"parquet" doc:"Format of change files, with target files."`
+	FormatVersion   int            `yaml:"format_version" default:"2" min:"2" max:"3" doc:"Version of the Iceberg format: 2, which every engine reads, or 3 with deletion vectors."`
+	Catalog         Catalog        `yaml:"catalog" doc:"Where tables are registered."`
+	FileSize        Size           `yaml:"file_size" default:"128MiB" doc:"Size at which a new data file is begun, and to which small ones are compacted."`
+	Compression     Compression    `yaml:"compression" default:"zstd" doc:"Compression inside data files."`
+	Profile         Profile        `yaml:"profile" default:"leat" doc:"Names of the columns that history adds: leat, airbyte or debezium."`
+	NamespacePrefix string         `yaml:"namespace_prefix" doc:"Stands before each schema's name to give the namespace."`
+	HistorySuffix   string         `yaml:"history_suffix" default:"_history" doc:"Stands after a table's name to give its history table."`
+	PartitionBy     []TableSetting `yaml:"partition_by" env:"-" doc:"Partitions of a table: public.orders = bucket(16, id)."`
+	SortBy          []TableSetting `yaml:"sort_by" env:"-" doc:"Sort order of a table: public.orders = created_at."`
+	KeepSnapshots   int            `yaml:"keep_snapshots" default:"100" min:"1" max:"1000000" doc:"Least number of snapshots kept for time travel."`
+	SnapshotAge     Duration       `yaml:"snapshot_age" default:"24h" doc:"Age from which snapshots beyond keep_snapshots are expired."`
+	OrphanAge       Duration       `yaml:"orphan_age" default:"72h" doc:"Age from which files that no table knows are removed by leat lake maintain."`
+}
+
+// Catalog says where the lake's tables are registered.
+type Catalog struct {
+	Type       CatalogType `yaml:"type" default:"file" doc:"file: in the lake itself, nothing else is needed; sqlite, postgres, rest, glue or hive."`
+	URI        string      `yaml:"uri" doc:"Address: a file for sqlite, postgres://… for postgres, https://… for rest, thrift://… for hive."`
+	Name       string      `yaml:"name" default:"leat" doc:"Name of the catalog, for sqlite, postgres and rest."`
+	Warehouse  string      `yaml:"warehouse" doc:"Warehouse that a rest catalog is asked for."`
+	Token      Secret      `yaml:"token" doc:"Bearer token for rest."`
+	Credential Secret      `yaml:"credential" doc:"client:secret for the OAuth2 login of rest, or the password of postgres."`
+	OAuthURI   string      `yaml:"oauth_uri" doc:"Address of the OAuth2 login, where it is not the catalog's own."`
+	Scope      string      `yaml:"scope" doc:"Scope of the OAuth2 login."`
+	SigV4      bool        `yaml:"sigv4" default:"false" doc:"Sign requests to rest as AWS does."`
+	Region     string      `yaml:"region" doc:"Region for glue and sigv4; empty takes the AWS configuration's."`
+}
+
+// Keep says what is kept of a table.
+type Keep string
+
+// The values of Keep.
+const (
+	KeepAuto    Keep = "auto"
+	KeepCurrent Keep = "current"
+	KeepHistory Keep = "history"
+	KeepBoth    Keep = "both"
+)
+
+func (Keep) allowed() []string { return names(KeepAuto, KeepCurrent, KeepHistory, KeepBoth) }
+
+// Identityless says what happens to tables whose updates the log cannot tell.
+type Identityless string
+
+// The values of Identityless.
+const (
+	IdentitylessRefuse  Identityless = "refuse"
+	IdentitylessSkip    Identityless = "skip"
+	IdentitylessInserts Identityless = "inserts"
+)
+
+func (Identityless) allowed() []string {
+	return names(IdentitylessRefuse, IdentitylessSkip, IdentitylessInserts)
+}
+
+// SchemaChange is the policy for a change of a table's definition that cannot be followed in place.
+type SchemaChange string
+
+// The values of SchemaChange.
+const (
+	SchemaChangeVersion SchemaChange = "version"
+	SchemaChangeCopy    SchemaChange = "copy"
+	SchemaChangeStop    SchemaChange = "stop"
+)
+
+func (SchemaChange) allowed() []string {
+	return names(SchemaChangeVersion, SchemaChangeCopy, SchemaChangeStop)
+}
+
+// LakeTarget is the kind of lake.
+type LakeTarget string
+
+// The values of LakeTarget.
+const (
+	LakeIceberg LakeTarget = "iceberg"
+	LakeFiles   LakeTarget = "files"
+)
+
+func (LakeTarget) allowed() []string { return names(LakeIceberg, LakeFiles) }
+
+// Profile is a naming of history's columns.
+type Profile string
+
+// The values of Profile.
+const (
+	ProfileLeat     Profile = "leat"
+	ProfileAirbyte  Profile = "airbyte"
+	ProfileDebezium Profile = "debezium"
+)
+
+func (Profile) allowed() []string { return names(ProfileLeat, ProfileAirbyte, ProfileDebezium) }
+
+// CatalogType is a kind of catalog.
+type CatalogType string
+
+// The values of CatalogType.
+const (
+	CatalogFile     CatalogType = "file"
+	CatalogSQLite   CatalogType = "sqlite"
+	CatalogPostgres CatalogType = "postgres"
+	CatalogREST     CatalogType = "rest"
+	CatalogGlue     CatalogType = "glue"
+	CatalogHive     CatalogType = "hive"
+)
+
+func (CatalogType) allowed() []string {
+	return names(CatalogFile, CatalogSQLite, CatalogPostgres, CatalogREST, CatalogGlue, CatalogHive)
+}
+
+// TableSetting is a text that belongs to the tables of a pattern: "public.orders = bucket(16, id)".
+type TableSetting struct {
+	Pattern Pattern
+	Value   string
+	text    string
+}
+
+// ParseTableSetting reads a pattern, '=' and a value.
+func ParseTableSetting(s string) (TableSetting, error) {
+	pattern, value, ok := cutSetting(s)
+	if value = strings.TrimSpace(value); !ok || value == "" {
+		return TableSetting{}, fmt.Errorf("%q has no '=' with a value after it; write public.orders = value", s)
+	}
+	p, err := ParsePattern(strings.TrimSpace(pattern))
+	return TableSetting{Pattern: p, Value: value, text: s}, err
+}
+
+// cutSetting cuts at the first '=' outside quotes.
+func cutSetting(s string) (before, after string, found bool) {
+	quoted := false
+	for i := range len(s) {
+		switch {
+		case s[i] == '"':
+			quoted = !quoted
+		case s[i] == '=' && !quoted:
+			return s[:i], s[i+1:], true
+		}
+	}
+	return s, "", false
+}
+
+func (t TableSetting) String() string { return t.text }
+
+// MarshalText gives the setting as it was written.
+func (t TableSetting) MarshalText() ([]byte, error) { return []byte(t.text), nil }
+
+// UnmarshalText reads a setting.
+func (t *TableSetting) UnmarshalText(b []byte) (err error) {
+	*t, err = ParseTableSetting(string(b))
+	return err
+}
+
+// SettingOf is the value of the last setting whose pattern matches the table, or "".
+func SettingOf(settings []TableSetting, schema, table string) string {
+	value := ""
+	for _, s := range settings {
+		if s.Pattern.Match(schema, table) {
+			value = s.Value
+		}
+	}
+	return value
+}
+
+// checkRun checks the form of the pipeline's name and what goes together.
+func (c *Config) checkRun() error {
+	for i, r := range c.Run.Name {
+		if !(r >= 'a' && r <= 'z' || r == '_' || i > 0 && r >= '0' && r <= '9') || i >= 40 {
+			return c.invalid("run.name", "the name may have small letters, digits and _, begin with a letter and have at most 40 of them")
+		}
+	}
+	switch t := c.Lake.Catalog.Type; {
+	case c.Run.Name == "":
+		return c.invalid("run.name", "the name is empty")
+	case c.Run.CommitInterval <= 0:
+		return c.invalid("run.commit_interval", "a commit interval must be more than 0s")
+	case c.Lake.Catalog.URI == "" && (t == CatalogSQLite || t == CatalogPostgres || t == CatalogREST || t == CatalogHive):
+		return c.invalid("lake.catalog.type", "catalog %s needs lake.catalog.uri", t)
+	}
+	return nil
+}
