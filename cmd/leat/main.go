@@ -79,7 +79,8 @@ moment, every value exact, and writes a manifest that proves what is there.`,
 	p.StringArrayVar(&c.sets, "set", nil, "any setting of leat.yaml, as key=value (dump.types.date=null); may be repeated")
 	p.BoolVar(&c.json, "json", false, "machine-readable output, a JSON object a line")
 	p.BoolVarP(&c.quiet, "quiet", "q", false, "only warnings and errors")
-	root.AddCommand(c.dumpCommand(), c.checkCommand(), c.versionCommand())
+	root.AddCommand(c.dumpCommand(), c.runCommand(), c.statusCommand(), c.resyncCommand(), c.pauseCommand(), c.resumeCommand(), c.lakeCommand(),
+		c.checkCommand(), c.versionCommand())
 	return root
 }
 

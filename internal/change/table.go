@@ -46,12 +46,28 @@ type Table struct {
 	Key     []int16  // attnums of the primary key, in key order; empty without one
 	// ReplicaIdentity is pg_class.relreplident: d, n, f or i.
 	ReplicaIdentity byte
+	// IdentityIndex is the attnums of the index of REPLICA IDENTITY USING INDEX; empty for the other identities.
+	IdentityIndex []int16
+	// Filenode names the heap's file: a rewrite or TRUNCATE gives another one. 0 for what has none.
+	Filenode uint32
 	// Rows is the planner's estimate (pg_class.reltuples), -1 where unknown.
 	Rows int64
 	// Bytes is the size of the heap and its TOAST table; 0 for views and foreign tables.
 	Bytes int64
 	// Pages is the number of 8 KiB pages of the heap at the time of reading.
 	Pages int64
+}
+
+// Identity is the attnums of the columns by which the log tells a row that was updated or deleted: the primary key, the
+// identity's index, or none. Without them only REPLICA IDENTITY FULL tells the row, by all its columns.
+func (t *Table) Identity() []int16 {
+	switch t.ReplicaIdentity {
+	case 'n':
+		return nil
+	case 'i':
+		return t.IdentityIndex
+	}
+	return t.Key
 }
 
 // String is the qualified name with identifiers bare: for people, never for SQL.

@@ -1,8 +1,6 @@
 package format
 
 import (
-	"strconv"
-
 	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/leatdata/leat/internal/change"
@@ -82,6 +80,8 @@ type leaf struct {
 	maxDef uint8
 	maxRep uint8
 	bloom  bool
+	// fieldID is the field's id, 0 for none.
+	fieldID int
 }
 
 // schemaBuilder walks an Arrow schema once, writes Parquet's list of schema elements (depth first)
@@ -140,10 +140,8 @@ func (b *schemaBuilder) group(name string, rep int32, f arrow.Field, children in
 }
 
 func (b *schemaBuilder) fieldID(f arrow.Field) {
-	if v, ok := f.Metadata.GetValue(FieldIDKey); ok {
-		if id, err := strconv.ParseInt(v, 10, 32); err == nil {
-			b.t.i32(9, int32(id))
-		}
+	if id := fieldIDOf(f); id != 0 {
+		b.t.i32(9, int32(id))
 	}
 }
 
@@ -172,7 +170,7 @@ func (b *schemaBuilder) add(f arrow.Field, name string, at leaf) error {
 	if !ok {
 		return fault.New(fault.TypeUncarriable, at.path[0], "Parquet has no place for a value of Arrow type %s", f.Type)
 	}
-	at.storage = k
+	at.storage, at.fieldID = k, fieldIDOf(f)
 	at.steps = append(at.steps, s)
 	b.leaves = append(b.leaves, &at)
 	b.leafElement(f, name, k)

@@ -125,7 +125,11 @@ select c.oid, n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::bigi
        case when c.relkind in ('r','m') then pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint else 0 end,
        coalesce((select pg_catalog.string_agg(k.attnum::text, ' ' order by k.n)
                  from pg_catalog.pg_index i, unnest(i.indkey::int2[]) with ordinality k(attnum, n)
-                 where i.indrelid = c.oid and i.indisprimary), '')
+                 where i.indrelid = c.oid and i.indisprimary and k.n <= i.indnkeyatts), ''),
+       coalesce((select pg_catalog.string_agg(k.attnum::text, ' ' order by k.n)
+                 from pg_catalog.pg_index i, unnest(i.indkey::int2[]) with ordinality k(attnum, n)
+                 where i.indrelid = c.oid and i.indisreplident and c.relreplident = 'i' and k.n <= i.indnkeyatts), ''),
+       coalesce(pg_catalog.pg_relation_filenode(c.oid), 0)
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.oid = any($1::oid[]) order by n.nspname, c.relname`
 
@@ -161,9 +165,7 @@ func describeTables(ctx context.Context, c *pgconn.PgConn, rels []relation) ([]*
 			OID: oid(r[0]), Schema: string(r[1]), Name: string(r[2]), Kind: change.Kind(r[3][0]), ReplicaIdentity: r[4][0],
 			Rows: number(r[5]), Bytes: number(r[6]), Pages: number(r[7]),
 		}
-		for _, k := range strings.Fields(string(r[8])) {
-			t.Key = append(t.Key, int16(number([]byte(k))))
-		}
+		t.Key, t.IdentityIndex, t.Filenode = attnums(r[8]), attnums(r[9]), oid(r[10])
 		byOID[t.OID] = t
 		tables = append(tables, t)
 	}
@@ -185,6 +187,13 @@ func describeTables(ctx context.Context, c *pgconn.PgConn, rels []relation) ([]*
 	return tables, nil
 }
 
+func attnums(b []byte) (list []int16) {
+	for _, k := range strings.Fields(string(b)) {
+		list = append(list, int16(number([]byte(k))))
+	}
+	return list
+}
+
 // typeInfo is what pg_type says of a type, as far as carrying it needs.
 type typeInfo struct {
 	oid     uint32
@@ -197,6 +206,10 @@ type typeInfo struct {
 	geo     bool     // PostGIS geometry or geography: its send function gives EWKB
 	fields  []uint32 // composite: the types of its fields
 	ownJSON bool     // its form in JSON says less than the value, or cannot be read back
+	output  string   // its output function, where the cast to text may write something else; quoted
+	delim   byte     // what stands between its values in the text of an array
+	// sendsText: the binary form is the text
+	sendsText bool
 }
 
 // typeTable knows every type that the tables use, and those below them.
@@ -210,7 +223,9 @@ const typesSQL = `
 with recursive need(oid) as (
   select distinct atttypid from pg_catalog.pg_attribute where attrelid = any($1::oid[]) and attnum > 0 and not attisdropped
   union
-  select below.oid
+` + typesBelowSQL
+
+const typesBelowSQL = `  select below.oid
   from need join pg_catalog.pg_type t on t.oid = need.oid, lateral (
     select t.typbasetype where t.typtype = 'd'
     union all select t.typelem where t.typelem <> 0 and t.typlen = -1 and t.typoutput = 'pg_catalog.array_out'::regproc
@@ -228,8 +243,11 @@ select t.oid, t.typtype, t.typbasetype, t.typtypmod,
          or exists (select from pg_catalog.pg_cast k where k.castsource = t.oid and k.casttarget = 'pg_catalog.json'::regtype and k.castfunc <> 0)
          and not exists (
          select from pg_catalog.pg_depend d join pg_catalog.pg_extension e on e.oid = d.refobjid
-         where d.classid = 'pg_catalog.pg_type'::regclass and d.objid = t.oid and d.deptype = 'e' and e.extname = 'hstore')
-from need join pg_catalog.pg_type t on t.oid = need.oid`
+         where d.classid = 'pg_catalog.pg_type'::regclass and d.objid = t.oid and d.deptype = 'e' and e.extname = 'hstore'),
+       case when o.prosrc <> 'textout' and exists (select from pg_catalog.pg_cast k where k.castsource = t.oid and k.casttarget = 'pg_catalog.text'::regtype)
+         then (select pg_catalog.quote_ident(n.nspname) from pg_catalog.pg_namespace n where n.oid = o.pronamespace) || '.' || pg_catalog.quote_ident(o.proname) else '' end,
+       t.typdelim, o.prosrc = 'textout' and exists (select from pg_catalog.pg_proc s where s.oid = t.typsend and s.prosrc = 'textsend')
+from need join pg_catalog.pg_type t on t.oid = need.oid left join pg_catalog.pg_proc o on o.oid = t.typoutput`
 
 func readTypes(ctx context.Context, c *pgconn.PgConn, tables []*change.Table) (typeTable, error) {
 	oids := map[uint32]bool{}
@@ -240,18 +258,23 @@ func readTypes(ctx context.Context, c *pgconn.PgConn, tables []*change.Table) (t
 	if err != nil {
 		return nil, err
 	}
+	return typesFrom(rows), nil
+}
+
+func typesFrom(rows [][][]byte) typeTable {
 	types := typeTable{}
 	for _, r := range rows {
 		info := typeInfo{
 			oid: oid(r[0]), kind: r[1][0], base: oid(r[2]), typmod: int32(number(r[3])), element: oid(r[4]),
 			dims: int(number(r[5])), name: string(r[6]), geo: string(r[7]) == "t", ownJSON: string(r[9]) == "t",
+			output: string(r[10]), delim: r[11][0], sendsText: string(r[12]) == "t",
 		}
 		for _, f := range strings.FieldsFunc(string(r[8]), func(c rune) bool { return c < '0' || c > '9' }) {
 			info.fields = append(info.fields, oid([]byte(f)))
 		}
 		types[info.oid] = info
 	}
-	return types, nil
+	return types
 }
 
 // moneyDigits is how many decimals lc_monetary gives to money; its binary form does not say.

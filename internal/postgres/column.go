@@ -18,7 +18,8 @@ type column struct {
 	data    []byte  // fixed-width values, bits of booleans, or the bytes of strings
 	offsets []int32 // strings and lists: n+1 of them
 	child   *column
-	applied int64 // how often the policy was used since the reader began
+	scratch []byte // lists read from text: an element without its backslashes
+	applied int64  // how often the policy was used since the reader began
 }
 
 func newColumn(c carrier) *column {
@@ -46,6 +47,9 @@ func (c *column) reset() {
 	c.valid = c.valid[:0]
 	if cap(c.data) > keepBytes {
 		c.data = nil
+	}
+	if cap(c.scratch) > keepBytes {
+		c.scratch = nil
 	}
 	c.data = c.data[:0]
 	if c.op == opBytes || c.op == opJSONB || c.op == opList {

@@ -88,12 +88,17 @@ func (c *column) appendRare(b []byte) error {
 		}
 		c.string(b[1:])
 	case opTime:
-		v := int64(binary.BigEndian.Uint64(b))
-		if v >= dayMicros {
-			return c.special("24:00:00", func() { c.int64(dayMicros - 1) })
-		}
-		c.int64(v)
+		return c.time(int64(binary.BigEndian.Uint64(b)))
 	}
+	return nil
+}
+
+// time appends microseconds since midnight.
+func (c *column) time(v int64) error {
+	if v >= dayMicros {
+		return c.special("24:00:00", func() { c.int64(dayMicros - 1) })
+	}
+	c.int64(v)
 	return nil
 }
 
@@ -101,7 +106,12 @@ func (c *column) appendDate(b []byte) error {
 	if len(b) != 4 {
 		return malformed("a date of %d bytes", len(b))
 	}
-	switch v := int32(binary.BigEndian.Uint32(b)); v {
+	return c.date(int32(binary.BigEndian.Uint32(b)))
+}
+
+// date appends days since 2000-01-01, whose ends are the infinities.
+func (c *column) date(v int32) error {
+	switch v {
 	case math.MaxInt32:
 		return c.special("infinity", func() { c.int32(maxDate) })
 	case math.MinInt32:
@@ -116,7 +126,11 @@ func (c *column) appendTimestamp(b []byte) error {
 	if len(b) != 8 {
 		return malformed("a timestamp of %d bytes", len(b))
 	}
-	v := int64(binary.BigEndian.Uint64(b))
+	return c.timestamp(int64(binary.BigEndian.Uint64(b)))
+}
+
+// timestamp appends microseconds since 2000-01-01, whose ends are the infinities.
+func (c *column) timestamp(v int64) error {
 	switch {
 	case v == math.MaxInt64:
 		return c.special("infinity", func() { c.int64(maxTimestamp) })

@@ -42,8 +42,8 @@ func everyOp() *Plan {
 		fixed[16], fixed[17], fixed[20], fixed[21], fixed[23], fixed[25], fixed[26], fixed[700], fixed[701], fixed[2950], fixed[3802],
 		bounded[1082](Policies{Date: Clamp}), bounded[1083](Policies{Time: Null}), bounded[1114](Policies{Timestamp: Clamp}),
 		decimal, {op: opMoney, arrow: &arrow.Decimal128Type{Precision: 19, Scale: 2}},
-		{op: opList, arrow: arrow.ListOf(arrow.PrimitiveTypes.Int32), elem: new(fixed[23]), dims: 1, policy: Null},
-		{op: opList, arrow: arrow.ListOf(arrow.ListOf(decimal.arrow)), elem: &decimal, dims: 2, policy: Null},
+		{op: opList, arrow: arrow.ListOf(arrow.PrimitiveTypes.Int32), elem: new(fixed[23]), dims: 1, policy: Null, delim: ','},
+		{op: opList, arrow: arrow.ListOf(arrow.ListOf(decimal.arrow)), elem: &decimal, dims: 2, policy: Null, delim: ','},
 	}
 	var fields []arrow.Field
 	for range p.carry {
@@ -160,4 +160,37 @@ func TestACopyThatEndsEarlyIsAnError(t *testing.T) {
 			t.Fatalf("%d of %d bytes gave %d rows and no error", n, len(payload), rows)
 		}
 	}
+}
+
+// Any text is a value or an error, for every way to decode, and an error leaves the column as it was.
+func FuzzLogText(f *testing.F) {
+	for _, s := range []string{"", "t", `\x00ff`, "-12.345", "2026-11-21", "24:00:00", "0044-03-15 12:00:00.5+05:30 BC", "infinity", "{1,NULL}", "{{1.5},{NaN}}", "[0:1]={1,2}", `{"a\"b"}`,
+		"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "($1,234.56)", "-9223372036854775808", "\x00\x02\x00\x00\x00\x00\x00\x02\x00\x0c\x0d\x80"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		carriers := everyOp().carry
+		for form := range wireWriters {
+			carriers = append(carriers, carrier{op: opBytes, arrow: arrow.BinaryTypes.String, expr: "%s::text", wire: wireForm(form)})
+		}
+		for _, c := range carriers {
+			for _, read := range []func(*column, []byte) error{(*column).appendText, (*column).appendWire} {
+				column := newColumn(c)
+				column.null()
+				err := read(column, b)
+				if err != nil {
+					column.cut(1)
+					column.null()
+				}
+				if err != nil && fault.Of(err) == nil {
+					t.Fatalf("an error nobody has judged: %v", err)
+				}
+				array := column.array()
+				if array.Len() != 2 || !array.IsNull(0) || err != nil && array.NullN() != 2 {
+					t.Fatalf("%q as %s gave %v, %v", b, c.arrow, array, err)
+				}
+				_ = array.ValueStr(1)
+			}
+		}
+	})
 }

@@ -8,6 +8,9 @@ func quoteIdent(name string) string {
 	return `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
 }
 
+// QuoteTable quotes a qualified name for SQL that is shown to people.
+func QuoteTable(schema, name string) string { return quoteTable(schema, name) }
+
 func quoteTable(schema, name string) string { return quoteIdent(schema) + "." + quoteIdent(name) }
 
 // quoteLiteral quotes a string for use in SQL where no parameter can stand. The E form with doubled

@@ -71,6 +71,21 @@ type carrier struct {
 	scale     int32
 	elem      *carrier // lists
 	dims      int
+	delim     byte     // lists: what stands between elements in the array's text
+	wire      wireForm // text-carried types: what the log's binary form is
+}
+
+// carriers decides how types are carried, by what the server says of them.
+type carriers struct {
+	types   typeTable
+	money   int32 // decimals of money
+	version int
+	// asTextIfGone carries a type that is not in the catalog any more as the text that the log holds.
+	asTextIfGone bool
+}
+
+func (sn *Snapshot) carriers() carriers {
+	return carriers{types: sn.types, money: sn.money, version: sn.source.Version}
 }
 
 // PlannedColumn tells the manifest how a column is carried.
@@ -93,11 +108,15 @@ type Plan struct {
 
 // Plan decides how each column of the table is carried.
 func (sn *Snapshot) Plan(t *change.Table, policies Policies) (*Plan, error) {
+	return sn.carriers().plan(t, policies)
+}
+
+func (cs carriers) plan(t *change.Table, policies Policies) (*Plan, error) {
 	p := &Plan{Table: t}
 	fields := make([]arrow.Field, len(t.Columns))
 	exprs := make([]string, len(t.Columns))
 	for i, col := range t.Columns {
-		c, err := sn.carrierOf(col.TypeOID, col.Typmod, col.Dims, policies)
+		c, err := cs.carrierOf(col.TypeOID, col.Typmod, col.Dims, policies)
 		if err != nil {
 			return nil, fault.Wrap(err, fault.TypeUncarriable, t.String()+"."+col.Name, "type %s", col.Type)
 		}
@@ -156,7 +175,6 @@ var bounded = map[uint32]func(p Policies) carrier{
 const (
 	oidNumeric    = 1700
 	oidMoney      = 790
-	oidInet       = 869
 	oidChar       = 18 // "char"
 	maxDecimal128 = 38 // digits
 )
@@ -172,13 +190,16 @@ func asText() carrier {
 	return carrier{op: opBytes, arrow: arrow.BinaryTypes.String, expr: "%s::pg_catalog.text"}
 }
 
-func (sn *Snapshot) carrierOf(typeOID uint32, typmod int32, dims int, p Policies) (carrier, error) {
-	t, ok := sn.types[typeOID]
+func (cs carriers) carrierOf(typeOID uint32, typmod int32, dims int, p Policies) (carrier, error) {
+	t, ok := cs.types[typeOID]
+	if !ok && cs.asTextIfGone {
+		return asText(), nil
+	}
 	if !ok {
 		return carrier{}, fmt.Errorf("type %d is not in the catalog", typeOID)
 	}
 	if t.kind == 'd' {
-		return sn.carrierOf(t.base, pickTypmod(typmod, t.typmod), max(dims, t.dims), p)
+		return cs.carrierOf(t.base, pickTypmod(typmod, t.typmod), max(dims, t.dims), p)
 	}
 	switch {
 	case t.kind == 'e':
@@ -186,25 +207,17 @@ func (sn *Snapshot) carrierOf(typeOID uint32, typmod int32, dims int, p Policies
 	case t.geo:
 		return carrier{op: opBytes, arrow: arrow.BinaryTypes.Binary}, nil
 	case t.element != 0:
-		return sn.listOf(t, typmod, max(dims, 1), p)
+		return cs.listOf(t, typmod, max(dims, 1), p)
 	case typeOID == oidNumeric:
 		return numericCarrier(typmod, p)
 	case typeOID == oidMoney:
-		return carrier{op: opMoney, arrow: &arrow.Decimal128Type{Precision: 19, Scale: sn.money}, precision: 19, scale: sn.money}, nil
+		return carrier{op: opMoney, arrow: &arrow.Decimal128Type{Precision: 19, Scale: cs.money}, precision: 19, scale: cs.money}, nil
 	}
 	if c, ok := fixed[typeOID]; ok {
 		return c, nil
 	}
-	if typeOID == oidInet {
-		// Its cast writes /32 where its output function, and so CSV and JSON, write the address alone.
-		c := asText()
-		c.expr = "pg_catalog.textin(pg_catalog.inet_out(%s))"
-		return c, nil
-	}
-	if typeOID == oidChar && sn.source.Version < 150000 {
-		c := asText()
-		c.expr = charText
-		return c, nil
+	if typeOID == oidChar && cs.version < 150000 {
+		return carrier{op: opBytes, arrow: arrow.BinaryTypes.String, expr: charText, wire: wireChar}, nil
 	}
 	if build, ok := bounded[typeOID]; ok {
 		c := build(p)
@@ -218,7 +231,21 @@ func (sn *Snapshot) carrierOf(typeOID uint32, typmod int32, dims int, p Policies
 		}
 		return c, nil
 	}
-	return asText(), nil
+	return t.asText(), nil
+}
+
+// asText asks for the type's text as its output function writes it, as CSV, JSON and the log have it. Some types have a
+// cast of their own that writes another: inet's adds /32, xml's keeps a declaration that says nothing.
+func (t typeInfo) asText() carrier {
+	c := asText()
+	if t.output != "" {
+		c.expr = "pg_catalog.textin(" + strings.ReplaceAll(t.output, "%", "%%") + "(%s))"
+	}
+	c.wire = wireForms[t.oid]
+	if t.sendsText {
+		c.wire = wireText
+	}
+	return c
 }
 
 // A domain's own typmod rules; a column of a domain type has none.
@@ -242,7 +269,7 @@ func numericCarrier(typmod int32, p Policies) (carrier, error) {
 		}
 		if !decimal {
 			text := asText()
-			text.policy, text.class = Text, "unbounded_numeric"
+			text.policy, text.class, text.wire = Text, "unbounded_numeric", wireNumeric
 			return text, nil
 		}
 		c.precision, c.scale = precision, scale
@@ -256,7 +283,7 @@ func numericCarrier(typmod int32, p Policies) (carrier, error) {
 	}
 	if c.policy == Text || c.precision > maxDecimal128 {
 		text := asText()
-		text.policy, text.class = Text, "numeric"
+		text.policy, text.class, text.wire = Text, "numeric", wireNumeric
 		return text, nil
 	}
 	c.arrow = &arrow.Decimal128Type{Precision: c.precision, Scale: c.scale}
@@ -281,7 +308,7 @@ func ParseDecimal(s string) (precision, scale int32, decimal bool, err error) {
 
 // listOf carries an array as nested Arrow lists, one level a declared dimension. Elements that have no exact
 // Arrow twin are lists of text; the policy text makes the whole array one text.
-func (sn *Snapshot) listOf(t typeInfo, typmod int32, dims int, p Policies) (carrier, error) {
+func (cs carriers) listOf(t typeInfo, typmod int32, dims int, p Policies) (carrier, error) {
 	policy := p.Array
 	if policy == "" || policy == Clamp {
 		policy = Fail
@@ -291,17 +318,17 @@ func (sn *Snapshot) listOf(t typeInfo, typmod int32, dims int, p Policies) (carr
 		text.policy, text.class = Text, "array"
 		return text, nil
 	}
-	elem, err := sn.carrierOf(t.element, typmod, 0, p)
+	elem, err := cs.carrierOf(t.element, typmod, 0, p)
 	if err != nil {
 		return carrier{}, err
 	}
-	c := carrier{op: opList, policy: policy, class: "array", dims: dims, elem: &elem}
+	c := carrier{op: opList, policy: policy, class: "array", dims: dims, elem: &elem, delim: cs.types[t.element].delim}
 	switch {
 	case elem.expr == "":
 	case elem.op == opList: // an array of a domain over an array of what goes as text: one text an element
 		elem = asText()
 		c.expr = "%s::pg_catalog.text[]"
-	case t.element == oidInet: // the array's own text has no /32 either
+	case cs.types[t.element].output != "": // the array's own text is written by that function, too
 		c.expr = "%s::pg_catalog.text::pg_catalog.text[]"
 	default:
 		c.expr = "%s::pg_catalog.text[]"

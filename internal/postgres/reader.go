@@ -136,8 +136,12 @@ func from(t *change.Table) string {
 // Batches reads a chunk and hands it on batch by batch; a batch is valid until yield returns.
 // It returns the rows read, and for each column how often its policy was applied.
 func (r *Reader) Batches(ctx context.Context, p *Plan, chunk Chunk, yield func(change.Batch) error) (rows int64, applied []int64, err error) {
+	return r.batches(ctx, p, chunk.where(), yield)
+}
+
+func (r *Reader) batches(ctx context.Context, p *Plan, where string, yield func(change.Batch) error) (rows int64, applied []int64, err error) {
 	d := newDecoder(p)
-	sql := "copy (select " + p.query + from(p.Table) + chunk.where() + ") to stdout (format binary)"
+	sql := "copy (select " + p.query + from(p.Table) + where + ") to stdout (format binary)"
 	position := change.Position{LSN: r.snap.LSN}
 	flush := func() error {
 		defer r.release()

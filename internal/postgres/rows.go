@@ -7,7 +7,6 @@ import (
 	"io"
 
 	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/arrow-go/v18/arrow/array"
 
 	"github.com/leatdata/leat/internal/fault"
 )
@@ -53,12 +52,7 @@ func (d *decoder) applied() []int64 {
 }
 
 func (d *decoder) record() arrow.RecordBatch {
-	arrays := make([]arrow.Array, len(d.columns))
-	for i, c := range d.columns {
-		arrays[i] = c.array()
-		defer arrays[i].Release()
-	}
-	return array.NewRecordBatch(d.plan.Schema, arrays, int64(d.rows))
+	return record(d.plan.Schema, d.columns, d.rows)
 }
 
 // copyHeader opens binary COPY: signature, flags, length of the extension

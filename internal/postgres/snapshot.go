@@ -72,15 +72,16 @@ func (s *Source) Snapshot(ctx context.Context, opts SnapshotOptions) (*Snapshot,
 		return nil, err
 	}
 	sn := &Snapshot{source: s, leader: leader, typed: opts.Typed}
-	if err := sn.take(ctx, opts); err != nil {
+	if err := sn.take(ctx, opts.Selection, func() error { return sn.fix(ctx, opts) }); err != nil {
 		sn.Close()
 		return nil, err
 	}
 	return sn, nil
 }
 
-func (sn *Snapshot) take(ctx context.Context, opts SnapshotOptions) error {
-	rels, err := sn.source.relations(ctx, sn.leader, opts.Selection)
+// take locks the tables, lets fix choose the moment, and reads what the catalog says of them at that moment.
+func (sn *Snapshot) take(ctx context.Context, sel Selection, fix func() error) error {
+	rels, err := sn.source.relations(ctx, sn.leader, sel)
 	if err != nil {
 		return err
 	}
@@ -90,7 +91,7 @@ func (sn *Snapshot) take(ctx context.Context, opts SnapshotOptions) error {
 	if err := sn.lock(ctx, rels); err != nil {
 		return err
 	}
-	if err := sn.fix(ctx, opts); err != nil {
+	if err := fix(); err != nil {
 		return err
 	}
 	if err := sn.describe(ctx); err != nil {
@@ -243,7 +244,7 @@ func (sn *Snapshot) fixBySlot(ctx context.Context, opts SnapshotOptions) error {
 		return err
 	}
 	defer leave(repl)
-	stop := sn.tellWhomWeWaitFor(ctx, repl.PID(), opts.Told)
+	stop := sn.source.tellWhomWeWaitFor(ctx, "an exact LSN", false, opts.Told)
 	defer stop()
 	wait := ctx
 	if opts.SlotWait > 0 {
@@ -271,37 +272,6 @@ func (sn *Snapshot) fixBySlot(ctx context.Context, opts SnapshotOptions) error {
 	}
 	sn.LSN, sn.LSNUpper, sn.Exact = lsn, lsn, true
 	return nil
-}
-
-// tellWhomWeWaitFor says, once, which transactions keep the slot from being made.
-func (sn *Snapshot) tellWhomWeWaitFor(ctx context.Context, pid uint32, told func(string)) (stop func()) {
-	if told == nil {
-		return func() {}
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var done sync.WaitGroup
-	done.Go(func() {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(2 * time.Second):
-		}
-		c, err := sn.source.session(ctx, nil)
-		if err != nil {
-			return // the slot itself will fail too and be told
-		}
-		defer leave(c)
-		rows, err := query(ctx, c, `
-select a.pid, coalesce(a.usename::text,''), pg_catalog.date_trunc('second', now() - a.xact_start)::text, left(coalesce(a.query,''), 60)
-from pg_stat_activity a where a.backend_xid is not null and a.pid <> $1::int order by a.xact_start limit 3`, fmt.Sprint(pid))
-		if err != nil {
-			return
-		}
-		for _, r := range rows {
-			told(fmt.Sprintf("an exact LSN waits for transaction of session %s, user %s, open for %s: %s", r[0], r[1], r[2], oneLine(string(r[3]))))
-		}
-	})
-	return func() { cancel(); done.Wait() }
 }
 
 // fixByTime takes an ordinary snapshot with the log's position before and after it: the LSN lies between.

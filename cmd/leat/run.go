@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/config"
+	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/format"
+	"github.com/leatdata/leat/internal/lake"
+	"github.com/leatdata/leat/internal/pipeline"
+	"github.com/leatdata/leat/internal/postgres"
+)
+
+func (c *cli) runCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Follow the write-ahead log into Iceberg tables, exactly once",
+		Long: `Run makes a publication and a replication slot, copies the tables once, and then
+follows the log: each table in the lake is kept as the latest state (current), as every
+change there was (history), or both. It can be ended and started again at any moment;
+data and position are committed together.
+
+Exit status: 0 caught up, 2 settings, 3 database, 4 lake or bucket, 5 a value or a change
+of a table needs a policy, 1 anything else, 130 and 143 ended by SIGINT and SIGTERM.`,
+		Example: `  leat run --from postgres://repl@db/shop --to s3://lake/shop
+  leat run --from postgres://repl@db/shop --to ./lake --table 'public.*' --keep both --commit-interval 1s
+  leat run -f leat.yaml --until-caught-up`,
+		Args: cobra.NoArgs,
+	}
+	c.pipelineFlags(cmd)
+	f := cmd.Flags()
+	f.StringArray("exclude", nil, "table to leave out; may be repeated")
+	f.String("keep", "", "auto, current, history or both")
+	f.String("commit-interval", "", "longest time from a change to its commit in the lake (10s)")
+	f.String("metrics", "", "address for /metrics, /healthz and /readyz, such as 127.0.0.1:9187")
+	f.String("work-dir", "", "local folder for key indexes and transactions in progress; may be lost")
+	untilCaughtUp := f.Bool("until-caught-up", false, "end at the position that was current at the start")
+	complete(cmd, "keep", "auto", "current", "history", "both")
+	flags := append(pipelineKeys(), []flagKey{
+		{"table", "run.tables"}, {"exclude", "run.exclude"}, {"keep", "run.keep"}, {"commit-interval", "run.commit_interval"},
+		{"metrics", "run.metrics"}, {"work-dir", "run.work_dir"},
+	}...)
+	f.StringArrayP("table", "t", nil, "table to follow, schema.name with * and ?; may be repeated (all)")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c.flags = flags
+		return c.follow(cmd, *untilCaughtUp)
+	}
+	return cmd
+}
+
+// pipelineFlags are shared by all verbs that concern a pipeline.
+func (c *cli) pipelineFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.String("from", "", "database: postgres://user@host/db, or empty for PG* variables")
+	f.String("to", "", "lake: s3://bucket/path, gs://, azblob://, file:///path or a path")
+	f.String("endpoint", "", "S3 server other than AWS, such as https://ceph.example.com")
+	f.String("region", "", "region of the bucket")
+	f.String("name", "", "name of the pipeline (leat)")
+	f.String("catalog", "", "file, sqlite, postgres, rest, glue or hive")
+	f.String("catalog-uri", "", "address of the catalog")
+	complete(cmd, "catalog", "file", "sqlite", "postgres", "rest", "glue", "hive")
+}
+
+func pipelineKeys() []flagKey {
+	return []flagKey{
+		{"from", "from.url"}, {"to", "to.url"}, {"endpoint", "to.endpoint"}, {"region", "to.region"}, {"name", "run.name"},
+		{"catalog", "lake.catalog.type"}, {"catalog-uri", "lake.catalog.uri"},
+	}
+}
+
+func (c *cli) follow(cmd *cobra.Command, untilCaughtUp bool) error {
+	cfg, err := c.load(cmd)
+	if err != nil {
+		return err
+	}
+	if err := cfg.Require("to.url"); err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	view := c.newRunView(cfg)
+	defer view.close()
+	log := c.logger(cfg, view)
+	source, err := connect(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	target, err := openBucket(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	watch, stop, err := c.watch(ctx, cfg, view, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	opts, err := runOptions(cfg, target, log, watch)
+	if err != nil {
+		return err
+	}
+	opts.UntilCaughtUp = untilCaughtUp
+	if err := pipeline.Run(ctx, source, opts); err != nil {
+		return err
+	}
+	view.done()
+	return nil
+}
+
+func runOptions(cfg *config.Config, target bucket.Bucket, log *slog.Logger, watch pipeline.Watcher) (pipeline.Options, error) {
+	n := &cfg.Run
+	work, err := workDir(n)
+	if err != nil {
+		return pipeline.Options{}, err
+	}
+	opts := pipeline.Options{
+		Name: n.Name, Selection: runSelection(n), Policies: policies(cfg.Dump.Types),
+		Keep: func(schema, table string) pipeline.Keep { return keepOf(n, schema, table) }, Identityless: string(n.WithoutIdentity),
+		Slot: orName(n.Slot, n.Name), Publication: orName(n.Publication, n.Name), OwnPublication: n.OwnPublication, Failover: n.Failover,
+		RowFilter:  func(schema, table string) string { return config.SettingOf(n.RowFilters, schema, table) },
+		ColumnList: func(schema, table string) []string { return splitList(config.SettingOf(n.Columns, schema, table)) },
+		PartitionBy: func(schema, table string) []string {
+			return splitList(config.SettingOf(cfg.Lake.PartitionBy, schema, table))
+		},
+		SortBy: func(schema, table string) []string {
+			return splitList(config.SettingOf(cfg.Lake.SortBy, schema, table))
+		},
+		State: target, Lake: func(ctx context.Context, epoch int64) (pipeline.Lake, error) {
+			return openLake(ctx, cfg, target, work, epoch, log)
+		},
+		CommitInterval: time.Duration(n.CommitInterval), CommitRows: int64(n.CommitRows), CommitBytes: int64(n.CommitBytes),
+		CopyParallel: n.CopyParallel, CopyChunk: int64(n.CopyChunk), SpoolLimit: int64(n.SpoolLimit), WorkDir: work,
+		Heartbeat: time.Duration(n.Heartbeat), GuardWarn: int64(n.GuardWarn), GuardSpool: int64(n.GuardSpool), GuardDrop: int64(n.GuardDrop),
+		CopyOnChange: n.OnSchemaChange == config.SchemaChangeCopy, LeaseTTL: time.Duration(n.LeaseTTL),
+		Maintain: time.Duration(n.MaintainInterval), MaintainTo: maintainOptions(cfg), MaxRetryDelay: time.Duration(n.MaxRetryDelay),
+		Version: version, Log: log, Watch: watch,
+	}
+	if opts.CopyParallel == 0 {
+		opts.CopyParallel = min(max(2*runtime.NumCPU(), 1), 8)
+	}
+	return opts, nil
+}
+
+func maintainOptions(cfg *config.Config) lake.MaintainOptions {
+	return lake.MaintainOptions{
+		Compact: true, MergeDeletes: 32, KeepSnapshots: cfg.Lake.KeepSnapshots, KeepFor: time.Duration(cfg.Lake.SnapshotAge),
+	}
+}
+
+func orName(given, name string) string {
+	if given != "" {
+		return given
+	}
+	if name == "leat" {
+		return name
+	}
+	return "leat_" + name
+}
+
+// splitList cuts at commas outside parentheses: "bucket(16, id), day(at)".
+func splitList(s string) (items []string) {
+	depth, from := 0, 0
+	for i, r := range s + "," {
+		switch {
+		case r == '(':
+			depth++
+		case r == ')':
+			depth--
+		case r == ',' && depth == 0:
+			if item := strings.TrimSpace(s[from:i]); item != "" {
+				items = append(items, item)
+			}
+			from = i + 1
+		}
+	}
+	return items
+}
+
+func keepOf(n *config.Run, schema, table string) pipeline.Keep {
+	keep := n.Keep
+	for _, p := range n.KeepCurrent {
+		if p.Match(schema, table) {
+			keep = config.KeepCurrent
+		}
+	}
+	for _, p := range n.KeepHistory {
+		if p.Match(schema, table) {
+			keep = config.KeepHistory
+		}
+	}
+	return pipeline.Keep{
+		Current: keep != config.KeepHistory, History: keep != config.KeepCurrent, Auto: keep == config.KeepAuto,
+	}
+}
+
+// runSelection takes every table when none is named.
+func runSelection(n *config.Run) postgres.Selection {
+	d := config.Dump{Tables: n.Tables, Exclude: n.Exclude, Partitions: n.Partitions}
+	if len(d.Tables) == 0 {
+		all, _ := config.ParsePattern("*.*") // a constant that parses
+		d.Tables = []config.Pattern{all}
+	}
+	return selection(&d)
+}
+
+// workDir is a folder of the pipeline's own.
+func workDir(n *config.Run) (string, error) {
+	dir := n.WorkDir
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			cache = os.TempDir()
+		}
+		dir = filepath.Join(cache, "leat")
+	}
+	dir = filepath.Join(dir, n.Name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fault.Wrap(err, fault.ConfigInvalid, "run.work_dir", "cannot make the folder %s", dir)
+	}
+	return dir, nil
+}
+
+func openLake(ctx context.Context, cfg *config.Config, target bucket.Bucket, work string, epoch int64, log *slog.Logger) (*lake.Lake, error) {
+	l := &cfg.Lake
+	return lake.Open(ctx, lake.Options{
+		Bucket: target, Location: target.Properties().URL, Catalog: catalogOptions(cfg), Format: l.FormatVersion,
+		TargetFileSize: int64(l.FileSize), Compression: format.Compression(l.Compression), Profile: string(l.Profile),
+		NamespacePrefix: l.NamespacePrefix, HistorySuffix: l.HistorySuffix, WorkDir: work, Pipeline: cfg.Run.Name, Epoch: epoch,
+		OnTypeChange: onTypeChange(cfg.Run.OnSchemaChange), Log: log,
+	})
+}
+
+func onTypeChange(p config.SchemaChange) string {
+	if p == config.SchemaChangeVersion {
+		return "version"
+	}
+	return "stop"
+}
+
+func catalogOptions(cfg *config.Config) lake.CatalogOptions {
+	k := &cfg.Lake.Catalog
+	o := lake.CatalogOptions{
+		Kind: string(k.Type), Name: k.Name, URI: k.URI, Warehouse: k.Warehouse, OAuthURI: k.OAuthURI, Scope: k.Scope, SigV4: k.SigV4, Region: k.Region,
+	}
+	if !k.Token.IsZero() {
+		o.Token = k.Token.Reveal
+	}
+	if !k.Credential.IsZero() {
+		o.Credential, o.Password = k.Credential.Reveal, k.Credential.Reveal
+	}
+	return o
+}

@@ -1,0 +1,193 @@
+package checkpoint
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// Version is what this program writes. It reads older versions, and refuses newer ones.
+const Version = 1
+
+// State is how far a pipeline is.
+type State struct {
+	Version int `json:"version"`
+	// Epoch and Owner are those of the lease under which the state was written.
+	Epoch int64  `json:"epoch"`
+	Owner string `json:"owner"`
+	// Position: all tables hold every transaction before it, or the spool does.
+	Position change.LSN `json:"position"`
+	// Spooled: the spool holds every transaction before it that a copying table needs.
+	Spooled     change.LSN            `json:"spooled"`
+	SystemID    string                `json:"system_id,omitempty"`
+	Timeline    int                   `json:"timeline,omitempty"`
+	Database    string                `json:"database,omitempty"`
+	Slot        string                `json:"slot,omitempty"`
+	Publication string                `json:"publication,omitempty"`
+	Tables      map[string]TableState `json:"tables,omitempty"` // by a name that the pipeline chooses
+	Control     Control               `json:"control"`
+	Saved       time.Time             `json:"saved"` // by the writer's clock: for people
+	Written     string                `json:"written"`
+}
+
+// Phase is what a table does.
+type Phase string
+
+// The phases.
+const (
+	Copying   Phase = "copying"   // its rows are being copied, its changes go to the spool
+	Spooling  Phase = "spooling"  // its changes go to the spool, the copy has ended or waits
+	Streaming Phase = "streaming" // it follows the log
+	Paused    Phase = "paused"
+	Failed    Phase = "failed" // see Reason; it needs somebody's help
+)
+
+// TableState is what is known of one table beyond what the lake itself tells.
+type TableState struct {
+	Phase  Phase      `json:"phase"`
+	OID    uint32     `json:"oid,omitempty"`
+	Since  change.LSN `json:"since,omitempty"`  // where its spool begins
+	Code   fault.Code `json:"code,omitempty"`   // of a failed one
+	Reason string     `json:"reason,omitempty"` // of a failed one
+	Resync string     `json:"resync,omitempty"` // the request that its copy answers
+}
+
+// Control is what the pipeline has made of requests.
+type Control struct {
+	Paused bool `json:"paused,omitempty"`
+	// Done are the requests that have been taken up, as long as control.json still has them.
+	Done []string `json:"done,omitempty"`
+}
+
+// Lease is who runs a pipeline.
+type Lease struct {
+	Version  int           `json:"version"`
+	Epoch    int64         `json:"epoch"` // grows with each new owner
+	Owner    string        `json:"owner"` // a name that no other process has
+	Host     string        `json:"host"`
+	PID      int           `json:"pid"`
+	Process  process       `json:"process"`
+	TTL      time.Duration `json:"ttl"`     // nanoseconds
+	Renewed  time.Time     `json:"renewed"` // by the owner's clock: for people
+	Released bool          `json:"released,omitempty"`
+	// Modified is the store's time of the last renewal; not part of the object.
+	Modified time.Time `json:"-"`
+
+	etag string
+}
+
+const (
+	stateKey   = "state.json"
+	leaseKey   = "lease.json"
+	controlKey = "control.json"
+	// maxObject bounds what is read into memory: 100,000 tables fit.
+	maxObject = 64 << 20
+)
+
+// stored is an object together with the version of it that was read.
+type stored struct {
+	data     []byte
+	etag     string // "" when there is none
+	modified time.Time
+}
+
+// read reads an object and its ETag, which belong together.
+func read(ctx context.Context, b bucket.Bucket, key string) (stored, error) {
+	for {
+		before, err := b.Stat(ctx, key)
+		if fault.Is(err, fault.ObjectMissing) {
+			return stored{}, nil
+		}
+		if err != nil {
+			return stored{}, err
+		}
+		data, err := bucket.ReadAll(ctx, b, key, maxObject)
+		if fault.Is(err, fault.ObjectMissing) {
+			continue
+		}
+		if err != nil {
+			return stored{}, err
+		}
+		after, err := b.Stat(ctx, key)
+		if fault.Is(err, fault.ObjectMissing) || err == nil && after.ETag != before.ETag {
+			continue // it was written meanwhile
+		}
+		return stored{data: data, etag: after.ETag, modified: after.Modified}, err
+	}
+}
+
+func write(ctx context.Context, b bucket.Bucket, key string, value any, o bucket.WriteOptions) (string, error) {
+	data, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return "", fault.Wrap(err, fault.Internal, key, "cannot be written as JSON")
+	}
+	o.ContentType = "application/json"
+	done, err := bucket.WriteAll(ctx, b, key, append(data, '\n'), o)
+	return done.ETag, err
+}
+
+// only is the condition that the object is still the version we know.
+func only(etag string) bucket.WriteOptions {
+	if etag == "" {
+		return bucket.WriteOptions{IfAbsent: true}
+	}
+	return bucket.WriteOptions{IfMatch: etag}
+}
+
+// decode reads JSON of a version that we know.
+func decode(data []byte, where string, into any) error {
+	var v struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return fault.Wrap(err, fault.StateUnusable, where, "it is not JSON of ours")
+	}
+	if v.Version < 1 || v.Version > Version {
+		return fault.New(fault.StateUnusable, where, "it has version %d, and this leat knows up to %d", v.Version, Version)
+	}
+	return fault.Wrap(json.Unmarshal(data, into), fault.StateUnusable, where, "it is not JSON of ours")
+}
+
+func readState(ctx context.Context, b bucket.Bucket, prefix string) (State, string, error) {
+	o, err := read(ctx, b, prefix+stateKey)
+	if err != nil || o.etag == "" {
+		return State{Version: Version}, "", err
+	}
+	var s State
+	err = decode(o.data, prefix+stateKey, &s)
+	return s, o.etag, err
+}
+
+func readLease(ctx context.Context, b bucket.Bucket, prefix string) (Lease, error) {
+	o, err := read(ctx, b, prefix+leaseKey)
+	if err != nil || o.etag == "" {
+		return Lease{}, err
+	}
+	var l Lease
+	err = decode(o.data, prefix+leaseKey, &l)
+	l.etag, l.Modified = o.etag, o.modified
+	return l, err
+}
+
+// Read looks at a pipeline from outside, for its status: nothing is written. A pipeline that never ran has the zero State
+// and Lease, with Epoch 0.
+func Read(ctx context.Context, b bucket.Bucket, prefix string) (State, Lease, error) {
+	prefix = folder(prefix)
+	s, _, err := readState(ctx, b, prefix)
+	if err != nil {
+		return State{}, Lease{}, err
+	}
+	l, err := readLease(ctx, b, prefix)
+	return s, l, err
+}
+
+func folder(prefix string) string {
+	if prefix == "" || prefix[len(prefix)-1] == '/' {
+		return prefix
+	}
+	return prefix + "/"
+}

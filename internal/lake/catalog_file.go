@@ -1,0 +1,189 @@
+package lake
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/catalog"
+	"github.com/apache/iceberg-go/table"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// fileCatalog keeps tables without any server: metadata/vN.metadata.json beside the data, as Hadoop's catalog does, so
+// that its readers find them. Version N+1 is written only if nobody has written it yet; that is the whole protocol.
+// metadata/version-hint.text is a hint: it may lag behind, never ahead.
+type fileCatalog struct {
+	lake *Lake
+	mu   sync.Mutex
+	last map[string]fileVersion // by the table's folder: what we loaded or wrote last
+}
+
+type fileVersion struct {
+	number int
+	meta   table.Metadata
+}
+
+func newFileCatalog(l *Lake) *fileCatalog {
+	return &fileCatalog{lake: l, last: map[string]fileVersion{}}
+}
+
+func (c *fileCatalog) folder(ident table.Identifier) string { return c.lake.key(ident...) }
+
+func versionKey(folder string, n int) string {
+	return folder + "/metadata/v" + strconv.Itoa(n) + ".metadata.json"
+}
+
+func hintKey(folder string) string { return folder + "/metadata/version-hint.text" }
+
+// LoadTable finds the newest version, or catalog.ErrNoSuchTable.
+func (c *fileCatalog) LoadTable(ctx context.Context, ident table.Identifier) (*table.Table, error) {
+	folder := c.folder(ident)
+	n, err := c.newest(ctx, folder)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, fmt.Errorf("%w: %s", catalog.ErrNoSuchTable, strings.Join(ident, "."))
+	}
+	data, err := bucket.ReadAll(ctx, c.lake.Bucket, versionKey(folder, n), maxMetadata)
+	if err != nil {
+		return nil, err
+	}
+	meta, err := table.ParseMetadataBytes(data)
+	if err != nil {
+		return nil, fmt.Errorf("version %d of %s: %w", n, strings.Join(ident, "."), err)
+	}
+	c.remember(folder, fileVersion{n, meta})
+	return c.table(ident, n, meta), nil
+}
+
+func (c *fileCatalog) table(ident table.Identifier, n int, meta table.Metadata) *table.Table {
+	return table.New(ident, meta, c.lake.url(versionKey(c.folder(ident), n)), c.lake.fs, c)
+}
+
+func (c *fileCatalog) remember(folder string, v fileVersion) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last[folder] = v
+}
+
+// newest is the highest version there is, 0 without any. It starts at the hint and looks for higher ones; where the
+// hint leads nowhere, all versions are listed.
+func (c *fileCatalog) newest(ctx context.Context, folder string) (int, error) {
+	n := 0
+	data, err := bucket.ReadAll(ctx, c.lake.Bucket, hintKey(folder), 64)
+	switch {
+	case err == nil:
+		n, _ = strconv.Atoi(strings.TrimSpace(string(data)))
+	case !fault.Is(err, fault.ObjectMissing):
+		return 0, err
+	}
+	found := 0
+	for i := max(n, 1); ; i++ {
+		_, err := c.lake.Bucket.Stat(ctx, versionKey(folder, i))
+		if fault.Is(err, fault.ObjectMissing) {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+		found = i
+	}
+	if found > 0 {
+		return found, nil
+	}
+	return c.listed(ctx, folder)
+}
+
+func (c *fileCatalog) listed(ctx context.Context, folder string) (int, error) {
+	n := 0
+	for o, err := range c.lake.Bucket.List(ctx, folder+"/metadata/v") {
+		if err != nil {
+			return 0, err
+		}
+		name, ok := strings.CutSuffix(o.Key[len(folder+"/metadata/v"):], ".metadata.json")
+		if v, err := strconv.Atoi(name); ok && err == nil {
+			n = max(n, v)
+		}
+	}
+	return n, nil
+}
+
+// CreateTable writes version 1, or catalog.ErrTableAlreadyExists.
+func (c *fileCatalog) CreateTable(ctx context.Context, ident table.Identifier, schema *iceberg.Schema, opts ...catalog.CreateTableOpt) (*table.Table, error) {
+	cfg := catalog.NewCreateTableCfg()
+	for _, opt := range opts {
+		opt(&cfg)
+	}
+	folder := c.folder(ident)
+	meta, err := table.NewMetadata(schema, cfg.PartitionSpec, cfg.SortOrder, c.lake.url(folder), cfg.Properties)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.write(ctx, folder, fileVersion{1, meta}); err != nil {
+		if errors.Is(err, table.ErrCommitFailed) {
+			return nil, fmt.Errorf("%w: %s", catalog.ErrTableAlreadyExists, strings.Join(ident, "."))
+		}
+		return nil, err
+	}
+	return c.table(ident, 1, meta), nil
+}
+
+// CommitTable writes the version after the one we know last; table.ErrCommitFailed if somebody else has done so.
+func (c *fileCatalog) CommitTable(ctx context.Context, ident table.Identifier, reqs []table.Requirement, updates []table.Update) (table.Metadata, string, error) {
+	folder := c.folder(ident)
+	c.mu.Lock()
+	base, ok := c.last[folder]
+	c.mu.Unlock()
+	if !ok {
+		if _, err := c.LoadTable(ctx, ident); err != nil {
+			return nil, "", err
+		}
+		return c.CommitTable(ctx, ident, reqs, updates)
+	}
+	for _, r := range reqs {
+		if err := r.Validate(base.meta); err != nil {
+			return nil, "", fmt.Errorf("%w: %w", table.ErrCommitFailed, err)
+		}
+	}
+	meta, err := table.UpdateTableMetadata(base.meta, updates, c.lake.url(versionKey(folder, base.number)))
+	if err != nil {
+		return nil, "", err
+	}
+	next := fileVersion{base.number + 1, meta}
+	if err := c.write(ctx, folder, next); err != nil {
+		return nil, "", err
+	}
+	return meta, c.lake.url(versionKey(folder, next.number)), nil
+}
+
+// write makes a version visible if it is not there yet, and then the hint.
+func (c *fileCatalog) write(ctx context.Context, folder string, v fileVersion) error {
+	var data bytes.Buffer
+	if err := json.NewEncoder(&data).Encode(v.meta); err != nil {
+		return err
+	}
+	o := bucket.WriteOptions{ContentType: "application/json", IfAbsent: !c.lake.Catalog.Unconditional}
+	if _, err := bucket.WriteAll(ctx, c.lake.Bucket, versionKey(folder, v.number), data.Bytes(), o); err != nil {
+		if fault.Is(err, fault.ObjectExists) {
+			err = fmt.Errorf("%w: %w", table.ErrCommitFailed, err)
+		}
+		return err
+	}
+	c.remember(folder, v)
+	// The version is committed: a hint that could not be written only costs the next reader a look.
+	hint := []byte(strconv.Itoa(v.number))
+	if _, err := bucket.WriteAll(ctx, c.lake.Bucket, hintKey(folder), hint, bucket.WriteOptions{ContentType: "text/plain", Lazy: true}); err != nil {
+		c.lake.Log.Warn("the version hint of a table could not be written", "table", folder, "error", err)
+	}
+	return nil
+}

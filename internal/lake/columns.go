@@ -1,0 +1,70 @@
+package lake
+
+import (
+	"encoding/json"
+
+	"github.com/apache/iceberg-go"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// column ties a column of the source to a field of the Iceberg table. The list of them is kept in propColumns: a
+// column is known by its attnum, so that a rename is a rename and not a drop and an add.
+type column struct {
+	Attnum  int16  `json:"attnum"`
+	Name    string `json:"name"`
+	Field   int    `json:"field"` // Iceberg's field id
+	TypeOID uint32 `json:"type_oid"`
+	Typmod  int32  `json:"typmod"`
+	Type    string `json:"type"`
+	Dims    int    `json:"dims,omitempty"`
+	NotNull bool   `json:"not_null,omitempty"`
+	// Generated is pg_attribute.attgenerated, "" for none.
+	Generated string `json:"generated,omitempty"`
+}
+
+func columnOf(c change.Column, fieldID int) column {
+	out := column{Attnum: c.Attnum, Name: c.Name, Field: fieldID, TypeOID: c.TypeOID, Typmod: c.Typmod, Type: c.Type, Dims: c.Dims, NotNull: c.NotNull}
+	if c.Generated != 0 {
+		out.Generated = string(rune(c.Generated))
+	}
+	return out
+}
+
+func (c column) source() change.Column {
+	out := change.Column{Name: c.Name, Attnum: c.Attnum, TypeOID: c.TypeOID, Typmod: c.Typmod, Type: c.Type, Dims: c.Dims, NotNull: c.NotNull}
+	if c.Generated != "" {
+		out.Generated = c.Generated[0]
+	}
+	return out
+}
+
+// columnsOf ties the columns of t to the fields of their names.
+func columnsOf(t *change.Table, schema *iceberg.Schema) ([]column, error) {
+	out := make([]column, len(t.Columns))
+	for i, c := range t.Columns {
+		f, ok := schema.FindFieldByName(c.Name)
+		if !ok {
+			return nil, fault.New(fault.Internal, t.String()+"."+c.Name, "the column is not in the Iceberg table")
+		}
+		out[i] = columnOf(c, f.ID)
+	}
+	return out, nil
+}
+
+func encodeColumns(columns []column) string {
+	data, _ := json.Marshal(columns) // strings and numbers always encode
+	return string(data)
+}
+
+// columns reads what the table says of its columns.
+func (t *icebergTable) columns() ([]column, error) {
+	text := t.property(propColumns)
+	if text == "" {
+		return nil, nil
+	}
+	var out []column
+	err := json.Unmarshal([]byte(text), &out)
+	return out, fault.Wrap(err, fault.LakeFailed, t.where(), "its property %s cannot be understood", propColumns)
+}

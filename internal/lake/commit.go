@@ -1,0 +1,293 @@
+package lake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/catalog"
+	"github.com/apache/iceberg-go/table"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// Properties that we keep in a table's properties and, those of a commit, in its snapshot's summary too. The summary
+// alone would not do: rewriting manifests and expiring snapshots lose it.
+const (
+	propPosition  = "leat.position"     // an LSN; absent until the table has been copied
+	propCommitted = "leat.committed-at" // RFC 3339: what of the source's clock the position stands for
+	propPipeline  = "leat.pipeline"     // who may write
+	propEpoch     = "leat.epoch"        // of the pipeline's lease
+	propCommit    = "leat.commit"       // names the last commit, to find out whether one whose reply was lost took place
+	propColumns   = "leat.columns"      // the source's columns by attnum: see columns.go
+	propSource    = "leat.source"       // schema.table of the source
+	propKind      = "leat.kind"         // current or history
+	propCopy      = "leat.copy"         // the last copy that was finished
+)
+
+// icebergTable is one Iceberg table that is open for writing.
+type icebergTable struct {
+	lake  *Lake
+	ident table.Identifier
+	kind  string // current or history
+
+	// mu guards what follows, and is held during a commit.
+	mu        sync.Mutex
+	tbl       *table.Table
+	manifests []iceberg.ManifestFile // of the current snapshot
+	inside    map[string][]liveFile  // manifests read so far, by path
+	broken    error                  // set when memory no longer agrees with the lake: the table must be opened again
+}
+
+// liveFile is a data or delete file of the current snapshot.
+type liveFile struct {
+	entry iceberg.ManifestEntry
+}
+
+// File is the file itself, Seq its data sequence number: a position delete acts on data files whose number is not greater.
+func (f liveFile) File() iceberg.DataFile { return f.entry.DataFile() }
+func (f liveFile) Seq() int64             { return f.entry.SequenceNum() }
+
+// delta is what one commit changes. Files to remove are named by their path; of deletion vectors, which may share one
+// file, by the data file they refer to as well.
+type delta struct {
+	add, remove               []iceberg.DataFile
+	addDeletes, removeDeletes []iceberg.DataFile
+	replaceAll                bool // remove everything that is live before
+	position                  change.LSN
+	at                        time.Time // of the source, at position; zero leaves what is there
+	props                     iceberg.Properties
+	summary                   iceberg.Properties
+	updates                   []table.Update // of the schema, in the same commit
+	rewrite                   bool           // rows stay as they are: compaction
+}
+
+func (d *delta) hasFiles() bool {
+	return len(d.add)+len(d.remove)+len(d.addDeletes)+len(d.removeDeletes) > 0 || d.replaceAll
+}
+
+func (t *icebergTable) where() string { return strings.Join(t.ident, ".") }
+
+// open loads the table, or reports false when there is none.
+func (l *Lake) openIceberg(ctx context.Context, ident table.Identifier, kind string) (*icebergTable, bool, error) {
+	t := &icebergTable{lake: l, ident: ident, kind: kind}
+	if err := t.load(ctx); err != nil {
+		if errors.Is(err, catalog.ErrNoSuchTable) || errors.Is(err, catalog.ErrNoSuchNamespace) {
+			return t, false, nil
+		}
+		return nil, false, t.failed(err, "cannot be opened")
+	}
+	return t, true, nil
+}
+
+// load reads the table as the catalog has it now.
+func (t *icebergTable) load(ctx context.Context) error {
+	tbl, err := t.lake.catalog.LoadTable(ctx, t.ident)
+	if err != nil {
+		return err
+	}
+	t.adopt(tbl.Metadata(), tbl.MetadataLocation())
+	t.inside, t.manifests, t.broken = map[string][]liveFile{}, nil, nil
+	if s := t.tbl.CurrentSnapshot(); s != nil {
+		t.manifests, err = s.Manifests(t.lake.files(ctx))
+	}
+	return err
+}
+
+// adopt makes a version the table's own, read and written through our bucket whatever the catalog would have taken.
+func (t *icebergTable) adopt(meta table.Metadata, location string) {
+	cat, _ := t.lake.catalog.(table.CatalogIO)
+	t.tbl = table.New(t.ident, meta, location, t.lake.fs, cat)
+}
+
+// failed judges an error of the Iceberg library. Faults of the bucket stay what they are.
+func (t *icebergTable) failed(err error, what string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	if fault.Of(err) != nil {
+		return fmt.Errorf("%s: %w", t.where(), err)
+	}
+	return fault.Wrap(err, fault.LakeFailed, t.where(), what, args...)
+}
+
+// position is what the table holds by its own word.
+func (t *icebergTable) position() (change.LSN, error) {
+	text := t.property(propPosition)
+	if text == "" {
+		return 0, nil
+	}
+	p, err := change.ParseLSN(text)
+	return p, fault.Wrap(err, fault.LakeFailed, t.where(), "its property %s cannot be understood", propPosition)
+}
+
+func (t *icebergTable) property(name string) string { return t.tbl.Properties()[name] }
+
+func (t *icebergTable) schema() *iceberg.Schema { return t.tbl.Schema() }
+
+func (t *icebergTable) v3() bool { return t.tbl.Metadata().Version() >= 3 }
+
+// live lists the files of the current snapshot in the order in which they were added.
+func (t *icebergTable) live(ctx context.Context) (data, deletes []liveFile, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, m := range slices.Backward(t.manifests) { // new manifests are put first
+		files, err := t.read(ctx, m)
+		if err != nil {
+			return nil, nil, err
+		}
+		if m.ManifestContent() == iceberg.ManifestContentDeletes {
+			deletes = append(deletes, files...)
+		} else {
+			data = append(data, files...)
+		}
+	}
+	return data, deletes, nil
+}
+
+// read gives the live files of a manifest.
+func (t *icebergTable) read(ctx context.Context, m iceberg.ManifestFile) ([]liveFile, error) {
+	if files, ok := t.inside[m.FilePath()]; ok {
+		return files, nil
+	}
+	f, err := t.lake.files(ctx).Open(m.FilePath())
+	if err != nil {
+		return nil, t.failed(err, "a manifest cannot be read")
+	}
+	defer f.Close()
+	entries, err := iceberg.ReadManifest(m, f, true)
+	if err != nil {
+		return nil, t.failed(err, "a manifest cannot be understood")
+	}
+	files := make([]liveFile, len(entries))
+	for i, e := range entries {
+		files[i] = liveFile{e}
+	}
+	t.inside[m.FilePath()] = files
+	return files, nil
+}
+
+// commit makes one new version of the table. Whoever else has changed the table since it was loaded wins:
+// fault.LakeConflict. After an error the table must be loaded again before the next commit.
+func (t *icebergTable) commit(ctx context.Context, d delta) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.broken != nil {
+		return t.broken
+	}
+	err := t.commitLocked(ctx, d)
+	t.broken = err
+	return err
+}
+
+func (t *icebergTable) commitLocked(ctx context.Context, d delta) error {
+	base := t.tbl.Metadata()
+	mark := fresh()
+	props := iceberg.Properties{propCommit: mark, propPipeline: t.lake.Pipeline, propEpoch: strconv.FormatInt(t.lake.Epoch, 10)}
+	if d.position > 0 {
+		props[propPosition] = d.position.String()
+	}
+	if !d.at.IsZero() {
+		props[propCommitted] = d.at.UTC().Format(time.RFC3339Nano)
+	}
+	own := maps.Clone(props)
+	maps.Copy(props, d.props)
+	updates := slices.Clone(d.updates)
+	updates = append(updates, table.NewSetPropertiesUpdate(props))
+	reqs := []table.Requirement{table.AssertTableUUID(base.TableUUID()), table.AssertRefSnapshotID(table.MainBranch, currentID(base))}
+	if len(d.updates) > 0 {
+		reqs = append(reqs, table.AssertCurrentSchemaID(base.CurrentSchema().ID))
+	}
+	var s *newSnapshot
+	if d.hasFiles() {
+		shaped, err := table.UpdateTableMetadata(base, d.updates, "")
+		if err != nil {
+			return t.failed(err, "its new definition does not fit")
+		}
+		if s, err = t.snapshot(ctx, shaped, d, own); err != nil {
+			return err
+		}
+		updates = append(updates, table.NewAddSnapshotUpdate(&s.Snapshot), table.NewSetSnapshotRefUpdate(table.MainBranch, s.SnapshotID, table.BranchRef, 0, 0, 0))
+	}
+	meta, location, err := t.lake.catalog.CommitTable(ctx, slices.Clone(t.ident), reqs, updates)
+	if err != nil {
+		return t.judge(ctx, mark, err)
+	}
+	t.adopt(meta, location)
+	if s != nil {
+		t.manifests = s.manifests
+		t.forget()
+	}
+	t.removeOldVersions(ctx, base, meta)
+	return nil
+}
+
+func currentID(m table.Metadata) *int64 {
+	if s := m.CurrentSnapshot(); s != nil {
+		return &s.SnapshotID
+	}
+	return nil
+}
+
+// judge finds out what became of a commit that ended in an error: the reply may be lost and the commit done, somebody
+// else may have been first, or nothing has happened.
+func (t *icebergTable) judge(ctx context.Context, mark string, err error) error {
+	if ctx.Err() != nil {
+		return t.failed(err, "the commit was interrupted")
+	}
+	before := t.tbl.MetadataLocation()
+	now, loadErr := t.lake.catalog.LoadTable(ctx, slices.Clone(t.ident))
+	switch {
+	case loadErr != nil:
+		return t.failed(errors.Join(err, loadErr), "nobody knows whether the commit took place")
+	case now.Properties()[propCommit] == mark:
+		return t.load(ctx)
+	case now.MetadataLocation() != before, errors.Is(err, table.ErrCommitFailed):
+		return fault.New(fault.LakeConflict, t.where(), "somebody else has changed the table since we read it (%s)", writerOf(now)).Because(err)
+	}
+	return t.failed(err, "the commit failed")
+}
+
+func writerOf(tbl *table.Table) string {
+	p := tbl.Properties()
+	if s := tbl.CurrentSnapshot(); s != nil && s.Summary != nil && s.Summary.Properties[propCommit] == "" {
+		return "snapshot " + strconv.FormatInt(s.SnapshotID, 10) + " is not ours"
+	}
+	return "pipeline " + p[propPipeline] + ", epoch " + p[propEpoch]
+}
+
+// forget drops what is known of manifests that are no longer part of the table.
+func (t *icebergTable) forget() {
+	keep := make(map[string]bool, len(t.manifests))
+	for _, m := range t.manifests {
+		keep[m.FilePath()] = true
+	}
+	maps.DeleteFunc(t.inside, func(path string, _ []liveFile) bool { return !keep[path] })
+}
+
+// removeOldVersions deletes metadata files that the new version no longer mentions. The commit has happened: what
+// cannot be deleted is left to Sweep.
+func (t *icebergTable) removeOldVersions(ctx context.Context, before, after table.Metadata) {
+	if !after.Properties().GetBool(table.MetadataDeleteAfterCommitEnabledKey, false) {
+		return
+	}
+	kept := map[string]bool{}
+	for e := range after.PreviousFiles() {
+		kept[e.MetadataFile] = true
+	}
+	for e := range before.PreviousFiles() {
+		if !kept[e.MetadataFile] {
+			if err := t.lake.files(ctx).Remove(e.MetadataFile); err != nil {
+				t.lake.Log.Warn("an old version of a table's metadata could not be removed", "table", t.where(), "error", err)
+			}
+		}
+	}
+}

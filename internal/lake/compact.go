@@ -1,0 +1,361 @@
+package lake
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/compute"
+	"github.com/apache/iceberg-go"
+
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// When a file is worth rewriting.
+const (
+	smallPart  = 4   // it has less than a quarter of the target size, and there are enough of them
+	deadPart   = 5   // a fifth of its rows is dead
+	leastFiles = 4   // so many small files are worth it
+	mostFiles  = 500 // of one rewrite
+)
+
+// input is a file to be rewritten and what of it is dead as it is read.
+type input struct {
+	number uint32 // in the current table
+	file   iceberg.DataFile
+	dead   *roaring.Bitmap
+}
+
+// output is what a rewrite has written.
+type output struct {
+	files []iceberg.DataFile
+	rows  []int64      // live rows of each input
+	runs  [][]movedRun // of each input; files by their index in files
+}
+
+// fill gives the value of a column, by its field id, in rows that were written before the column was there: an array of one.
+type fill map[int]arrow.Array
+
+// choose picks files to rewrite: those with many dead, all small ones where there are enough, and the files that lack a
+// column to be filled.
+func choose(files []*trackedFile, target int64, every bool) []*trackedFile {
+	var small, bad []*trackedFile
+	for _, f := range files {
+		if f == nil || f.pending || f.moved != nil {
+			continue
+		}
+		switch {
+		case every, f.deadRows()*deadPart > f.rows:
+			bad = append(bad, f)
+		case f.file.FileSizeBytes()*smallPart < target:
+			small = append(small, f)
+		}
+	}
+	if len(small) >= leastFiles || len(small) > 0 && len(bad) > 0 {
+		bad = append(bad, small...)
+	}
+	slices.SortFunc(bad, func(a, b *trackedFile) int { return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.number, b.number)) })
+	if !every && len(bad) > mostFiles {
+		bad = bad[:mostFiles]
+	}
+	return bad
+}
+
+// rewrite reads the live rows of the inputs and writes them to new files. Nothing is committed.
+func (t *icebergTable) rewrite(ctx context.Context, inputs []input, schema *arrow.Schema, values fill) (*output, error) {
+	set := t.newFileSet(ctx, schema)
+	out := &output{rows: make([]int64, len(inputs)), runs: make([][]movedRun, len(inputs))}
+	for i, in := range inputs {
+		if err := t.rewriteFile(ctx, in, schema, values, set, out, i); err != nil {
+			set.Abort()
+			return nil, err
+		}
+	}
+	var err error
+	out.files, err = set.Close(ctx)
+	if err != nil {
+		set.Abort()
+	}
+	return out, err
+}
+
+func (t *icebergTable) rewriteFile(ctx context.Context, in input, schema *arrow.Schema, values fill, set *fileSet, out *output, i int) error {
+	row := uint32(0)
+	live := make([]uint32, 0, scanRows)
+	err := t.scan(ctx, in.file, schema, nil, func(rec arrow.RecordBatch) error {
+		n := uint32(rec.NumRows())
+		live = live[:0]
+		for k := range n {
+			if in.dead == nil || !in.dead.Contains(row+k) {
+				live = append(live, k)
+			}
+		}
+		row += n
+		if len(live) == 0 {
+			return nil
+		}
+		rec, err := shaped(ctx, rec, schema, values, live)
+		if err != nil {
+			return err
+		}
+		defer rec.Release()
+		file, first, err := set.Write(rec)
+		if err != nil {
+			return err
+		}
+		out.runs[i] = append(out.runs[i], movedRun{rank: uint32(out.rows[i]), file: uint32(file), row: uint32(first)})
+		out.rows[i] += rec.NumRows()
+		return nil
+	})
+	if err == nil && int64(row) != in.file.Count() {
+		err = fault.New(fault.LakeFailed, t.where(), "data file %s has %d rows and its entry says %d", in.file.FilePath(), row, in.file.Count())
+	}
+	return err
+}
+
+// shaped takes the live rows of a record as the schema has its columns: widened where a type was, filled where a column
+// came later.
+func shaped(ctx context.Context, rec arrow.RecordBatch, schema *arrow.Schema, values fill, live []uint32) (arrow.RecordBatch, error) {
+	columns := make([]arrow.Array, schema.NumFields())
+	defer func() {
+		for _, a := range columns {
+			if a != nil {
+				a.Release()
+			}
+		}
+	}()
+	if int64(len(live)) < rec.NumRows() {
+		taken, err := takeRows(ctx, rec, live)
+		if err != nil {
+			return nil, err
+		}
+		defer taken.Release()
+		rec = taken
+	}
+	for i, f := range schema.Fields() {
+		a, err := fitted(ctx, rec.Column(i), f, values[fieldID(f)])
+		if err != nil {
+			return nil, err
+		}
+		columns[i] = a
+	}
+	return array.NewRecordBatch(schema, columns, rec.NumRows()), nil
+}
+
+// fitted is a column in the type of its field. The array belongs to the caller.
+func fitted(ctx context.Context, a arrow.Array, f arrow.Field, value arrow.Array) (arrow.Array, error) {
+	if value != nil && a.NullN() == a.Len() {
+		copies := make([]uint32, a.Len())
+		rec := array.NewRecordBatch(arrow.NewSchema([]arrow.Field{f}, nil), []arrow.Array{value}, 1)
+		defer rec.Release()
+		filled, err := takeRows(ctx, rec, copies)
+		if err != nil {
+			return nil, err
+		}
+		defer filled.Release()
+		filled.Column(0).Retain()
+		return filled.Column(0), nil
+	}
+	a = storage(a)
+	if arrow.TypeEqual(a.DataType(), f.Type) {
+		a.Retain()
+		return a, nil
+	}
+	if _, nested := f.Type.(arrow.NestedType); nested {
+		// The types differ in names of their parts at most: readers call a list's element as the file does.
+		return array.MakeFromData(retyped(a.Data(), f.Type)), nil
+	}
+	out, err := compute.CastArray(ctx, a, compute.SafeCastOptions(f.Type))
+	return out, fault.Wrap(err, fault.LakeFailed, f.Name, "a column's earlier values do not fit its type")
+}
+
+// retyped is the same data under another name of its type.
+func retyped(d arrow.ArrayData, to arrow.DataType) arrow.ArrayData {
+	children := make([]arrow.ArrayData, len(d.Children()))
+	for i, c := range d.Children() {
+		children[i] = c
+		if n, ok := to.(arrow.NestedType); ok && i < len(n.Fields()) {
+			children[i] = retyped(c, n.Fields()[i].Type)
+		}
+	}
+	return array.NewData(to, d.Len(), d.Buffers(), children, d.NullN(), d.Offset())
+}
+
+// compact rewrites files that are small or full of dead rows, beside the ingest. It says how many files went and came.
+func (c *currentTable) compact(ctx context.Context, every bool, values fill) (before, after int, err error) {
+	inputs, schema, err := c.planCompaction(every)
+	if err != nil || len(inputs) == 0 {
+		return 0, 0, err
+	}
+	out, err := c.t.rewrite(ctx, inputs, schema, values)
+	if err != nil {
+		return 0, 0, err
+	}
+	done, err := c.commitCompaction(ctx, inputs, out)
+	if err != nil || !done {
+		if !done {
+			c.removeObjects(ctx, out.files)
+		}
+		return 0, 0, err
+	}
+	return len(inputs), len(out.files), nil
+}
+
+func (c *currentTable) planCompaction(every bool) ([]input, *arrow.Schema, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken != nil {
+		return nil, nil, c.broken
+	}
+	if c.truncated {
+		return nil, nil, nil
+	}
+	var inputs []input
+	for _, f := range choose(c.files, c.t.lake.TargetFileSize, every) {
+		in := input{number: f.number, file: f.file}
+		if f.dead != nil {
+			in.dead = f.dead.Clone()
+		}
+		inputs = append(inputs, in)
+	}
+	return inputs, c.schema, nil
+}
+
+// commitCompaction makes a rewrite visible between two commits of the ingest. Rows that a commit deleted since the
+// plan are deleted in the new files by the same commit; what is only pending goes over to them as pending.
+// False when a truncate or a new definition has made the rewrite pointless.
+func (c *currentTable) commitCompaction(ctx context.Context, inputs []input, out *output) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken != nil {
+		return false, c.broken
+	}
+	for _, in := range inputs {
+		if f := c.fileOf(in.number); f == nil || f.file != in.file || c.truncated {
+			return false, nil
+		}
+	}
+	base := uint32(len(c.files))
+	if c.open != nil {
+		// Numbers from openFirst on belong to the files being written: end them, so that ours come behind.
+		if err := c.seal(ctx); err != nil {
+			return false, c.fail(err)
+		}
+		base = uint32(len(c.files))
+	}
+	p, outs := c.carryOver(inputs, out, base)
+	d := delta{position: c.at, rewrite: true, add: out.files, remove: p.remove}
+	deletes, err := c.writeDeletes(ctx, p.touched)
+	if err != nil {
+		return false, c.fail(err)
+	}
+	d.addDeletes = deletes.files()
+	d.removeDeletes = c.obsoleteDeletes(&p.prepared, deletes)
+	if err := c.t.commit(ctx, d); err != nil {
+		return false, c.fail(err)
+	}
+	for n, f := range outs {
+		f.bury()
+		f.fresh = p.pending[n]
+		f.pending = false
+	}
+	c.adoptDeletes(p.gone, deletes)
+	for i, in := range inputs {
+		f := c.files[in.number]
+		f.moved = &moved{dead: in.dead, runs: out.runs[i]}
+		f.dead, f.fresh, f.vector = nil, nil, nil
+		c.walk.add(in.number)
+	}
+	return true, nil
+}
+
+func (c *currentTable) fileOf(n uint32) *trackedFile {
+	if int(n) >= len(c.files) {
+		return nil
+	}
+	return c.files[n]
+}
+
+// carried is what a rewrite's commit does to data files.
+type carried struct {
+	prepared
+	pending [][]uint32 // rows of each new file that pending changes have deleted
+}
+
+// carryOver numbers the new files and finds in them the rows that have died since they were planned.
+func (c *currentTable) carryOver(inputs []input, out *output, base uint32) (*carried, []*trackedFile) {
+	p := &carried{prepared: prepared{gone: map[uint32]bool{}}, pending: make([][]uint32, len(out.files))}
+	outs := make([]*trackedFile, len(out.files))
+	for i, f := range out.files {
+		outs[i] = &trackedFile{number: base + uint32(i), file: f, rows: f.Count(), seq: c.t.tbl.Metadata().LastSequenceNumber() + 1, pending: true}
+	}
+	c.files = append(c.files, outs...)
+	for i, in := range inputs {
+		f := c.files[in.number]
+		p.remove = append(p.remove, f.file)
+		p.gone[f.number] = true
+		for k := range out.runs[i] {
+			out.runs[i][k].file += base
+		}
+		m := &moved{dead: in.dead, runs: out.runs[i]}
+		if f.dead != nil {
+			since := f.dead.Clone()
+			if in.dead != nil {
+				since.AndNot(in.dead)
+			}
+			for it := since.Iterator(); it.HasNext(); {
+				n, row := m.target(it.Next())
+				outs[n-base].fresh = append(outs[n-base].fresh, row)
+			}
+		}
+		for _, row := range f.fresh {
+			n, row := m.target(row)
+			p.pending[n-base] = append(p.pending[n-base], row)
+		}
+	}
+	for _, f := range outs {
+		if len(f.fresh) > 0 {
+			p.touched = append(p.touched, f)
+		}
+	}
+	return p, outs
+}
+
+// mergeDeletes writes the position deletes of many small files anew as few.
+func (c *currentTable) mergeDeletes(ctx context.Context, least int) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken != nil || c.t.v3() || c.truncated || len(c.deletes) < least {
+		return 0, c.broken
+	}
+	var files []*trackedFile
+	rows := map[uint32]*roaring.Bitmap{}
+	for _, d := range c.deletes {
+		for _, n := range d.of {
+			if f := c.fileOf(n); f != nil && f.moved == nil && f.dead != nil && rows[n] == nil {
+				rows[n] = f.dead
+				files = append(files, f)
+			}
+		}
+	}
+	if len(files) == 0 {
+		return 0, nil
+	}
+	deletes, err := c.writePositions(ctx, files, rows)
+	if err != nil {
+		return 0, err
+	}
+	d := delta{position: c.at, rewrite: true, addDeletes: deletes.files()}
+	for _, old := range c.deletes {
+		d.removeDeletes = append(d.removeDeletes, old.file)
+	}
+	if err := c.t.commit(ctx, d); err != nil {
+		return 0, c.fail(err)
+	}
+	merged := len(c.deletes)
+	c.deletes = deletes
+	return merged, nil
+}

@@ -1,0 +1,403 @@
+package lake
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/codec"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// Copy puts the whole content of a table into the lake, chunk by chunk. Chunks that are finished stay finished when the
+// process ends; the rest is read in a later snapshot.
+type Copy interface {
+	// Done tells the chunks that are finished, each with the LSN of the snapshot it was read in.
+	Done() map[string]change.LSN
+	// Chunk begins a chunk that is read in the snapshot of the given LSN. Several chunks may be written at once.
+	Chunk(ctx context.Context, id string, stamp change.LSN) (ChunkWriter, error)
+	CopyEnd
+}
+
+// CopyEnd ends a copy.
+type CopyEnd interface {
+	// Finish makes the finished chunks the content of the current table and adds them to the history, at the given
+	// position: the least stamp of the chunks. One commit a kept table; a Finish that was broken off is taken up by the next one.
+	Finish(ctx context.Context, position change.LSN) error
+	// Abandon removes what was copied.
+	Abandon(ctx context.Context) error
+}
+
+// ChunkWriter takes the rows of one chunk.
+type ChunkWriter interface {
+	Write(b change.Batch) error
+	Commit(ctx context.Context) error // the chunk will not be read again
+	Abort()
+}
+
+// lakeCopy keeps one object a finished chunk, its ledger, beside the data files it names; both lie in their final places,
+// so that Finish moves nothing. The ledgers of one copy lie below the copy's id, which copy.json names.
+type lakeCopy struct {
+	table  *lakeTable
+	folder string
+	id     string
+
+	mu   sync.Mutex
+	done map[string]ledgerKey
+}
+
+type ledgerKey struct {
+	key   string
+	stamp change.LSN
+}
+
+// ledger tells the data files of a finished chunk: in the form of a manifest, for each kept table.
+type ledger struct {
+	Chunk string              `json:"chunk"`
+	Stamp change.LSN          `json:"stamp"`
+	Files map[string][][]byte `json:"files"`
+	URLs  []string            `json:"urls"` // of the same files: what Sweep must not take
+}
+
+type copyNote struct {
+	ID string `json:"id"`
+}
+
+// Copy takes up the copy that was begun, or begins one.
+func (t *lakeTable) Copy(ctx context.Context) (Copy, error) {
+	c := &lakeCopy{table: t, done: map[string]ledgerKey{}}
+	c.folder = t.lake.key(".leat", "copy", lakeName(t.lake.Pipeline), lakeName(t.spec.Table.Schema), lakeName(t.spec.Table.Name))
+	data, err := bucket.ReadAll(ctx, t.lake.Bucket, c.note(), 4096)
+	var note copyNote
+	switch {
+	case fault.Is(err, fault.ObjectMissing):
+		note.ID = fresh()
+		data, _ := json.Marshal(note)
+		if _, err := bucket.WriteAll(ctx, t.lake.Bucket, c.note(), data, bucket.WriteOptions{ContentType: "application/json"}); err != nil {
+			return nil, err
+		}
+	case err != nil:
+		return nil, err
+	default:
+		if err := json.Unmarshal(data, &note); err != nil || note.ID == "" {
+			return nil, fault.New(fault.StateUnusable, c.note(), "the note of a copy cannot be understood")
+		}
+	}
+	c.id = note.ID
+	return c, c.list(ctx)
+}
+
+func (c *lakeCopy) note() string { return c.folder + "/copy.json" }
+
+// list finds the finished chunks, and removes what an earlier copy left that was finished or abandoned.
+func (c *lakeCopy) list(ctx context.Context) error {
+	var old []string
+	for o, err := range c.table.lake.Bucket.List(ctx, c.folder+"/") {
+		if err != nil {
+			return err
+		}
+		id, name, ok := strings.Cut(strings.TrimPrefix(o.Key, c.folder+"/"), "/")
+		if !ok {
+			continue
+		}
+		if id != c.id {
+			old = append(old, o.Key)
+			continue
+		}
+		stamp, chunk, ok := strings.Cut(strings.TrimSuffix(name, ".json"), "-")
+		lsn, err := strconv.ParseUint(stamp, 16, 64)
+		if !ok || err != nil {
+			return fault.New(fault.StateUnusable, o.Key, "is no ledger of a copied chunk")
+		}
+		c.done[unlakeName(chunk)] = ledgerKey{o.Key, change.LSN(lsn)}
+	}
+	return c.table.lake.Bucket.Delete(ctx, old...)
+}
+
+// unlakeName undoes lakeName.
+func unlakeName(name string) string {
+	var b strings.Builder
+	for i := 0; i < len(name); i++ {
+		if name[i] == '~' && i+2 < len(name) {
+			if v, err := strconv.ParseUint(name[i+1:i+3], 16, 8); err == nil {
+				b.WriteByte(byte(v))
+				i += 2
+				continue
+			}
+		}
+		b.WriteByte(name[i])
+	}
+	return b.String()
+}
+
+func (c *lakeCopy) Done() map[string]change.LSN {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make(map[string]change.LSN, len(c.done))
+	for id, k := range c.done {
+		out[id] = k.stamp
+	}
+	return out
+}
+
+func stampHex(stamp change.LSN) string {
+	text := strconv.FormatUint(uint64(stamp), 16)
+	return strings.Repeat("0", 16-len(text)) + text
+}
+
+func (c *lakeCopy) Chunk(ctx context.Context, id string, stamp change.LSN) (ChunkWriter, error) {
+	w := &chunkWriter{copy: c, id: id, stamp: stamp, at: time.Now().UnixMicro()}
+	for _, k := range c.table.kept {
+		schema, err := c.table.fileSchema(k)
+		if err != nil {
+			return nil, err
+		}
+		set := k.ice.newFileSet(ctx, schema)
+		set.prefix = "copy-" + stampHex(stamp) + "-"
+		set.metadata = map[string]string{"leat.stamp": stamp.String()}
+		w.sets = append(w.sets, set)
+	}
+	return w, nil
+}
+
+// fileSchema is the schema of data files of a kept table.
+func (t *lakeTable) fileSchema(k *keptTable) (*arrow.Schema, error) {
+	if k.ice.kind == kindHistory {
+		if t.history.schema == nil {
+			return nil, fault.New(fault.Internal, k.ice.where(), "a copy came before the table had followed the source's new definition")
+		}
+		return t.history.schema, nil
+	}
+	return withFieldIDs(t.spec.Schema, k.ice.schema())
+}
+
+type chunkWriter struct {
+	copy  *lakeCopy
+	id    string
+	stamp change.LSN
+	at    int64 // when it was begun, microseconds: the time of the history's rows
+	sets  []*fileSet
+}
+
+func (w *chunkWriter) Write(b change.Batch) error {
+	n := int(b.Record.NumRows())
+	if n == 0 {
+		return nil
+	}
+	t := w.copy.table
+	for i, k := range t.kept {
+		if k.ice.kind == kindCurrent {
+			if _, _, err := w.sets[i].Write(b.Record); err != nil {
+				return err
+			}
+			continue
+		}
+		record := t.history.compose(b.Record.Columns(), snapshotRows(b.Record, change.OpRead, w.stamp, 0, w.at), nil)
+		_, _, err := w.sets[i].Write(record)
+		record.Release()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// snapshotRows are rows that no transaction of the log has written.
+func snapshotRows(rec arrow.RecordBatch, op change.Op, lsn change.LSN, seq, at int64) historyRows {
+	n := int(rec.NumRows())
+	return historyRows{
+		Changes: &change.Changes{Rows: rec, LSN: slices.Repeat([]change.LSN{lsn}, n), Committed: slices.Repeat([]int64{at}, n), XID: make([]uint32, n)},
+		ops:     slices.Repeat([]change.Op{op}, n),
+		seq:     slices.Repeat([]int64{seq}, n),
+	}
+}
+
+func (w *chunkWriter) Abort() {
+	for _, s := range w.sets {
+		s.Abort()
+	}
+}
+
+// Commit writes the chunk's ledger: from then on the chunk is done.
+func (w *chunkWriter) Commit(ctx context.Context) error {
+	c := w.copy
+	l := ledger{Chunk: w.id, Stamp: w.stamp, Files: map[string][][]byte{}}
+	for i, k := range c.table.kept {
+		files, err := w.sets[i].Close(ctx)
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			data, err := codec.EncodeDataFile(f, k.ice.tbl.Spec(), k.ice.schema(), k.ice.tbl.Metadata().Version())
+			if err != nil {
+				return k.ice.failed(err, "a data file cannot be noted")
+			}
+			l.Files[k.ice.kind] = append(l.Files[k.ice.kind], data)
+			l.URLs = append(l.URLs, f.FilePath())
+		}
+	}
+	data, err := json.Marshal(l)
+	if err != nil {
+		return fault.Wrap(err, fault.Internal, w.id, "the ledger of a chunk cannot be written")
+	}
+	key := c.folder + "/" + c.id + "/" + stampHex(w.stamp) + "-" + lakeName(w.id) + ".json"
+	if _, err := bucket.WriteAll(ctx, c.table.lake.Bucket, key, data, bucket.WriteOptions{ContentType: "application/json"}); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done[w.id] = ledgerKey{key, w.stamp}
+	return nil
+}
+
+const ledgersAtOnce = 16
+
+// ledgers reads the ledgers of all finished chunks, in the order of their stamps.
+func (c *lakeCopy) ledgers(ctx context.Context) ([]ledger, error) {
+	c.mu.Lock()
+	keys := slices.SortedFunc(maps.Values(c.done), func(a, b ledgerKey) int {
+		return cmp.Or(cmp.Compare(a.stamp, b.stamp), cmp.Compare(a.key, b.key))
+	})
+	c.mu.Unlock()
+	out := make([]ledger, len(keys))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(ledgersAtOnce)
+	for i, k := range keys {
+		g.Go(func() error {
+			data, err := bucket.ReadAll(ctx, c.table.lake.Bucket, k.key, maxMetadata)
+			if err != nil {
+				return err
+			}
+			return fault.Wrap(json.Unmarshal(data, &out[i]), fault.StateUnusable, k.key, "the ledger of a chunk cannot be understood")
+		})
+	}
+	return out, g.Wait()
+}
+
+func filesOf(ledgers []ledger, ice *icebergTable) ([]iceberg.DataFile, error) {
+	var out []iceberg.DataFile
+	for _, l := range ledgers {
+		for _, data := range l.Files[ice.kind] {
+			f, err := codec.DecodeDataFile(data, ice.tbl.Spec(), ice.schema(), ice.tbl.Metadata().Version())
+			if err != nil {
+				return nil, ice.failed(err, "the ledger of chunk %s cannot be understood", l.Chunk)
+			}
+			out = append(out, f)
+		}
+	}
+	return out, nil
+}
+
+func (c *lakeCopy) Finish(ctx context.Context, position change.LSN) error {
+	ledgers, err := c.ledgers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, k := range c.table.kept {
+		if k.ice.property(propCopy) != c.id {
+			if err := c.finishOne(ctx, k.ice, ledgers, position); err != nil {
+				return err
+			}
+		}
+	}
+	if err := c.table.readPositions(); err != nil {
+		return err
+	}
+	if c.table.current != nil {
+		if err := c.table.current.reset(ctx); err != nil {
+			return err
+		}
+	}
+	return c.remove(ctx)
+}
+
+func (c *lakeCopy) finishOne(ctx context.Context, ice *icebergTable, ledgers []ledger, position change.LSN) error {
+	files, err := filesOf(ledgers, ice)
+	if err != nil {
+		return err
+	}
+	d := delta{add: files, position: position, at: time.Now(), replaceAll: ice.kind == kindCurrent, props: iceberg.Properties{propCopy: c.id}}
+	if ice.kind == kindHistory && ice.tbl.CurrentSnapshot() != nil {
+		cut, err := c.cut(ctx, ice, position)
+		if err != nil {
+			return err
+		}
+		d.add = append(cut, files...)
+	}
+	return ice.commit(ctx, d)
+}
+
+// cut writes the row that ends what the history told before the copy: keys that the copy does not bring are gone.
+func (c *lakeCopy) cut(ctx context.Context, ice *icebergTable, position change.LSN) ([]iceberg.DataFile, error) {
+	h := c.table.history
+	columns := make([]arrow.Array, len(h.fields))
+	for i, f := range h.fields {
+		columns[i] = array.MakeArrayOfNull(memory.DefaultAllocator, f.Type, 1)
+	}
+	defer release(columns)
+	row := array.NewRecordBatch(arrow.NewSchema(h.fields, nil), columns, 1)
+	defer row.Release()
+	record := h.compose(columns, snapshotRows(row, change.OpTrunc, position, -1, time.Now().UnixMicro()), nil)
+	defer record.Release()
+	set := ice.newFileSet(ctx, h.schema)
+	if _, _, err := set.Write(record); err != nil {
+		set.Abort()
+		return nil, err
+	}
+	return set.Close(ctx)
+}
+
+// remove deletes the note first: without it the ledgers are nobody's, and the next copy removes them.
+func (c *lakeCopy) remove(ctx context.Context) error {
+	b := c.table.lake.Bucket
+	if err := b.Delete(ctx, c.note()); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var keys []string
+	for _, k := range c.done {
+		keys = append(keys, k.key)
+	}
+	clear(c.done)
+	return b.Delete(ctx, keys...)
+}
+
+func (c *lakeCopy) Abandon(ctx context.Context) error {
+	ledgers, err := c.ledgers(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, k := range c.table.kept {
+		files, err := filesOf(ledgers, k.ice)
+		if err != nil {
+			return err
+		}
+		if k.ice.property(propCopy) == c.id {
+			continue // they are part of the table by now
+		}
+		for _, f := range files {
+			errs = append(errs, c.table.lake.files(ctx).Remove(f.FilePath()))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return c.remove(ctx)
+}

@@ -1,0 +1,469 @@
+package lake
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/iceberg-go"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/format"
+	"github.com/leatdata/leat/internal/keyindex"
+)
+
+// currentTable keeps the latest row of each key. The key index says where that row lies; when a later row takes its
+// place, or none does, the old row is deleted by its position. So readers never have to compare keys.
+//
+// The index runs ahead of the lake by what is pending. It is closed, and so trusted later, only when nothing is.
+type currentTable struct {
+	t       *icebergTable
+	uploads context.Context // of files being written, which outlast one call
+	schema  *arrow.Schema   // of data files, with field ids
+	key     []int           // columns of the key, in its order; all columns without one
+	whole   bool            // there is no key: equal rows are told apart by nothing, and a delete takes any one of them
+	reread  func(ctx context.Context, keys arrow.RecordBatch) (arrow.RecordBatch, error)
+
+	// mu guards what follows. Ingest holds it while it writes and commits, maintenance while it plans and commits.
+	mu        sync.Mutex
+	index     *keyindex.Index
+	files     []*trackedFile // by number, nil where the file is gone
+	deletes   []*deleteFile
+	at        change.LSN                  // transactions before are in the lake
+	open      *fileSet                    // nil when nothing is being written
+	openFirst uint32                      // number of its first file
+	size      struct{ rows, bytes int64 } // of what is pending
+	truncated bool                        // all that is committed goes with the next commit
+	walk      walk
+	broken    error
+	stale     bool // the index was made of other columns: it must be built anew
+
+	// Buffers that serve one record after another.
+	last           lastRows
+	hashes, olds   []keyindex.Hash
+	effects        []effect
+	chosen, places []uint32
+}
+
+// trackedFile is a data file that holds live rows, or is about to.
+type trackedFile struct {
+	number  uint32
+	file    iceberg.DataFile // nil until it is closed
+	pending bool             // not committed yet
+	rows    int64
+	seq     int64
+	dead    *roaring.Bitmap  // rows deleted by what is committed; nil for none
+	fresh   []uint32         // rows deleted since
+	vector  iceberg.DataFile // its deletion vector in the lake, nil for none
+	moved   *moved           // where its rows went when it was compacted
+}
+
+func (f *trackedFile) deadRows() int64 {
+	if f.dead == nil {
+		return 0
+	}
+	return int64(f.dead.GetCardinality())
+}
+
+// deleteFile is a file of position deletes and the data files it tells of.
+type deleteFile struct {
+	file iceberg.DataFile
+	of   []uint32
+}
+
+// place packs a file's number and a row into what the index holds.
+func place(file, row uint32) uint64 { return uint64(file)<<32 | uint64(row) }
+
+// openCurrent opens what keeps t current. The context is that of all its uploads; the schema is that of data files.
+func openCurrent(ctx context.Context, t *icebergTable, spec Spec, schema *arrow.Schema) (*currentTable, error) {
+	if err := os.MkdirAll(t.lake.WorkDir, 0o700); err != nil {
+		return nil, fault.Wrap(err, fault.StateUnusable, t.lake.WorkDir, "the folder for key indexes cannot be made")
+	}
+	c := &currentTable{t: t, uploads: ctx, reread: spec.Reread, whole: spec.WholeRowKey}
+	err := c.setSchema(schema, spec.Key)
+	if err == nil {
+		err = c.reset(ctx)
+	}
+	if err != nil {
+		c.drop()
+		return nil, err
+	}
+	return c, nil
+}
+
+// reset takes over what the lake holds now, after a copy has replaced the rows. Nothing may be pending.
+func (c *currentTable) reset(ctx context.Context) error {
+	if err := c.close(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fail(c.load(ctx))
+}
+
+func (c *currentTable) load(ctx context.Context) (err error) {
+	c.files, c.deletes, c.truncated, c.stale, c.walk, c.broken = nil, nil, false, false, walk{}, nil
+	c.size.rows, c.size.bytes = 0, 0
+	if c.at, err = c.t.position(); err != nil {
+		return err
+	}
+	return c.loadIndex(ctx)
+}
+
+// setSchema takes over the schema of data files after an evolution, or at the start.
+func (c *currentTable) setSchema(schema *arrow.Schema, key []string) error {
+	c.schema, c.key = schema, c.key[:0]
+	if c.whole {
+		c.stale = true // the whole row is another one
+		for i := range schema.NumFields() {
+			c.key = append(c.key, i)
+		}
+		return nil
+	}
+	if len(key) == 0 {
+		return fault.New(fault.KeyMissing, c.t.where(), "the current rows of a table cannot be kept without a key")
+	}
+	for _, name := range key {
+		at := schema.FieldIndices(name)
+		if len(at) != 1 {
+			return fault.New(fault.KeyMissing, c.t.where(), "the table has no column %q of the key", name)
+		}
+		c.key = append(c.key, at[0])
+	}
+	return nil
+}
+
+func (c *currentTable) indexPath() string {
+	return filepath.Join(c.t.lake.WorkDir, change.EncodeName(c.t.lake.Pipeline)+"."+change.EncodeName(c.t.where())+"."+c.t.tbl.Metadata().TableUUID().String())
+}
+
+func (c *currentTable) snapshotID() int64 {
+	if id := currentID(c.t.tbl.Metadata()); id != nil {
+		return *id
+	}
+	return 0
+}
+
+// loadIndex opens the index and lists the files, and builds the index from them where there is none to be trusted.
+func (c *currentTable) loadIndex(ctx context.Context) error {
+	x, err := keyindex.Open(c.indexPath(), keyindex.Options{Multi: c.whole, Snapshot: c.snapshotID()})
+	if err != nil {
+		return err
+	}
+	c.index = x
+	data, deletes, err := c.t.live(ctx)
+	if err != nil {
+		return err
+	}
+	numbers, ok := readNote(x.Note())
+	if ok = ok && !x.NeedsRebuild(); ok {
+		for _, f := range data {
+			_, known := numbers[f.File().FilePath()]
+			ok = ok && known
+		}
+	}
+	if !ok {
+		numbers = map[string]uint32{}
+		slices.SortStableFunc(data, func(a, b liveFile) int { return cmp.Compare(a.Seq(), b.Seq()) })
+		for i, f := range data {
+			numbers[f.File().FilePath()] = uint32(i)
+		}
+		if !x.NeedsRebuild() {
+			if err := x.Clear(); err != nil {
+				return err
+			}
+		}
+	}
+	c.track(data, numbers)
+	if err := c.loadDeletes(ctx, deletes, numbers); err != nil {
+		return err
+	}
+	if ok {
+		return nil
+	}
+	return c.rebuild(ctx)
+}
+
+// track lists the files by their numbers.
+func (c *currentTable) track(data []liveFile, numbers map[string]uint32) {
+	c.files = c.files[:0]
+	for _, f := range data {
+		n := numbers[f.File().FilePath()]
+		for len(c.files) <= int(n) {
+			c.files = append(c.files, nil)
+		}
+		c.files[n] = &trackedFile{number: n, file: f.File(), rows: f.File().Count(), seq: f.Seq()}
+	}
+}
+
+// The index's note names the files of its numbers.
+func readNote(note []byte) (map[string]uint32, bool) {
+	var files map[string]uint32
+	return files, json.Unmarshal(note, &files) == nil
+}
+
+func (c *currentTable) note() []byte {
+	files := map[string]uint32{}
+	for _, f := range c.files {
+		if f != nil && f.moved == nil {
+			files[f.file.FilePath()] = f.number
+		}
+	}
+	note, _ := json.Marshal(files) // of strings and numbers: there is no error
+	return note
+}
+
+// close ends the use of the table. Where something is pending, or an error has left memory and lake apart, the
+// index is given up and built anew next time.
+func (c *currentTable) close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.index == nil {
+		return nil
+	}
+	if c.broken != nil || c.isPending() {
+		c.drop()
+		return nil
+	}
+	if c.stale {
+		c.index.Drop()
+		c.index = nil
+		return nil
+	}
+	for c.walk.busy() {
+		c.walkOn(1 << 20)
+	}
+	err := c.index.CloseAt(c.snapshotID(), c.note())
+	c.index = nil
+	return err
+}
+
+func (c *currentTable) drop() {
+	if c.open != nil {
+		c.open.Abort()
+		c.open = nil
+	}
+	if c.index != nil {
+		c.index.Drop()
+		c.index = nil
+	}
+	if c.broken == nil {
+		c.broken = fault.New(fault.Internal, c.t.where(), "the table must be opened again")
+	}
+}
+
+// abandon forgets what is pending. Where there is something, the index has run ahead and the table must be opened again.
+func (c *currentTable) abandon() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.isPending() {
+		c.drop()
+	}
+}
+
+func (c *currentTable) isPending() bool {
+	if c.open != nil || c.truncated {
+		return true
+	}
+	for _, f := range c.files {
+		if f != nil && (f.pending || len(f.fresh) > 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// pendingSize says what the next commit would carry.
+func (c *currentTable) pendingSize() (rows, bytes int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.size.rows, c.size.bytes
+}
+
+// fail marks the table as unusable until it is opened again.
+func (c *currentTable) fail(err error) error {
+	if err != nil && c.broken == nil {
+		c.broken = err
+	}
+	return err
+}
+
+// kill deletes the row at a place of the index.
+func (c *currentTable) kill(at uint64) {
+	file, row := c.settle(at)
+	if f := c.files[file]; f != nil {
+		f.fresh = append(f.fresh, row)
+	}
+}
+
+// newNumber gives a new file its number.
+func (c *currentTable) newNumber() uint32 {
+	n := uint32(len(c.files))
+	c.files = append(c.files, &trackedFile{number: n, pending: true})
+	return n
+}
+
+// append writes a record to the open files and returns the file's number and the first row there.
+func (c *currentTable) append(rec arrow.RecordBatch) (file, row uint32, err error) {
+	if c.open == nil {
+		c.open = c.t.newFileSet(c.uploads, c.schema)
+		c.openFirst = uint32(len(c.files))
+	}
+	n, first, err := c.open.Write(rec)
+	if err != nil {
+		return 0, 0, err
+	}
+	for uint32(len(c.files)) <= c.openFirst+uint32(n) {
+		c.newNumber()
+	}
+	f := c.files[c.openFirst+uint32(n)]
+	f.rows = first + rec.NumRows()
+	return f.number, uint32(first), nil
+}
+
+// seal ends the files being written: they can be read from then on.
+func (c *currentTable) seal(ctx context.Context) error {
+	if c.open == nil {
+		return nil
+	}
+	files, err := c.open.Close(ctx)
+	c.open = nil
+	if err != nil {
+		return err
+	}
+	for i, f := range files {
+		c.files[c.openFirst+uint32(i)].file = f
+	}
+	return nil
+}
+
+// commit makes what is pending visible, with the position, as one snapshot.
+func (c *currentTable) commit(ctx context.Context, to change.LSN, at time.Time) (Committed, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken != nil {
+		return Committed{}, c.broken
+	}
+	if !c.isPending() {
+		return Committed{Position: c.at}, nil
+	}
+	done, err := c.commitLocked(ctx, to, at)
+	return done, c.fail(err)
+}
+
+func (c *currentTable) commitLocked(ctx context.Context, to change.LSN, at time.Time) (Committed, error) {
+	if err := c.seal(ctx); err != nil {
+		return Committed{}, err
+	}
+	p := c.prepare()
+	d := delta{position: to, at: at, add: p.add, remove: p.remove}
+	deletes, err := c.writeDeletes(ctx, p.touched)
+	if err != nil {
+		return Committed{}, err
+	}
+	d.addDeletes = deletes.files()
+	d.removeDeletes = c.obsoleteDeletes(p, deletes)
+	if err := c.t.commit(ctx, d); err != nil {
+		return Committed{}, err
+	}
+	done := Committed{Files: len(d.add), Deletes: p.deleted, Position: to, Snapshots: []int64{c.snapshotID()}}
+	for _, f := range d.add {
+		done.Rows, done.Bytes = done.Rows+int(f.Count()), done.Bytes+f.FileSizeBytes()
+	}
+	c.settleCommit(p, deletes)
+	c.at = max(c.at, to)
+	c.removeObjects(ctx, p.unborn)
+	c.walkOn(walkPages)
+	return done, nil
+}
+
+// prepared is what a commit does to data files.
+type prepared struct {
+	add, remove []iceberg.DataFile
+	unborn      []iceberg.DataFile // written and wholly dead before anybody could see them
+	gone        map[uint32]bool    // numbers of files that are no more
+	touched     []*trackedFile     // files that stay and have lost rows
+	deleted     int                // rows
+}
+
+func (c *currentTable) prepare() *prepared {
+	p := &prepared{gone: map[uint32]bool{}}
+	for _, f := range c.files {
+		if f == nil || f.moved != nil {
+			continue
+		}
+		all := f.deadRows()+int64(len(f.fresh)) >= f.rows
+		if !f.pending {
+			p.deleted += len(f.fresh)
+		}
+		switch {
+		case f.pending && all: // also a file without rows
+			p.unborn = append(p.unborn, f.file)
+			p.gone[f.number] = true
+		case f.pending:
+			p.add = append(p.add, f.file)
+		case all || c.truncated && !f.pending:
+			p.remove = append(p.remove, f.file)
+			p.gone[f.number] = true
+		}
+		if len(f.fresh) > 0 && !p.gone[f.number] {
+			p.touched = append(p.touched, f)
+		}
+	}
+	return p
+}
+
+// settleCommit brings memory to what the lake now holds.
+func (c *currentTable) settleCommit(p *prepared, w writtenDeletes) {
+	for i, f := range c.files {
+		switch {
+		case f == nil || f.moved != nil:
+		case p.gone[uint32(i)]:
+			c.files[i] = nil
+		default:
+			f.bury()
+			f.pending = false
+		}
+	}
+	c.adoptDeletes(p.gone, w)
+	c.truncated = false
+	c.size.rows, c.size.bytes = 0, 0
+}
+
+// bury makes the fresh dead part of the dead.
+func (f *trackedFile) bury() {
+	if len(f.fresh) == 0 {
+		return
+	}
+	if f.dead == nil {
+		f.dead = roaring.New()
+	}
+	f.dead.AddMany(f.fresh)
+	f.dead.RunOptimize()
+	f.fresh = nil
+}
+
+// removeObjects deletes files that nothing refers to. What cannot be deleted is left to Sweep.
+func (c *currentTable) removeObjects(ctx context.Context, files []iceberg.DataFile) {
+	for _, f := range files {
+		if err := c.t.lake.files(ctx).Remove(f.FilePath()); err != nil {
+			c.t.lake.Log.Warn("a file that is not needed could not be removed", "file", f.FilePath(), "error", err)
+		}
+	}
+}
+
+// fieldID is the Iceberg id of a field of a data file's schema, 0 for none.
+func fieldID(f arrow.Field) int {
+	text, _ := f.Metadata.GetValue(format.FieldIDKey)
+	id, _ := strconv.Atoi(text)
+	return id
+}

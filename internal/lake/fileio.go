@@ -1,0 +1,209 @@
+package lake
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+	"time"
+
+	iceio "github.com/apache/iceberg-go/io"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// fileIO lets the Iceberg library read and write through our bucket. Names are URLs below location; a name
+// elsewhere is refused, so that foreign metadata cannot make us touch other places.
+type fileIO struct {
+	ctx      context.Context // the library's interface has no context of its own
+	bucket   bucket.Bucket
+	location string // without a slash at its end
+}
+
+var (
+	_ iceio.ReadFileIO  = fileIO{}
+	_ iceio.WriteFileIO = fileIO{}
+)
+
+func (f fileIO) key(name string) (string, error) {
+	key, ok := strings.CutPrefix(name, f.location+"/")
+	if !ok || key == "" {
+		return "", fault.New(fault.LakeForeign, name, "lies outside the lake %s", f.location)
+	}
+	return key, nil
+}
+
+// pathError keeps our fault and says what the library asks for with errors.Is.
+func pathError(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if fault.Is(err, fault.ObjectMissing) {
+		err = errors.Join(fs.ErrNotExist, err)
+	}
+	return &fs.PathError{Op: op, Path: name, Err: err}
+}
+
+// Open finds the object's size and reads nothing yet.
+func (f fileIO) Open(name string) (iceio.File, error) {
+	key, err := f.key(name)
+	if err != nil {
+		return nil, pathError("open", name, err)
+	}
+	o, err := f.bucket.Stat(f.ctx, key)
+	if err != nil {
+		return nil, pathError("open", name, err)
+	}
+	return &openFile{fileIO: f, name: name, key: key, object: o}, nil
+}
+
+// ReadFile reads a whole object.
+func (f fileIO) ReadFile(name string) ([]byte, error) {
+	key, err := f.key(name)
+	if err != nil {
+		return nil, pathError("open", name, err)
+	}
+	data, err := bucket.ReadAll(f.ctx, f.bucket, key, maxMetadata)
+	return data, pathError("open", name, err)
+}
+
+// maxMetadata is the largest metadata object we are willing to hold in memory.
+const maxMetadata = 1 << 30
+
+// Remove deletes an object; one that is not there is no error.
+func (f fileIO) Remove(name string) error {
+	key, err := f.key(name)
+	if err == nil {
+		err = f.bucket.Delete(f.ctx, key)
+	}
+	return pathError("remove", name, err)
+}
+
+// Create begins an object, which appears when it is closed.
+func (f fileIO) Create(name string) (iceio.FileWriter, error) {
+	key, err := f.key(name)
+	if err != nil {
+		return nil, pathError("create", name, err)
+	}
+	u, err := f.bucket.Create(f.ctx, key, bucket.WriteOptions{})
+	if err != nil {
+		return nil, pathError("create", name, err)
+	}
+	return &newFile{Upload: u, ctx: f.ctx, name: name}, nil
+}
+
+// WriteFile writes an object.
+func (f fileIO) WriteFile(name string, p []byte) error {
+	key, err := f.key(name)
+	if err == nil {
+		_, err = bucket.WriteAll(f.ctx, f.bucket, key, p, bucket.WriteOptions{})
+	}
+	return pathError("write", name, err)
+}
+
+// newFile is an upload with the shape of a file.
+type newFile struct {
+	bucket.Upload
+	ctx  context.Context
+	name string
+	over bool
+}
+
+func (w *newFile) ReadFrom(r io.Reader) (int64, error) {
+	return io.Copy(struct{ io.Writer }{w.Upload}, r)
+}
+
+func (w *newFile) Close() error {
+	if w.over {
+		return nil
+	}
+	w.over = true
+	_, err := w.Commit(w.ctx)
+	return pathError("write", w.name, err)
+}
+
+// openFile reads an object: in one stream from where it stands, or at given offsets.
+type openFile struct {
+	fileIO
+	name, key string
+	object    bucket.Object
+	at        int64
+	stream    io.ReadCloser // at `at`; nil when nothing is open
+}
+
+func (f *openFile) Read(p []byte) (int, error) {
+	if f.at >= f.object.Size {
+		return 0, io.EOF
+	}
+	if f.stream == nil {
+		r, err := f.bucket.Open(f.ctx, f.key, f.at, -1)
+		if err != nil {
+			return 0, pathError("read", f.name, err)
+		}
+		f.stream = r
+	}
+	n, err := f.stream.Read(p)
+	f.at += int64(n)
+	return n, err
+}
+
+// ReadAt asks for one range; the library's readers ask for large ones.
+func (f *openFile) ReadAt(p []byte, off int64) (int, error) {
+	if off >= f.object.Size {
+		return 0, io.EOF
+	}
+	r, err := f.bucket.Open(f.ctx, f.key, off, int64(len(p)))
+	if err != nil {
+		return 0, pathError("read", f.name, err)
+	}
+	defer r.Close()
+	n, err := io.ReadFull(r, p)
+	if errors.Is(err, io.ErrUnexpectedEOF) && off+int64(n) >= f.object.Size {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func (f *openFile) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += f.at
+	case io.SeekEnd:
+		offset += f.object.Size
+	}
+	if offset < 0 {
+		return 0, pathError("seek", f.name, fs.ErrInvalid)
+	}
+	if offset != f.at {
+		f.closeStream()
+	}
+	f.at = offset
+	return offset, nil
+}
+
+func (f *openFile) closeStream() {
+	if f.stream != nil {
+		f.stream.Close()
+		f.stream = nil
+	}
+}
+
+func (f *openFile) Close() error {
+	f.closeStream()
+	return nil
+}
+
+// Stat and the methods below make the file its own fs.FileInfo.
+func (f *openFile) Stat() (fs.FileInfo, error) { return fileInfo{f.object}, nil }
+
+type fileInfo struct{ o bucket.Object }
+
+func (i fileInfo) Name() string       { return path.Base(i.o.Key) }
+func (i fileInfo) Size() int64        { return i.o.Size }
+func (i fileInfo) Mode() fs.FileMode  { return 0o444 }
+func (i fileInfo) ModTime() time.Time { return i.o.Modified }
+func (i fileInfo) IsDir() bool        { return false }
+func (i fileInfo) Sys() any           { return nil }

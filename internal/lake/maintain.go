@@ -1,0 +1,114 @@
+package lake
+
+import (
+	"context"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/iceberg-go/table"
+)
+
+// MaintainOptions say what upkeep is to do. The zero value does nothing.
+type MaintainOptions struct {
+	// Compact rewrites small files and files with many deleted rows.
+	Compact bool
+	// MergeDeletes makes one file of so many files of position deletes or more; 0 leaves them.
+	MergeDeletes int
+	// KeepSnapshots and KeepFor say which snapshots stay: the last so many, and all that are younger. Both 0 keeps all.
+	KeepSnapshots int
+	KeepFor       time.Duration
+}
+
+func (o MaintainOptions) expires() bool { return o.KeepSnapshots > 0 || o.KeepFor > 0 }
+
+// Maintained says what upkeep has done.
+type Maintained struct {
+	Compacted, Written int // data files before and after
+	MergedDeletes      int // files of position deletes that became few
+	Snapshots          int // expired
+	Removed            int // objects deleted with them
+}
+
+func (m *Maintained) add(o Maintained) {
+	m.Compacted += o.Compacted
+	m.Written += o.Written
+	m.MergedDeletes += o.MergedDeletes
+	m.Snapshots += o.Snapshots
+	m.Removed += o.Removed
+}
+
+// maintain keeps the current table fast to read. It may run beside the ingest: it waits for a commit and a commit
+// waits for it, but only as long as a commit takes.
+func (c *currentTable) maintain(ctx context.Context, o MaintainOptions) (m Maintained, err error) {
+	if o.Compact {
+		if m.Compacted, m.Written, err = c.compact(ctx, false, nil); err != nil {
+			return m, err
+		}
+	}
+	if o.MergeDeletes > 0 {
+		if m.MergedDeletes, err = c.mergeDeletes(ctx, o.MergeDeletes); err != nil {
+			return m, err
+		}
+	}
+	if o.expires() {
+		// Under the lock: the ingest's view of the snapshot must not change while it commits.
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		m.Snapshots, m.Removed, err = c.t.expire(ctx, o)
+	}
+	return m, err
+}
+
+// maintain keeps an append-only table fast to read.
+func (t *icebergTable) maintain(ctx context.Context, o MaintainOptions) (m Maintained, err error) {
+	if o.Compact {
+		if m.Compacted, m.Written, err = t.compact(ctx); err != nil {
+			return m, err
+		}
+	}
+	if o.expires() {
+		m.Snapshots, m.Removed, err = t.expire(ctx, o)
+	}
+	return m, err
+}
+
+// compact makes few files of many small ones, in the order in which they came.
+func (t *icebergTable) compact(ctx context.Context) (before, after int, err error) {
+	data, deletes, err := t.live(ctx)
+	if err != nil || len(deletes) > 0 {
+		return 0, 0, err
+	}
+	files := make([]*trackedFile, len(data))
+	for i, f := range data {
+		files[i] = &trackedFile{number: uint32(i), file: f.File(), rows: f.File().Count(), seq: f.Seq()}
+	}
+	chosen := choose(files, t.lake.TargetFileSize, false)
+	if len(chosen) == 0 {
+		return 0, 0, nil
+	}
+	inputs := make([]input, len(chosen))
+	d := delta{rewrite: true}
+	for i, f := range chosen {
+		inputs[i] = input{number: f.number, file: f.file}
+		d.remove = append(d.remove, f.file)
+	}
+	schema, err := t.fileSchema()
+	if err != nil {
+		return 0, 0, err
+	}
+	out, err := t.rewrite(ctx, inputs, schema, nil)
+	if err != nil {
+		return 0, 0, err
+	}
+	d.add = out.files
+	if err := t.commit(ctx, d); err != nil {
+		return 0, 0, err
+	}
+	return len(inputs), len(out.files), nil
+}
+
+// fileSchema is the Arrow schema of new data files, with field ids.
+func (t *icebergTable) fileSchema() (*arrow.Schema, error) {
+	schema, err := table.SchemaToArrowSchema(t.schema(), nil, true, false)
+	return schema, t.failed(err, "its definition has no Arrow form")
+}

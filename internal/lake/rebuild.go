@@ -1,0 +1,341 @@
+package lake
+
+import (
+	"cmp"
+	"context"
+	"runtime"
+	"slices"
+
+	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/apache/arrow-go/v18/parquet"
+	"github.com/apache/arrow-go/v18/parquet/file"
+	"github.com/apache/arrow-go/v18/parquet/pqarrow"
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table/dv"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/keyindex"
+)
+
+// stampKey is in the Parquet metadata of files that a copy wrote: the LSN of the snapshot they were read from. Of two
+// rows of one key that a resumed copy read twice, the one with the later stamp is right.
+const stampKey = "leat.stamp"
+
+// loadDeletes reads which rows of the files are deleted.
+func (c *currentTable) loadDeletes(ctx context.Context, deletes []liveFile, numbers map[string]uint32) error {
+	c.deletes = nil
+	for _, d := range deletes {
+		var err error
+		switch f := d.File(); {
+		case f.FileFormat() == iceberg.PuffinFile:
+			err = c.loadVector(ctx, f, numbers)
+		case f.ContentType() == iceberg.EntryContentPosDeletes:
+			err = c.loadPositions(ctx, f, numbers)
+		default:
+			err = fault.New(fault.LakeForeign, c.t.where(), "somebody has put equality deletes into the table")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *currentTable) loadVector(ctx context.Context, f iceberg.DataFile, numbers map[string]uint32) error {
+	ref := f.ReferencedDataFile()
+	if ref == nil {
+		return fault.New(fault.LakeFailed, c.t.where(), "a deletion vector does not say of which file it is")
+	}
+	n, ok := numbers[*ref]
+	if !ok {
+		return nil
+	}
+	bits, err := dv.ReadDV(c.t.lake.files(ctx), f)
+	if err != nil {
+		return c.t.failed(err, "a deletion vector cannot be read")
+	}
+	t := c.files[n]
+	t.vector, t.dead = f, roaring.New()
+	for p := range bits.Positions() {
+		t.dead.Add(uint32(p))
+	}
+	return nil
+}
+
+func (c *currentTable) loadPositions(ctx context.Context, f iceberg.DataFile, numbers map[string]uint32) error {
+	d := &deleteFile{file: f}
+	err := c.t.scan(ctx, f, posDeleteSchema, nil, func(rec arrow.RecordBatch) error {
+		paths, ok := storage(rec.Column(0)).(*array.String)
+		rows, ok2 := storage(rec.Column(1)).(*array.Int64)
+		if !ok || !ok2 {
+			return fault.New(fault.LakeFailed, c.t.where(), "a file of position deletes has columns of other types")
+		}
+		var t *trackedFile
+		last := ""
+		for i := range paths.Len() {
+			if p := paths.Value(i); t == nil || p != last {
+				n, known := numbers[p]
+				if !known {
+					t, last = nil, ""
+					continue
+				}
+				t, last = c.files[n], p
+				if !slices.Contains(d.of, n) {
+					d.of = append(d.of, n)
+				}
+				if t.dead == nil {
+					t.dead = roaring.New()
+				}
+			}
+			t.dead.Add(uint32(rows.Value(i)))
+		}
+		return nil
+	})
+	c.deletes = append(c.deletes, d)
+	return err
+}
+
+// scan reads columns of a data file, found by their field ids, and hands out record after record. A column that the file
+// does not have is null; an integer or float that was widened since is handed out as the file has it. Given rows are read
+// from their row groups only, all of these.
+func (t *icebergTable) scan(ctx context.Context, f iceberg.DataFile, schema *arrow.Schema, groups []int, each func(arrow.RecordBatch) error) error {
+	r, err := t.openParquet(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return t.scanOpen(ctx, r, schema, groups, each)
+}
+
+func (t *icebergTable) openParquet(ctx context.Context, f iceberg.DataFile) (*file.Reader, error) {
+	in, err := t.lake.files(ctx).Open(f.FilePath())
+	if err != nil {
+		return nil, err
+	}
+	props := parquet.NewReaderProperties(memory.DefaultAllocator)
+	r, err := file.NewParquetReader(in, file.WithReadProps(props))
+	if err != nil {
+		in.Close()
+		return nil, t.failed(err, "data file %s cannot be read", f.FilePath())
+	}
+	return r, nil
+}
+
+const scanRows = 32 << 10
+
+func (t *icebergTable) scanOpen(ctx context.Context, r *file.Reader, schema *arrow.Schema, groups []int, each func(arrow.RecordBatch) error) error {
+	fr, err := pqarrow.NewFileReader(r, pqarrow.ArrowReadProperties{BatchSize: scanRows}, memory.DefaultAllocator)
+	if err != nil {
+		return t.failed(err, "a data file cannot be read")
+	}
+	leaves, at := leavesOf(fr, schema)
+	if len(leaves) == 0 {
+		return fault.New(fault.LakeFailed, t.where(), "a data file has none of the columns that are looked for")
+	}
+	rr, err := fr.GetRecordReader(ctx, leaves, groups)
+	if err != nil {
+		return t.failed(err, "a data file cannot be read")
+	}
+	defer rr.Release()
+	for rr.Next() {
+		rec := arranged(rr.RecordBatch(), schema, at)
+		err := each(rec)
+		rec.Release()
+		if err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return t.failed(rr.Err(), "a data file cannot be read")
+}
+
+// leavesOf finds the Parquet leaves of the schema's fields, and for each field the column of the records read, -1 for none.
+func leavesOf(fr *pqarrow.FileReader, schema *arrow.Schema) (leaves, at []int) {
+	byID := map[int]int{}
+	for i, f := range fr.Manifest.Fields {
+		if id := fieldID(*f.Field); id > 0 {
+			byID[id] = i
+		}
+	}
+	top := make([]int, schema.NumFields())
+	var used []int
+	for i, f := range schema.Fields() {
+		n, ok := byID[fieldID(f)]
+		if !ok {
+			top[i] = -1
+			continue
+		}
+		top[i] = n
+		used = append(used, n)
+		leaves = appendLeaves(leaves, &fr.Manifest.Fields[n])
+	}
+	slices.Sort(used)
+	slices.Sort(leaves)
+	at = make([]int, len(top))
+	for i, n := range top {
+		at[i] = -1
+		if n >= 0 {
+			at[i], _ = slices.BinarySearch(used, n)
+		}
+	}
+	return leaves, at
+}
+
+func appendLeaves(leaves []int, f *pqarrow.SchemaField) []int {
+	if f.IsLeaf() {
+		return append(leaves, f.ColIndex)
+	}
+	for i := range f.Children {
+		leaves = appendLeaves(leaves, &f.Children[i])
+	}
+	return leaves
+}
+
+// arranged puts the columns read in the schema's order, null where there is none.
+func arranged(rec arrow.RecordBatch, schema *arrow.Schema, at []int) arrow.RecordBatch {
+	fields := make([]arrow.Field, len(at))
+	columns := make([]arrow.Array, len(at))
+	for i, n := range at {
+		fields[i] = schema.Field(i)
+		if n >= 0 {
+			columns[i] = rec.Column(n)
+			columns[i].Retain()
+		} else {
+			columns[i] = array.MakeArrayOfNull(memory.DefaultAllocator, fields[i].Type, int(rec.NumRows()))
+			fields[i].Nullable = true
+		}
+		fields[i].Type = columns[i].DataType()
+	}
+	out := array.NewRecordBatch(arrow.NewSchema(fields, nil), columns, rec.NumRows())
+	for _, a := range columns {
+		a.Release()
+	}
+	return out
+}
+
+// keyRows are the keys of some rows of one file.
+type keyRows struct {
+	file   *trackedFile
+	first  uint32
+	hashes []keyindex.Hash
+}
+
+// rebuild fills the empty index with the live rows of all files, several files at once.
+func (c *currentTable) rebuild(ctx context.Context) error {
+	fields := make([]arrow.Field, len(c.key))
+	for i, k := range c.key {
+		fields[i] = c.schema.Field(k)
+	}
+	keys := arrow.NewSchema(fields, nil)
+	rows := make(chan keyRows, 8)
+	stamps := make([]change.LSN, len(c.files)) // each written before the file's first rows are sent
+	g, gctx := errgroup.WithContext(ctx)
+	todo := make(chan *trackedFile)
+	g.Go(func() error {
+		defer close(todo)
+		for _, f := range c.files {
+			if f == nil {
+				continue
+			}
+			select {
+			case todo <- f:
+			case <-gctx.Done():
+				return gctx.Err()
+			}
+		}
+		return nil
+	})
+	readers, rctx := errgroup.WithContext(gctx)
+	for range runtime.GOMAXPROCS(0) {
+		readers.Go(func() error {
+			for f := range todo {
+				if err := c.readKeys(rctx, f, keys, stamps, rows); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		defer close(rows)
+		return readers.Wait()
+	})
+	var putErr error
+	for batch := range rows {
+		if putErr == nil {
+			putErr = c.putKeys(batch, stamps)
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return putErr
+}
+
+func (c *currentTable) readKeys(ctx context.Context, f *trackedFile, keys *arrow.Schema, stamps []change.LSN, to chan<- keyRows) error {
+	r, err := c.t.openParquet(ctx, f.file)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if v := r.MetaData().KeyValueMetadata().FindValue(stampKey); v != nil {
+		n, err := change.ParseLSN(*v)
+		if err != nil {
+			return fault.Wrap(err, fault.LakeFailed, c.t.where(), "data file %s has a stamp that is none", f.file.FilePath())
+		}
+		stamps[f.number] = n
+	}
+	first := uint32(0)
+	return c.t.scanOpen(ctx, r, keys, nil, func(rec arrow.RecordBatch) error {
+		n := int(rec.NumRows())
+		batch := keyRows{file: f, first: first, hashes: keyHashes(c.index, rec.Columns(), c.whole, n, make([]keyindex.Hash, 0, n))}
+		first += uint32(n)
+		select {
+		case to <- batch:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+}
+
+// putKeys takes over the live rows of a batch. Where a key is there twice, the row of the later commit or stamp stays, and the
+// other is deleted with the next commit.
+func (c *currentTable) putKeys(b keyRows, stamps []change.LSN) error {
+	for i, h := range b.hashes {
+		row := b.first + uint32(i)
+		if b.file.dead != nil && b.file.dead.Contains(row) {
+			continue
+		}
+		at := place(b.file.number, row)
+		old, had, err := c.index.Put(h, at)
+		if err != nil {
+			return err
+		}
+		if !had {
+			continue
+		}
+		if c.later(old, at, stamps) {
+			if _, _, err := c.index.Put(h, old); err != nil {
+				return err
+			}
+			old = at
+		}
+		c.kill(old)
+		c.size.rows++
+	}
+	return nil
+}
+
+// later says whether the row at place a came into the table after the one at b.
+func (c *currentTable) later(a, b uint64, stamps []change.LSN) bool {
+	f, g := c.files[a>>32], c.files[b>>32]
+	return cmp.Or(cmp.Compare(f.seq, g.seq), cmp.Compare(stamps[f.number], stamps[g.number]), cmp.Compare(a, b)) > 0
+}

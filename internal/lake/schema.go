@@ -1,0 +1,141 @@
+package lake
+
+import (
+	"strconv"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/iceberg-go"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/format"
+)
+
+// icebergField is the Iceberg field of an Arrow field. next gives ids to it and what lies below it.
+func icebergField(f arrow.Field, next func() int) (iceberg.NestedField, error) {
+	id := next()
+	t, err := icebergType(f, next)
+	return iceberg.NestedField{ID: id, Name: f.Name, Type: t, Required: !f.Nullable, Doc: docOf(f)}, err
+}
+
+// docOf keeps in a column's comment what Iceberg's types do not tell.
+func docOf(f arrow.Field) string {
+	doc, _ := f.Metadata.GetValue(change.TypeKey)
+	return doc
+}
+
+func icebergType(f arrow.Field, next func() int) (iceberg.Type, error) {
+	switch dt := f.Type.(type) {
+	case *arrow.BooleanType:
+		return iceberg.PrimitiveTypes.Bool, nil
+	case *arrow.Int8Type, *arrow.Int16Type, *arrow.Int32Type:
+		return iceberg.PrimitiveTypes.Int32, nil
+	case *arrow.Int64Type:
+		return iceberg.PrimitiveTypes.Int64, nil
+	case *arrow.Float32Type:
+		return iceberg.PrimitiveTypes.Float32, nil
+	case *arrow.Float64Type:
+		return iceberg.PrimitiveTypes.Float64, nil
+	case *arrow.StringType, *arrow.LargeStringType:
+		return iceberg.PrimitiveTypes.String, nil
+	case *arrow.BinaryType, *arrow.LargeBinaryType:
+		return iceberg.PrimitiveTypes.Binary, nil
+	case *arrow.Date32Type:
+		return iceberg.PrimitiveTypes.Date, nil
+	case *arrow.FixedSizeBinaryType:
+		if change.Logical(f) == change.LogicalUUID {
+			return iceberg.PrimitiveTypes.UUID, nil
+		}
+		return iceberg.FixedTypeOf(dt.ByteWidth), nil
+	case *arrow.Decimal128Type:
+		if dt.Scale >= 0 && dt.Scale <= dt.Precision {
+			return iceberg.DecimalTypeOf(int(dt.Precision), int(dt.Scale)), nil
+		}
+	case *arrow.Time64Type:
+		if dt.Unit == arrow.Microsecond {
+			return iceberg.PrimitiveTypes.Time, nil
+		}
+	case *arrow.TimestampType:
+		if dt.Unit == arrow.Microsecond && dt.TimeZone == "" {
+			return iceberg.PrimitiveTypes.Timestamp, nil
+		} else if dt.Unit == arrow.Microsecond {
+			return iceberg.PrimitiveTypes.TimestampTz, nil
+		}
+	case *arrow.ListType:
+		id := next()
+		elem, err := icebergType(dt.ElemField(), next)
+		return &iceberg.ListType{ElementID: id, Element: elem, ElementRequired: !dt.ElemField().Nullable}, err
+	}
+	return nil, fault.New(fault.TypeUncarriable, f.Name, "Iceberg has no type for Arrow's %s", f.Type).
+		WithMend("Choose the policy text for the column, or exclude it.")
+}
+
+// withFieldID returns the Arrow field with the ids of the Iceberg field, for Parquet's schema.
+func withFieldID(f arrow.Field, ice iceberg.NestedField) arrow.Field {
+	keys := append([]string{format.FieldIDKey}, f.Metadata.Keys()...)
+	values := append([]string{strconv.Itoa(ice.ID)}, f.Metadata.Values()...)
+	f.Metadata = arrow.NewMetadata(keys, values)
+	if list, ok := ice.Type.(*iceberg.ListType); ok {
+		if dt, ok := f.Type.(*arrow.ListType); ok {
+			f.Type = arrow.ListOfField(withFieldID(dt.ElemField(), list.ElementField()))
+		}
+	}
+	return f
+}
+
+// withFieldIDs finds each Arrow field by name in the Iceberg schema and gives it its ids.
+func withFieldIDs(schema *arrow.Schema, ice *iceberg.Schema) (*arrow.Schema, error) {
+	fields := make([]arrow.Field, schema.NumFields())
+	for i, f := range schema.Fields() {
+		in, ok := ice.FindFieldByName(f.Name)
+		if !ok {
+			return nil, fault.New(fault.Internal, f.Name, "the column is not in the Iceberg table")
+		}
+		fields[i] = withFieldID(f, in)
+	}
+	return arrow.NewSchema(fields, nil), nil
+}
+
+// icebergSchema makes the Iceberg schema of new tables. Columns named in key that are never null identify rows.
+func icebergSchema(schema *arrow.Schema, key []string) (*iceberg.Schema, error) {
+	// Numbered as the library numbers the fields of a new table again; other catalogs may do it otherwise, see checkFields.
+	last := 0
+	next := func() int { last++; return last }
+	fields := make([]iceberg.NestedField, schema.NumFields())
+	for i, f := range schema.Fields() {
+		var err error
+		if fields[i], err = icebergField(f, next); err != nil {
+			return nil, err
+		}
+	}
+	s := iceberg.NewSchema(0, fields...)
+	return iceberg.NewSchemaWithIdentifiers(0, identifiers(s, key), fields...), nil
+}
+
+// identifiers are the ids of the key's columns; none when one of them may be null or has a type that cannot identify.
+func identifiers(s *iceberg.Schema, key []string) []int {
+	var ids []int
+	for _, name := range key {
+		f, ok := s.FindFieldByName(name)
+		if !ok || !f.Required {
+			return nil
+		}
+		switch f.Type.(type) {
+		case iceberg.Float32Type, iceberg.Float64Type, *iceberg.ListType:
+			return nil
+		}
+		ids = append(ids, f.ID)
+	}
+	return ids
+}
+
+// checkNames refuses columns of the source that are called as system columns are.
+func checkNames(t *change.Table, system *arrow.Schema) error {
+	for _, c := range t.Columns {
+		if _, ok := system.FieldsByName(c.Name); ok {
+			return fault.New(fault.SchemaUnfollowable, t.String()+"."+c.Name, "the history needs a column of that name for itself").
+				WithMend("Choose another profile (run.profile) or exclude the column.")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,327 @@
+package lake
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// newSnapshot is a snapshot whose files are written and that no catalog knows yet.
+type newSnapshot struct {
+	table.Snapshot
+	manifests []iceberg.ManifestFile
+}
+
+// snapshotWriter writes the manifests of one snapshot. We write them ourselves because the library's transactions
+// cannot add and remove data files and delete files in one snapshot, and try a lost race again by themselves.
+type snapshotWriter struct {
+	table  *icebergTable
+	meta   table.Metadata // with the schema of this commit
+	id     int64
+	name   string // of its files
+	count  int
+	totals totals
+	list   []iceberg.ManifestFile
+}
+
+// totals are what a snapshot's summary counts.
+type totals struct {
+	addedFiles, addedRows, addedBytes                 int64
+	removedFiles, removedRows, removedBytes           int64
+	addedDeletes, addedPositions, addedDeleteBytes    int64
+	removedDeletes, removedPositions, removedDelBytes int64
+}
+
+// snapshot writes manifests and their list for d on top of the current snapshot.
+func (t *icebergTable) snapshot(ctx context.Context, meta table.Metadata, d delta, own iceberg.Properties) (*newSnapshot, error) {
+	w := &snapshotWriter{table: t, meta: meta, id: snapshotID(), name: fresh()}
+	if err := w.addFiles(ctx, d.add, iceberg.ManifestContentData); err != nil {
+		return nil, err
+	}
+	if err := w.addFiles(ctx, d.addDeletes, iceberg.ManifestContentDeletes); err != nil {
+		return nil, err
+	}
+	if err := w.keep(ctx, d); err != nil {
+		return nil, err
+	}
+	parent := currentID(t.tbl.Metadata())
+	seq := t.tbl.Metadata().LastSequenceNumber() + 1
+	s := &newSnapshot{Snapshot: table.Snapshot{
+		SnapshotID: w.id, ParentSnapshotID: parent, SequenceNumber: seq,
+		// A clock that went back must not make the table unwritable.
+		TimestampMs: max(time.Now().UnixMilli(), t.tbl.Metadata().LastUpdatedMillis()),
+		SchemaID:    new(meta.CurrentSchema().ID),
+		Summary:     w.summary(d, own),
+	}}
+	var list bytes.Buffer
+	first := t.tbl.Metadata().NextRowID()
+	rows, err := w.writeList(&list, parent, seq, first)
+	if err != nil {
+		return nil, t.failed(err, "the list of manifests cannot be written")
+	}
+	if t.v3() {
+		s.FirstRowID, s.AddedRows = &first, &rows
+	}
+	key := t.metadataKey(fmt.Sprintf("snap-%d-%s.avro", w.id, w.name))
+	if err := t.put(ctx, key, list.Bytes()); err != nil {
+		return nil, err
+	}
+	s.ManifestList = t.lake.url(key)
+	// Read back what the list gave the manifests: sequence numbers and first row ids.
+	if s.manifests, err = iceberg.ReadManifestList(&list); err != nil {
+		return nil, t.failed(err, "the list of manifests cannot be read back")
+	}
+	return s, nil
+}
+
+func (w *snapshotWriter) writeList(out *bytes.Buffer, parent *int64, seq, firstRow int64) (rows int64, err error) {
+	var list *iceberg.ManifestListWriter
+	if w.table.v3() {
+		list, err = iceberg.NewManifestListWriterV3(out, w.id, seq, firstRow, parent)
+	} else {
+		list, err = iceberg.NewManifestListWriterV2(out, w.id, seq, parent)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if err := list.AddManifests(w.list); err != nil {
+		return 0, err
+	}
+	if next := list.NextRowID(); next != nil {
+		rows = *next - firstRow
+	}
+	return rows, list.Close()
+}
+
+// snapshotID is a random positive number, as the format advises.
+func snapshotID() int64 {
+	var b [8]byte
+	for {
+		rand.Read(b[:])
+		if id := int64(binary.LittleEndian.Uint64(b[:]) & math.MaxInt64); id != 0 {
+			return id
+		}
+	}
+}
+
+func (t *icebergTable) folder() string { return t.lake.key(t.ident...) }
+
+func (t *icebergTable) metadataKey(name string) string { return t.folder() + "/metadata/" + name }
+
+func (t *icebergTable) dataKey(name string) string { return t.folder() + "/data/" + name }
+
+// put writes a metadata object that the commit, which is not lazy, brings to the disk.
+func (t *icebergTable) put(ctx context.Context, key string, data []byte) error {
+	_, err := bucket.WriteAll(ctx, t.lake.Bucket, key, data, bucket.WriteOptions{Lazy: true})
+	return err
+}
+
+// addFiles writes a manifest of new files.
+func (w *snapshotWriter) addFiles(ctx context.Context, files []iceberg.DataFile, content iceberg.ManifestContent) error {
+	if len(files) == 0 {
+		return nil
+	}
+	m, err := w.manifest(ctx, content, func(out *iceberg.ManifestWriter) error {
+		for _, f := range files {
+			if err := out.Add(iceberg.NewManifestEntry(iceberg.EntryStatusADDED, &w.id, nil, nil, f)); err != nil {
+				return err
+			}
+			w.totals.add(f)
+		}
+		return nil
+	})
+	if err == nil {
+		w.list = append(w.list, m)
+	}
+	return err
+}
+
+// manifest writes one manifest.
+func (w *snapshotWriter) manifest(ctx context.Context, content iceberg.ManifestContent, fill func(*iceberg.ManifestWriter) error) (iceberg.ManifestFile, error) {
+	var out bytes.Buffer
+	t := w.table
+	mw, err := iceberg.NewManifestWriter(w.meta.Version(), &out, w.meta.PartitionSpec(), w.meta.CurrentSchema(), w.id, iceberg.WithManifestWriterContent(content))
+	if err == nil {
+		err = fill(mw)
+	}
+	if err == nil {
+		err = mw.Close()
+	}
+	if err != nil {
+		return nil, t.failed(err, "a manifest cannot be written")
+	}
+	key := t.metadataKey(fmt.Sprintf("%s-m%d.avro", w.name, w.count))
+	w.count++
+	if err := t.put(ctx, key, out.Bytes()); err != nil {
+		return nil, err
+	}
+	m, err := mw.ToManifestFile(t.lake.url(key), int64(out.Len()), iceberg.WithManifestFileContent(content))
+	return m, t.failed(err, "a manifest cannot be written")
+}
+
+// fileKey is what a file to remove is found by.
+type fileKey struct{ path, refers string }
+
+func keyOf(f iceberg.DataFile) fileKey {
+	k := fileKey{path: f.FilePath()}
+	if f.FileFormat() == iceberg.PuffinFile {
+		if ref := f.ReferencedDataFile(); ref != nil {
+			k.refers = *ref
+		}
+	}
+	return k
+}
+
+// keep takes over the manifests of the current snapshot, written anew where a file of them goes.
+func (w *snapshotWriter) keep(ctx context.Context, d delta) error {
+	gone := make(map[fileKey]bool, len(d.remove)+len(d.removeDeletes))
+	for _, list := range [][]iceberg.DataFile{d.remove, d.removeDeletes} {
+		for _, f := range list {
+			gone[keyOf(f)] = true
+		}
+	}
+	left := len(gone)
+	for _, m := range w.table.manifests {
+		if m.HasAddedFiles() || m.HasExistingFiles() {
+			found, err := w.keepManifest(ctx, m, gone, d.replaceAll)
+			if err != nil {
+				return err
+			}
+			left -= found
+		}
+	}
+	if left > 0 {
+		return fault.New(fault.LakeConflict, w.table.where(), "%d files that were to be replaced are no longer part of the table", left)
+	}
+	return nil
+}
+
+func (w *snapshotWriter) keepManifest(ctx context.Context, m iceberg.ManifestFile, gone map[fileKey]bool, all bool) (found int, err error) {
+	if len(gone) == 0 && !all {
+		w.list = append(w.list, m)
+		return 0, nil
+	}
+	files, err := w.table.read(ctx, m)
+	if err != nil {
+		return 0, err
+	}
+	goes := func(f liveFile) bool { return all || gone[keyOf(f.File())] }
+	for _, f := range files {
+		if goes(f) {
+			found++
+		}
+	}
+	if found == 0 {
+		w.list = append(w.list, m)
+		return 0, nil
+	}
+	rewritten, err := w.manifest(ctx, m.ManifestContent(), func(out *iceberg.ManifestWriter) error {
+		for _, f := range files {
+			if !goes(f) {
+				if err := out.Existing(f.entry); err != nil {
+					return err
+				}
+				continue
+			}
+			w.totals.remove(f.File())
+			if err := out.Delete(f.entry); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	w.list = append(w.list, rewritten)
+	return found, err
+}
+
+func (n *totals) add(f iceberg.DataFile) {
+	if f.ContentType() == iceberg.EntryContentData {
+		n.addedFiles, n.addedRows, n.addedBytes = n.addedFiles+1, n.addedRows+f.Count(), n.addedBytes+f.FileSizeBytes()
+		return
+	}
+	n.addedDeletes, n.addedPositions, n.addedDeleteBytes = n.addedDeletes+1, n.addedPositions+f.Count(), n.addedDeleteBytes+sizeOf(f)
+}
+
+func (n *totals) remove(f iceberg.DataFile) {
+	if f.ContentType() == iceberg.EntryContentData {
+		n.removedFiles, n.removedRows, n.removedBytes = n.removedFiles+1, n.removedRows+f.Count(), n.removedBytes+f.FileSizeBytes()
+		return
+	}
+	n.removedDeletes, n.removedPositions, n.removedDelBytes = n.removedDeletes+1, n.removedPositions+f.Count(), n.removedDelBytes+sizeOf(f)
+}
+
+// sizeOf counts of a deletion vector only its own part of the file.
+func sizeOf(f iceberg.DataFile) int64 {
+	if n := f.ContentSizeInBytes(); n != nil {
+		return *n
+	}
+	return f.FileSizeBytes()
+}
+
+// summary counts what the snapshot changes and what the table then holds.
+func (w *snapshotWriter) summary(d delta, own iceberg.Properties) *table.Summary {
+	n := &w.totals
+	p := maps.Clone(own)
+	maps.Copy(p, d.summary)
+	before := iceberg.Properties{}
+	if s := w.table.tbl.CurrentSnapshot(); s != nil && s.Summary != nil {
+		before = s.Summary.Properties
+	}
+	count := func(key string, v int64) {
+		if v != 0 {
+			p[key] = strconv.FormatInt(v, 10)
+		}
+	}
+	count("added-data-files", n.addedFiles)
+	count("added-records", n.addedRows)
+	count("added-files-size", n.addedBytes+n.addedDeleteBytes)
+	count("deleted-data-files", n.removedFiles)
+	count("deleted-records", n.removedRows)
+	count("removed-files-size", n.removedBytes+n.removedDelBytes)
+	count("added-delete-files", n.addedDeletes)
+	count("added-position-deletes", n.addedPositions)
+	count("removed-delete-files", n.removedDeletes)
+	count("removed-position-deletes", n.removedPositions)
+	if w.table.v3() {
+		count("added-dvs", n.addedDeletes)
+		count("removed-dvs", n.removedDeletes)
+	} else {
+		count("added-position-delete-files", n.addedDeletes)
+		count("removed-position-delete-files", n.removedDeletes)
+	}
+	total := func(key string, more int64) {
+		old, _ := strconv.ParseInt(before[key], 10, 64)
+		p[key] = strconv.FormatInt(max(0, old+more), 10)
+	}
+	total("total-data-files", n.addedFiles-n.removedFiles)
+	total("total-records", n.addedRows-n.removedRows)
+	total("total-files-size", n.addedBytes+n.addedDeleteBytes-n.removedBytes-n.removedDelBytes)
+	total("total-delete-files", n.addedDeletes-n.removedDeletes)
+	total("total-position-deletes", n.addedPositions-n.removedPositions)
+	total("total-equality-deletes", 0)
+	return &table.Summary{Operation: w.operation(d), Properties: p}
+}
+
+func (w *snapshotWriter) operation(d delta) table.Operation {
+	switch n := &w.totals; {
+	case d.rewrite:
+		return table.OpReplace
+	case n.removedFiles+n.addedDeletes+n.removedDeletes == 0:
+		return table.OpAppend
+	case n.addedFiles == 0:
+		return table.OpDelete
+	}
+	return table.OpOverwrite
+}

@@ -1,0 +1,163 @@
+package lake
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/apache/iceberg-go/table"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// Sweep removes what dead processes and lost commits left in the folders of this pipeline's tables: objects that no
+// snapshot, no version of the metadata and no copy mentions, and that are older than olderThan, which must be longer
+// than any commit takes. It returns how many there were and their bytes. Tables of others are left alone.
+func (l *Lake) Sweep(ctx context.Context, olderThan time.Duration) (n int, size int64, err error) {
+	before := time.Now().Add(-olderThan)
+	folders, err := l.folders(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	copied, err := l.copiedFiles(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, ident := range folders {
+		t, found, err := l.openIceberg(ctx, ident, "")
+		if err != nil {
+			return n, size, err
+		}
+		if !found || t.property(propPipeline) != l.Pipeline {
+			continue
+		}
+		objects, bytes, err := t.sweep(ctx, before, copied)
+		n, size = n+objects, size+bytes
+		if err != nil {
+			return n, size, err
+		}
+	}
+	unfinished, err := l.Bucket.Sweep(ctx, l.key(), before)
+	return n + unfinished, size, err
+}
+
+// folders finds what may be tables: folders of folders with metadata.
+func (l *Lake) folders(ctx context.Context) ([]table.Identifier, error) {
+	var out []table.Identifier
+	prefix := ""
+	if l.Root != "" {
+		prefix = l.Root + "/"
+	}
+	last := ""
+	for o, err := range l.Bucket.List(ctx, prefix) {
+		if err != nil {
+			return nil, err
+		}
+		parts := strings.SplitN(o.Key[len(prefix):], "/", 4)
+		if len(parts) < 4 || parts[2] != "metadata" || parts[0][0] == '.' {
+			continue
+		}
+		if name := parts[0] + "/" + parts[1]; name != last {
+			out, last = append(out, table.Identifier{parts[0], parts[1]}), name
+		}
+	}
+	return out, nil
+}
+
+// copiedFiles are the data files of copies that are not finished.
+func (l *Lake) copiedFiles(ctx context.Context) (map[string]bool, error) {
+	out := map[string]bool{}
+	for o, err := range l.Bucket.List(ctx, l.key(".leat", "copy", lakeName(l.Pipeline))+"/") {
+		if err != nil {
+			return nil, err
+		}
+		if strings.HasSuffix(o.Key, "/copy.json") {
+			continue
+		}
+		data, err := bucket.ReadAll(ctx, l.Bucket, o.Key, maxMetadata)
+		if fault.Is(err, fault.ObjectMissing) {
+			continue // finished just now
+		}
+		if err != nil {
+			return nil, err
+		}
+		var book ledger
+		if err := json.Unmarshal(data, &book); err != nil {
+			return nil, fault.Wrap(err, fault.StateUnusable, o.Key, "the ledger of a chunk cannot be understood")
+		}
+		for _, url := range book.URLs {
+			out[url] = true
+		}
+	}
+	return out, nil
+}
+
+func (t *icebergTable) sweep(ctx context.Context, before time.Time, copied map[string]bool) (n int, size int64, err error) {
+	// The objects are listed before the table is read: what is committed meanwhile is then known, and what is written
+	// meanwhile is not listed.
+	var old []bucket.Object
+	for o, err := range t.lake.Bucket.List(ctx, t.folder()+"/") {
+		if err != nil {
+			return 0, 0, err
+		}
+		if o.Modified.Before(before) && !strings.HasSuffix(o.Key, "/version-hint.text") && !copied[t.lake.url(o.Key)] {
+			old = append(old, o)
+		}
+	}
+	if len(old) == 0 {
+		return 0, 0, nil
+	}
+	if err := t.load(ctx); err != nil {
+		return 0, 0, t.failed(err, "it cannot be opened")
+	}
+	used, err := t.mentioned(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	var keys []string
+	for _, o := range old {
+		if !used[t.lake.url(o.Key)] {
+			keys, size = append(keys, o.Key), size+o.Size
+		}
+	}
+	return len(keys), size, t.lake.Bucket.Delete(ctx, keys...)
+}
+
+// mentioned is every object that the table's metadata names, in any of its snapshots.
+func (t *icebergTable) mentioned(ctx context.Context) (map[string]bool, error) {
+	meta := t.tbl.Metadata()
+	used := map[string]bool{t.tbl.MetadataLocation(): true}
+	for e := range meta.PreviousFiles() {
+		used[e.MetadataFile] = true
+	}
+	for s := range meta.Statistics() {
+		used[s.StatisticsPath] = true
+	}
+	for s := range meta.PartitionStatistics() {
+		used[s.StatisticsPath] = true
+	}
+	for _, s := range meta.Snapshots() {
+		used[s.ManifestList] = true
+		manifests, err := s.Manifests(t.lake.files(ctx))
+		if err != nil {
+			return nil, t.failed(err, "the manifests of snapshot %d cannot be read", s.SnapshotID)
+		}
+		for _, m := range manifests {
+			if used[m.FilePath()] {
+				continue
+			}
+			used[m.FilePath()] = true
+			files, err := t.read(ctx, m)
+			if err != nil {
+				return nil, err
+			}
+			delete(t.inside, m.FilePath())
+			for _, f := range files {
+				used[f.File().FilePath()] = true
+			}
+		}
+	}
+	return used, nil
+}

@@ -1,0 +1,200 @@
+package lake
+
+import (
+	"unsafe"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// systemColumn is a column that the history adds to a table's own. fill makes its values: source tells for each row
+// which change it comes from, nil that each row is its own.
+type systemColumn struct {
+	field arrow.Field
+	fill  func(r historyRows, source []int, columns []arrow.Field) arrow.Array
+}
+
+type systemColumns []systemColumn
+
+func (s systemColumns) fields() []arrow.Field {
+	out := make([]arrow.Field, len(s))
+	for i, c := range s {
+		out[i] = c.field
+	}
+	return out
+}
+
+var utc = &arrow.TimestampType{Unit: arrow.Microsecond, TimeZone: "UTC"}
+
+// profileColumns are the system columns by the names that other tools made customary.
+func profileColumns(profile string) (systemColumns, error) {
+	switch profile {
+	case "", "leat":
+		return systemColumns{
+			{arrow.Field{Name: "_leat_op", Type: arrow.BinaryTypes.String}, fillOp},
+			{arrow.Field{Name: "_leat_lsn", Type: arrow.PrimitiveTypes.Int64}, fillLSN},
+			{arrow.Field{Name: "_leat_seq", Type: arrow.PrimitiveTypes.Int64}, fillSeq},
+			{arrow.Field{Name: "_leat_committed_at", Type: utc}, fillTime(utc, 1, nil)},
+			{arrow.Field{Name: "_leat_txid", Type: arrow.PrimitiveTypes.Int64}, fillXID},
+			{arrow.Field{Name: "_leat_unchanged", Type: arrow.ListOf(arrow.BinaryTypes.String), Nullable: true}, fillUnchanged},
+		}, nil
+	case "airbyte":
+		return systemColumns{
+			{arrow.Field{Name: "_ab_cdc_lsn", Type: arrow.PrimitiveTypes.Int64}, fillLSN},
+			{arrow.Field{Name: "_ab_cdc_updated_at", Type: utc}, fillTime(utc, 1, nil)},
+			{arrow.Field{Name: "_ab_cdc_deleted_at", Type: utc, Nullable: true}, fillTime(utc, 1, isDelete)},
+			{arrow.Field{Name: "_ab_cdc_seq", Type: arrow.PrimitiveTypes.Int64}, fillSeq},
+			{arrow.Field{Name: "_ab_cdc_op", Type: arrow.BinaryTypes.String}, fillOp},
+		}, nil
+	case "debezium":
+		return systemColumns{
+			{arrow.Field{Name: "__op", Type: arrow.BinaryTypes.String}, fillOp},
+			{arrow.Field{Name: "__source_lsn", Type: arrow.PrimitiveTypes.Int64}, fillLSN},
+			{arrow.Field{Name: "__source_seq", Type: arrow.PrimitiveTypes.Int64}, fillSeq},
+			{arrow.Field{Name: "__source_ts_ms", Type: arrow.PrimitiveTypes.Int64}, fillTime(arrow.PrimitiveTypes.Int64, 1000, nil)},
+			{arrow.Field{Name: "__source_txId", Type: arrow.PrimitiveTypes.Int64}, fillXID},
+			{arrow.Field{Name: "__deleted", Type: arrow.FixedWidthTypes.Boolean}, fillDeleted},
+		}, nil
+	}
+	return nil, fault.New(fault.ConfigInvalid, "", "%q is not a profile: leat, airbyte or debezium", profile)
+}
+
+func isDelete(o change.Op) bool { return o == change.OpDelete || o == change.OpTrunc }
+
+// each calls f for every row with the change it comes from.
+func (r historyRows) each(source []int, f func(row, from int)) {
+	for i := range r.ops {
+		if source == nil {
+			f(i, i)
+		} else {
+			f(i, source[i])
+		}
+	}
+}
+
+// int64s wraps numbers without a copy as an array of a type of eight bytes.
+func int64s(t arrow.DataType, v []int64, valid *memory.Buffer, nulls int) arrow.Array {
+	data := array.NewData(t, len(v), []*memory.Buffer{valid, memory.NewBufferBytes(arrow.Int64Traits.CastToBytes(v))}, nil, nulls, 0)
+	defer data.Release()
+	return array.MakeFromData(data)
+}
+
+func fillOp(r historyRows, _ []int, _ []arrow.Field) arrow.Array {
+	offsets := make([]int32, len(r.ops)+1)
+	for i := range offsets {
+		offsets[i] = int32(i)
+	}
+	var letters []byte
+	if len(r.ops) > 0 {
+		letters = unsafe.Slice((*byte)(&r.ops[0]), len(r.ops)) // an Op is a byte
+	}
+	data := array.NewData(arrow.BinaryTypes.String, len(r.ops), []*memory.Buffer{
+		nil, memory.NewBufferBytes(arrow.Int32Traits.CastToBytes(offsets)), memory.NewBufferBytes(letters)}, nil, 0, 0)
+	defer data.Release()
+	return array.MakeFromData(data)
+}
+
+func fillLSN(r historyRows, source []int, _ []arrow.Field) arrow.Array {
+	v := make([]int64, len(r.ops))
+	r.each(source, func(i, from int) { v[i] = int64(r.LSN[from]) })
+	return int64s(arrow.PrimitiveTypes.Int64, v, nil, 0)
+}
+
+func fillSeq(r historyRows, _ []int, _ []arrow.Field) arrow.Array {
+	return int64s(arrow.PrimitiveTypes.Int64, r.seq, nil, 0)
+}
+
+func fillXID(r historyRows, source []int, _ []arrow.Field) arrow.Array {
+	v := make([]int64, len(r.ops))
+	r.each(source, func(i, from int) { v[i] = int64(r.XID[from]) })
+	return int64s(arrow.PrimitiveTypes.Int64, v, nil, 0)
+}
+
+// fillTime gives the commit's time in microseconds divided by unit; null for operations that only does not want.
+func fillTime(t arrow.DataType, unit int64, only func(change.Op) bool) func(historyRows, []int, []arrow.Field) arrow.Array {
+	return func(r historyRows, source []int, _ []arrow.Field) arrow.Array {
+		v := make([]int64, len(r.ops))
+		r.each(source, func(i, from int) { v[i] = r.Committed[from] / unit })
+		if only == nil {
+			return int64s(t, v, nil, 0)
+		}
+		valid, nulls := make([]byte, (len(v)+7)/8), 0
+		for i, o := range r.ops {
+			if only(o) {
+				valid[i>>3] |= 1 << (i & 7)
+			} else {
+				nulls++
+			}
+		}
+		return int64s(t, v, memory.NewBufferBytes(valid), nulls)
+	}
+}
+
+func fillDeleted(r historyRows, _ []int, _ []arrow.Field) arrow.Array {
+	bits := make([]byte, (len(r.ops)+7)/8)
+	for i, o := range r.ops {
+		if isDelete(o) {
+			bits[i>>3] |= 1 << (i & 7)
+		}
+	}
+	data := array.NewData(arrow.FixedWidthTypes.Boolean, len(r.ops), []*memory.Buffer{nil, memory.NewBufferBytes(bits)}, nil, 0, 0)
+	defer data.Release()
+	return array.MakeFromData(data)
+}
+
+// fillUnchanged names the columns whose values the log left out and nobody could fill in. Without any the list is null.
+func fillUnchanged(r historyRows, source []int, columns []arrow.Field) arrow.Array {
+	if r.Unchanged == nil {
+		return array.MakeArrayOfNull(memory.DefaultAllocator, arrow.ListOf(arrow.BinaryTypes.String), len(r.ops))
+	}
+	b := array.NewListBuilder(memory.DefaultAllocator, arrow.BinaryTypes.String)
+	defer b.Release()
+	names := b.ValueBuilder().(*array.StringBuilder)
+	r.each(source, func(i, from int) {
+		begun := false
+		for k, f := range columns {
+			if r.ops[i] == change.OpUpdate && r.IsUnchanged(k, from) {
+				if !begun {
+					b.Append(true)
+					begun = true
+				}
+				names.Append(f.Name)
+			}
+		}
+		if !begun {
+			b.AppendNull()
+		}
+	})
+	return b.NewArray()
+}
+
+// since gives the changes of transactions from position p on; those before are in the table already.
+func since(c *change.Changes, p change.LSN) *change.Changes {
+	lo := 0
+	for lo < c.Len() && c.LSN[lo] < p {
+		lo++
+	}
+	if lo == 0 {
+		return c
+	}
+	out := &change.Changes{Table: c.Table, Old: c.Old, Ops: c.Ops[lo:], LSN: c.LSN[lo:], Seq: c.Seq[lo:], Committed: c.Committed[lo:], XID: c.XID[lo:]}
+	out.Rows = c.Rows.NewSlice(int64(lo), c.Rows.NumRows())
+	if c.OldRow != nil {
+		out.OldRow = c.OldRow[lo:]
+	}
+	if c.Unchanged != nil {
+		out.Unchanged = make([]change.Bitmap, len(c.Unchanged))
+		for k, bits := range c.Unchanged {
+			for i := lo; i < c.Len(); i++ {
+				if bits.Has(i) {
+					out.Unchanged[k] = out.Unchanged[k].Set(i - lo)
+				}
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,397 @@
+package lake
+
+import (
+	"context"
+	"slices"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/apache/iceberg-go"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/keyindex"
+)
+
+// Where a value that the log left out comes from. The places are tried in this order: the row's earlier image in the log, an
+// earlier row of the same key in the same record, the row that the table holds, the source.
+type origin struct {
+	kind originKind
+	row  int32
+}
+
+type originKind byte
+
+const (
+	fromOld    originKind = iota // the earlier image, at row of Old
+	fromRecord                   // an earlier row of the record
+	fromLake                     // the row-th of those fetched from data files
+	fromSource                   // the row-th of those asked of the source
+)
+
+// resolve fills in the values that the log left out. A value that nobody has any more stays marked: its row
+// has been deleted since, and the log will say so.
+func (c *currentTable) resolve(ctx context.Context, ch *change.Changes) (*change.Changes, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken != nil {
+		return nil, c.broken
+	}
+	out, err := c.resolveFrom(ctx, ch, 0)
+	return out, c.fail(err)
+}
+
+// wanted is what must be found out for one record.
+type wanted struct {
+	origins []origin // of each row; only those with marks count
+	marked  []bool
+	lake    []uint64 // places of rows in data files
+	source  []int32  // rows of the record whose keys the source is asked for
+	columns []int    // that have marks
+}
+
+func (c *currentTable) resolveFrom(ctx context.Context, ch *change.Changes, from int) (*change.Changes, error) {
+	columns := markedColumns(ch)
+	if len(columns) == 0 {
+		return ch, nil
+	}
+	if err := c.hashRows(ch); err != nil {
+		return nil, err
+	}
+	w := c.originsOf(ch, from, columns)
+	held, err := c.fetch(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	asked, err := c.ask(ctx, ch, w)
+	if err != nil {
+		return nil, err
+	}
+	out := *ch
+	arrays := slices.Clone(ch.Rows.Columns())
+	out.Unchanged = nil
+	for i, col := range columns {
+		a, left, err := c.compose(ctx, ch, w, col, held.column(i), asked.column(i))
+		if err != nil {
+			return nil, err
+		}
+		arrays[col] = a
+		if left != nil {
+			if out.Unchanged == nil {
+				out.Unchanged = make([]change.Bitmap, len(arrays))
+			}
+			out.Unchanged[col] = left
+		}
+	}
+	out.Rows = array.NewRecordBatch(ch.Rows.Schema(), arrays, ch.Rows.NumRows())
+	return &out, nil
+}
+
+func markedColumns(ch *change.Changes) []int {
+	var out []int
+	for col, bits := range ch.Unchanged {
+		if slices.ContainsFunc(bits, func(b byte) bool { return b != 0 }) {
+			out = append(out, col)
+		}
+	}
+	return out
+}
+
+// originsOf decides for each row with marks where its values are.
+func (c *currentTable) originsOf(ch *change.Changes, from int, columns []int) *wanted {
+	w := &wanted{origins: make([]origin, ch.Len()), marked: make([]bool, ch.Len()), columns: columns}
+	c.last.reset(2 * ch.Len())
+	emptied := false
+	for i := from; i < ch.Len(); i++ {
+		h := c.hashes[i]
+		if ch.Ops[i] == change.OpTrunc {
+			c.last.reset(2 * ch.Len())
+			emptied = true
+			continue
+		}
+		key := h // the last version is that of the key which the row had before
+		old, told := c.oldKey(ch, i)
+		if told {
+			key = old
+		}
+		for _, col := range columns {
+			w.marked[i] = w.marked[i] || ch.IsUnchanged(col, i)
+		}
+		if w.marked[i] {
+			w.origins[i] = c.originOf(ch, w, i, key, emptied)
+		}
+		if told && old != h {
+			c.last.set(old, -1)
+		}
+		if ch.Ops[i] == change.OpDelete {
+			c.last.set(h, -1)
+		} else {
+			c.last.set(h, int32(i))
+		}
+	}
+	return w
+}
+
+func (c *currentTable) originOf(ch *change.Changes, w *wanted, row int, key keyindex.Hash, emptied bool) origin {
+	if ch.OldRow != nil && ch.OldRow[row] >= 0 && (c.whole || ch.Table.ReplicaIdentity == 'f') {
+		return origin{fromOld, ch.OldRow[row]}
+	}
+	earlier, known := c.last.get(key)
+	switch {
+	case known && earlier >= 0:
+		return origin{fromRecord, earlier}
+	case !known && !emptied:
+		if at, ok := c.index.Get(key); ok {
+			w.lake = append(w.lake, at)
+			return origin{fromLake, int32(len(w.lake) - 1)}
+		}
+	}
+	w.source = append(w.source, int32(row))
+	return origin{fromSource, int32(len(w.source) - 1)}
+}
+
+// found are rows that were looked up: the wanted columns, and for each row asked for its place in them, -1 for none.
+type found struct {
+	columns []arrow.Array
+	at      []int32
+}
+
+// foundColumn is one column of them.
+type foundColumn struct {
+	values arrow.Array // nil when nothing was asked for
+	at     []int32
+}
+
+func (f *found) column(i int) foundColumn {
+	if f == nil {
+		return foundColumn{}
+	}
+	return foundColumn{f.columns[i], f.at}
+}
+
+// fetch reads the wanted columns of rows from data files, each file once. Nil when none is wanted.
+func (c *currentTable) fetch(ctx context.Context, w *wanted) (*found, error) {
+	if len(w.lake) == 0 {
+		return nil, nil
+	}
+	if slices.ContainsFunc(w.lake, func(at uint64) bool { f, _ := c.settle(at); return c.files[f] != nil && c.files[f].file == nil }) {
+		if err := c.seal(ctx); err != nil {
+			return nil, err
+		}
+	}
+	byFile := map[uint32][]uint32{}
+	for _, at := range w.lake {
+		file, row := c.settle(at)
+		byFile[file] = append(byFile[file], row)
+	}
+	fields := make([]arrow.Field, len(w.columns))
+	for i, col := range w.columns {
+		fields[i] = c.schema.Field(col)
+	}
+	first := map[uint32]int32{} // where the rows of a file begin in what is read
+	parts := make([][]arrow.Array, len(fields))
+	n := int32(0)
+	for file, rows := range byFile {
+		slices.Sort(rows)
+		rows = slices.Compact(rows)
+		byFile[file], first[file] = rows, n
+		n += int32(len(rows))
+		f := c.fileOf(file)
+		if f == nil || f.file == nil {
+			return nil, fault.New(fault.Internal, c.t.where(), "the key index leads to a file that is gone")
+		}
+		if err := c.t.readRows(ctx, f.file, arrow.NewSchema(fields, nil), rows, parts); err != nil {
+			return nil, err
+		}
+	}
+	out := &found{at: make([]int32, len(w.lake))}
+	for _, p := range parts {
+		a, err := array.Concatenate(p, memory.DefaultAllocator)
+		if err != nil {
+			return nil, fault.Wrap(err, fault.LakeFailed, c.t.where(), "earlier values cannot be put together")
+		}
+		out.columns = append(out.columns, a)
+	}
+	for i, at := range w.lake {
+		file, row := c.settle(at)
+		k, _ := slices.BinarySearch(byFile[file], row)
+		out.at[i] = first[file] + int32(k)
+	}
+	return out, nil
+}
+
+// readRows reads some rows of a data file, given in order and each once, from the row groups that hold them, and appends their
+// columns to parts.
+func (t *icebergTable) readRows(ctx context.Context, f iceberg.DataFile, schema *arrow.Schema, rows []uint32, parts [][]arrow.Array) error {
+	r, err := t.openParquet(ctx, f)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	first, left := uint32(0), rows
+	for g := range r.NumRowGroups() {
+		n := uint32(r.MetaData().RowGroup(g).NumRows())
+		if len(left) == 0 || left[0] >= first+n {
+			first += n
+			continue
+		}
+		err := t.scanOpen(ctx, r, schema, []int{g}, func(rec arrow.RecordBatch) error {
+			var picked []uint32
+			for len(left) > 0 && left[0] < first+uint32(rec.NumRows()) {
+				picked = append(picked, left[0]-first)
+				left = left[1:]
+			}
+			first += uint32(rec.NumRows())
+			if len(picked) == 0 {
+				return nil
+			}
+			got, err := shaped(ctx, rec, schema, nil, picked)
+			if err != nil {
+				return err
+			}
+			for i := range parts {
+				got.Column(i).Retain()
+				parts[i] = append(parts[i], got.Column(i))
+			}
+			got.Release()
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if len(left) > 0 {
+		return fault.New(fault.LakeFailed, t.where(), "data file %s has no row %d", f.FilePath(), left[0])
+	}
+	return nil
+}
+
+// ask has the source tell the rows of keys that nobody here knows.
+func (c *currentTable) ask(ctx context.Context, ch *change.Changes, w *wanted) (*found, error) {
+	if len(w.source) == 0 {
+		return nil, nil
+	}
+	if c.reread == nil || c.whole {
+		return nil, fault.New(fault.ValueUncarriable, c.t.where(), "the log leaves out a value that did not change, and no earlier row of its key is known").
+			WithMend("Copy the table anew, or set REPLICA IDENTITY FULL.")
+	}
+	keys, err := c.keysOf(ctx, ch.Rows, w.source)
+	if err != nil {
+		return nil, err
+	}
+	defer keys.Release()
+	rec, err := c.reread(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	byName := func(col int) (arrow.Array, error) {
+		at := rec.Schema().FieldIndices(c.schema.Field(col).Name)
+		if len(at) != 1 {
+			return nil, fault.New(fault.Internal, c.t.where(), "rows read again lack column %q", c.schema.Field(col).Name)
+		}
+		return rec.Column(at[0]), nil
+	}
+	keyed := make([]arrow.Array, len(c.key))
+	for i, k := range c.key {
+		if keyed[i], err = byName(k); err != nil {
+			return nil, err
+		}
+	}
+	rows := map[keyindex.Hash]int32{}
+	for i, h := range keyHashes(c.index, keyed, c.whole, int(rec.NumRows()), nil) {
+		rows[h] = int32(i)
+	}
+	out := &found{at: make([]int32, len(w.source))}
+	for i, row := range w.source {
+		out.at[i] = -1
+		if at, ok := rows[c.hashes[row]]; ok {
+			out.at[i] = at
+		}
+	}
+	for _, col := range w.columns {
+		a, err := byName(col)
+		if err != nil {
+			return nil, err
+		}
+		if a, err = fitted(ctx, a, c.schema.Field(col), nil); err != nil {
+			return nil, err
+		}
+		out.columns = append(out.columns, a)
+	}
+	return out, nil
+}
+
+// keysOf takes the key columns of some rows.
+func (c *currentTable) keysOf(ctx context.Context, rec arrow.RecordBatch, rows []int32) (arrow.RecordBatch, error) {
+	fields := make([]arrow.Field, len(c.key))
+	columns := make([]arrow.Array, len(c.key))
+	for i, k := range c.key {
+		fields[i], columns[i] = rec.Schema().Field(k), rec.Column(k)
+	}
+	at := make([]uint32, len(rows))
+	for i, row := range rows {
+		at[i] = uint32(row)
+	}
+	keys := array.NewRecordBatch(arrow.NewSchema(fields, nil), columns, rec.NumRows())
+	defer keys.Release()
+	return takeRows(ctx, keys, at)
+}
+
+// compose makes a column with the values that were left out in their places, and the marks of those that nobody knows.
+func (c *currentTable) compose(ctx context.Context, ch *change.Changes, w *wanted, col int, held, asked foundColumn) (arrow.Array, change.Bitmap, error) {
+	pieces := []arrow.Array{storage(ch.Rows.Column(col))}
+	n := pieces[0].Len()
+	place := func(a arrow.Array) (base int) {
+		if a != nil {
+			base = n
+			n += a.Len()
+			pieces = append(pieces, storage(a))
+		}
+		return base
+	}
+	oldAt, heldAt, askedAt := 0, place(held.values), place(asked.values)
+	if ch.Old != nil {
+		oldAt = place(ch.Old.Column(col))
+	}
+	var left change.Bitmap
+	from := make([]uint32, ch.Len())
+	for i := range from {
+		from[i] = uint32(i)
+		if !ch.IsUnchanged(col, i) || !w.marked[i] {
+			continue
+		}
+		switch o := w.origins[i]; o.kind {
+		case fromOld:
+			from[i] = uint32(oldAt + int(o.row))
+		case fromRecord:
+			from[i] = from[o.row]
+			if left.Has(int(o.row)) {
+				left = left.Set(i)
+			}
+		case fromLake:
+			from[i] = uint32(heldAt + int(held.at[o.row]))
+		case fromSource:
+			if asked.at[o.row] < 0 {
+				left = left.Set(i)
+				continue
+			}
+			from[i] = uint32(askedAt + int(asked.at[o.row]))
+		}
+	}
+	all, err := array.Concatenate(pieces, memory.DefaultAllocator)
+	if err != nil {
+		return nil, nil, fault.Wrap(err, fault.Internal, c.schema.Field(col).Name, "earlier values cannot be put together")
+	}
+	defer all.Release()
+	one := array.NewRecordBatch(arrow.NewSchema([]arrow.Field{{Name: "value", Type: all.DataType(), Nullable: true}}, nil), []arrow.Array{all}, int64(all.Len()))
+	defer one.Release()
+	taken, err := takeRows(ctx, one, from)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer taken.Release()
+	a := taken.Column(0)
+	a.Retain()
+	return a, left, nil
+}

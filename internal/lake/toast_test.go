@@ -1,0 +1,101 @@
+package lake
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+func TestValuesThatTheLogLeftOutAreFoundAgain(t *testing.T) {
+	t.Parallel()
+	b := newCurrentBed(t, 2, false)
+	m := model{}
+	r := rand.New(rand.NewPCG(5, 5))
+	for round := range 15 {
+		for range 1 + r.IntN(3) {
+			b.write(t, m.workload(r, 1+r.IntN(200), 300, true)...)
+		}
+		b.commit(t)
+		if round%4 == 1 {
+			if _, err := b.table.Maintain(context.Background(), MaintainOptions{Compact: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if round == 9 {
+			b.reopen(t, true)
+		}
+		same(t, fmt.Sprint("round ", round), b.rows(t), m.rows())
+	}
+}
+
+// Of the earlier row the log tells its key (identities default and index), all of it (full), or, when the key stayed, nothing.
+func TestAnUpdateInTheBatchOfItsInsertKeepsTheLargeValue(t *testing.T) {
+	t.Parallel()
+	one := int64(1)
+	f := func(name string, identity byte, update event, want string) {
+		t.Helper()
+		b := newCurrentBed(t, 2, false)
+		b.spec.Table.ReplicaIdentity = identity
+		for _, split := range []bool{false, true} {
+			insert := event{op: change.OpInsert, id: 1, v: "a", big: "large"}
+			if split {
+				b.write(t, insert)
+				b.commit(t)
+				b.write(t, update)
+			} else {
+				b.write(t, insert, update)
+			}
+			b.commit(t)
+			same(t, fmt.Sprintf("%s, in two commits %v", name, split), b.rows(t), map[string]int{want: 1})
+			b.write(t, event{op: change.OpTrunc})
+			b.commit(t)
+		}
+	}
+	f("the key stayed", 'd', event{op: change.OpUpdate, id: 1, v: "b", keep: true}, "1|b|large")
+	f("the key changed, default", 'd', event{op: change.OpUpdate, id: 2, v: "b", keep: true, old: &one}, "2|b|large")
+	f("the key changed, index", 'i', event{op: change.OpUpdate, id: 2, v: "b", keep: true, old: &one}, "2|b|large")
+	f("full", 'f', event{op: change.OpUpdate, id: 1, v: "b", keep: true, old: &one, oldRow: []string{"a", "told"}}, "1|b|told")
+}
+
+func TestTheSourceIsAskedForWhatNobodyHereHas(t *testing.T) {
+	t.Parallel()
+	b := newCurrentBed(t, 2, false)
+	unknown := event{op: change.OpUpdate, id: 7, v: "b", keep: true}
+	if err := b.table.Write(context.Background(), b.changes([]event{unknown})); !fault.Is(err, fault.ValueUncarriable) {
+		t.Fatalf("without anybody to ask: %v", err)
+	}
+	asked := int64(0)
+	b.spec.Reread = func(_ context.Context, keys arrow.RecordBatch) (arrow.RecordBatch, error) {
+		asked += keys.NumRows()
+		rows := array.NewRecordBuilder(memory.DefaultAllocator, bedSchema)
+		rows.Field(0).(*array.Int64Builder).Append(7)
+		rows.Field(1).(*array.StringBuilder).Append("now")
+		rows.Field(2).(*array.StringBuilder).Append("from the source")
+		return rows.NewRecordBatch(), nil
+	}
+	b.reopen(t, false)
+	c := b.changes([]event{unknown, {op: change.OpUpdate, id: 8, v: "gone", keep: true}})
+	resolved, err := b.table.current.resolve(context.Background(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resolved.IsUnchanged(2, 0) || !resolved.IsUnchanged(2, 1) {
+		t.Error("the mark must go from the value that was found and stay at the one that nobody has")
+	}
+	if err := b.table.Write(context.Background(), c); err != nil {
+		t.Fatal(err)
+	}
+	b.commit(t)
+	same(t, "rows", b.rows(t), map[string]int{"7|b|from the source": 1, "8|gone|(null)": 1})
+	if asked != 5 { // two for each resolve, and once more the one that nobody had
+		t.Errorf("the source was asked for %d rows", asked)
+	}
+}

@@ -1,0 +1,178 @@
+package pipeline
+
+import (
+	"context"
+	"time"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/checkpoint"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// lookAround is what the loop does between transactions for others: finished copies, requests, new tables, the guard.
+func (r *run) lookAround(ctx context.Context) error {
+	if done := r.copied.take(); len(done) > 0 {
+		r.drainable = append(r.drainable, done...)
+	}
+	// Each drain reads the spool from the oldest copy on: tables that end at about the same time share one.
+	if len(r.drainable) > 0 && (r.copying.Load() == 0 || r.now.Sub(r.drainedAt) >= drainEvery) {
+		tables := r.drainable
+		r.drainable, r.drainedAt = nil, r.now
+		if err := r.drain(ctx, tables); err != nil {
+			return err
+		}
+	}
+	if err := r.heed(ctx); err != nil {
+		return err
+	}
+	return r.guard(ctx)
+}
+
+const drainEvery = 30 * time.Second
+
+// settled says whether every table follows the log.
+func (r *run) settled() bool {
+	for _, t := range r.tables {
+		if t.diverted() {
+			return false
+		}
+	}
+	return true
+}
+
+// heed looks for what an operator asked for: pause, resume, a new copy.
+func (r *run) heed(ctx context.Context) error {
+	select {
+	case <-r.asked:
+	default:
+		return nil
+	}
+	requests, keep, err := r.store.Requests(ctx)
+	if err != nil || len(requests) == 0 {
+		return err
+	}
+	if r.log != nil {
+		if err := r.commit(ctx); err != nil {
+			return err
+		}
+	}
+	next := &again{}
+	r.state.Control.Done = keep
+	for _, q := range requests {
+		r.o.Log.Info("an operator asks", "for", q.Action, "tables", q.Tables, "all", q.All, "by", q.By)
+		switch q.Action {
+		case checkpoint.Pause:
+			r.state.Control.Paused = true
+		case checkpoint.Resume:
+			r.state.Control.Paused = false
+		case checkpoint.Resync:
+			next.tables = append(next.tables, q.Tables...)
+			next.all = next.all || q.All
+		}
+		r.state.Control.Done = append(r.state.Control.Done, q.ID)
+	}
+	r.restoreModes(next) // saved together with the requests: what was asked for survives a crash
+	if err := r.store.Save(ctx, r.state); err != nil {
+		return err
+	}
+	return &again{}
+}
+
+// tend runs beside the loop: it keeps the log of a quiet database moving, watches the slot and looks for requests. It
+// never touches what the loop owns.
+func (r *run) tend(ctx context.Context) error {
+	beat := newTicker(r.o.Heartbeat)
+	look := time.NewTicker(slotEvery)
+	ask := time.NewTicker(askEvery)
+	defer beat.Stop()
+	defer look.Stop()
+	defer ask.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-beat.C:
+			if _, err := r.source.Heartbeat(ctx, "leat"); err != nil && ctx.Err() == nil {
+				r.o.Log.Warn("cannot write a heartbeat; the slot of a quiet database moves on only with other work", "error", err)
+			}
+		case <-look.C:
+			r.lookAtSlot(ctx)
+		case <-ask.C:
+			select {
+			case r.asked <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+const (
+	slotEvery = 5 * time.Second
+	askEvery  = 3 * time.Second
+)
+
+// newTicker never ticks when the interval is 0.
+func newTicker(every time.Duration) *time.Ticker {
+	if every > 0 {
+		return time.NewTicker(every)
+	}
+	t := time.NewTicker(time.Hour)
+	t.Stop()
+	return t
+}
+
+// lookAtSlot measures the lag and how much log the server keeps for us.
+func (r *run) lookAtSlot(ctx context.Context) {
+	slot, err := r.source.Slot(ctx, r.o.Slot)
+	if err != nil {
+		return // the loop's own connection tells of a server that is gone
+	}
+	end, err := r.source.LogEnd(ctx)
+	if err != nil {
+		return
+	}
+	r.retained.Store(slot.Retained)
+	r.lost.Store(slot.Lost() != "")
+	position := change.LSN(r.seen.Load())
+	r.o.Watch.Lag(Lag{Server: end, Position: position, Retained: slot.Retained, SafeSize: slot.SafeWALSize})
+}
+
+// guard acts before the server's disk is full: it warns, then drains the log into the spool without waiting for the
+// lake, then gives the slot up and plans a new copy.
+func (r *run) guard(ctx context.Context) error {
+	retained := r.retained.Load()
+	if r.o.GuardWarn > 0 && retained >= r.o.GuardWarn && r.now.Sub(r.warnedAt) >= warnEvery {
+		r.warnedAt = r.now
+		r.o.Log.Warn("the server keeps much of its log for the slot", "slot", r.o.Slot, "bytes", retained, "from", r.o.GuardWarn)
+	}
+	if r.lost.Load() {
+		return fault.New(fault.SlotLost, r.o.Slot, "the server has given the slot up")
+	}
+	if r.o.GuardSpool > 0 && retained >= r.o.GuardSpool && !r.guarded {
+		r.o.Log.Error("the log is drained into the bucket without committing tables, so that the server can let it go", "slot", r.o.Slot, "retained", retained)
+		return &again{guard: true}
+	}
+	if r.o.GuardDrop > 0 && retained >= r.o.GuardDrop {
+		return r.giveUpSlot(ctx)
+	}
+	return nil
+}
+
+// giveUpSlot is the last resort, by the operator's policy: the database matters more than the lake. What the lake misses
+// then is read by a new copy.
+func (r *run) giveUpSlot(ctx context.Context) error {
+	r.o.Log.Error("the slot is dropped to save the server's disk; all tables are copied anew", "slot", r.o.Slot, "retained", r.retained.Load())
+	r.log.Close()
+	r.log = nil
+	if err := r.source.DropSlot(ctx, r.o.Slot); err != nil {
+		return err
+	}
+	r.restoreModes(&again{all: true})
+	r.state.Position, r.state.Slot = 0, ""
+	if err := r.store.Save(ctx, r.state); err != nil {
+		return err
+	}
+	return &again{}
+}
+
+const warnEvery = 5 * time.Minute

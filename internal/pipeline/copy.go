@@ -1,0 +1,371 @@
+package pipeline
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/checkpoint"
+	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/lake"
+	"github.com/leatdata/leat/internal/postgres"
+)
+
+// copyJob is the copy of one table.
+type copyJob struct {
+	table  *table
+	source *change.Table
+	plan   *postgres.Plan
+	copy   lake.Copy
+	chunks []postgres.Chunk
+	ids    []string
+	left   atomic.Int64
+	total  int
+	rows   atomic.Int64
+	stamp  change.LSN // the smallest of all chunks
+}
+
+// copyAll copies the tables that want it. What the log tells of them meanwhile goes to the spool: they were diverted
+// before a snapshot is taken, so nothing falls between.
+//
+// Tables with a key take any snapshot: the changes that are applied again afterwards bring each row to its latest state.
+// Those without need to know exactly which changes their snapshot holds; that snapshot waits for running transactions.
+func (r *run) copyAll(ctx context.Context) error {
+	var keyed, keyless []*table
+	for _, t := range r.tables {
+		switch {
+		case t.mode != checkpoint.Copying:
+		case len(t.source.Identity()) > 0:
+			keyed = append(keyed, t)
+		default:
+			keyless = append(keyless, t)
+		}
+	}
+	r.copying.Store(int32(len(keyed) + len(keyless)))
+	if len(keyed) > 0 {
+		snap, err := r.source.SnapshotNow(ctx, postgres.NowOptions{Selection: r.only(keyed), At: r.state.Position, Delivered: r.delivered.all()})
+		if err != nil {
+			return err
+		}
+		if err := r.copyTables(ctx, snap, keyed); err != nil {
+			return err
+		}
+	}
+	if len(keyless) > 0 {
+		snap, err := r.source.Snapshot(ctx, postgres.SnapshotOptions{
+			Selection: r.only(keyless), LSN: postgres.LSNExact, Typed: true,
+			Told: func(who string) { r.o.Log.Warn("the copy waits for transactions that are open", "who", who) },
+		})
+		if err != nil {
+			return err
+		}
+		return r.copyTables(ctx, snap, keyless)
+	}
+	return nil
+}
+
+// copyTables reads the tables in one snapshot, chunk by chunk.
+func (r *run) copyTables(ctx context.Context, snap *postgres.Snapshot, tables []*table) error {
+	defer snap.Close()
+	jobs, err := r.planCopies(ctx, snap, tables)
+	if err != nil {
+		return err
+	}
+	return r.runCopies(ctx, snap, jobs)
+}
+
+// only selects the tables by name.
+func (r *run) only(tables []*table) postgres.Selection {
+	want := map[postgres.Name]bool{}
+	for _, t := range tables {
+		want[postgres.Name{Schema: t.source.Schema, Name: t.source.Name}] = true
+	}
+	return postgres.Selection{PartitionRoots: r.o.Selection.PartitionRoots, Choose: func(all []postgres.Name, _ []string) (chosen []int, err error) {
+		for i, n := range all {
+			if want[n] {
+				chosen = append(chosen, i)
+			}
+		}
+		return chosen, nil
+	}}
+}
+
+func (r *run) planCopies(ctx context.Context, snap *postgres.Snapshot, tables []*table) ([]*copyJob, error) {
+	byOID := map[uint32]*table{}
+	for _, t := range tables {
+		byOID[t.source.OID] = t
+	}
+	var jobs []*copyJob
+	for _, source := range snap.Tables {
+		t := byOID[source.OID]
+		if t == nil {
+			continue // dropped and made again since: the next look finds it
+		}
+		job, err := r.planCopy(ctx, snap, t, source)
+		if err != nil {
+			return nil, fault.Wrap(err, codeOf(err), t.name, "cannot begin the copy")
+		}
+		jobs = append(jobs, job)
+	}
+	return jobs, nil
+}
+
+func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, source *change.Table) (*copyJob, error) {
+	source = r.published(source)
+	plan, err := snap.Plan(source, r.o.Policies)
+	if err != nil {
+		return nil, err
+	}
+	r.opening.Lock() // the loop never touches a diverted table, but two copies may want one lake
+	err = r.open(ctx, t, plan)
+	r.opening.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	job := &copyJob{table: t, source: source, plan: plan, stamp: snap.LSN}
+	if job.copy, err = t.lake.Copy(ctx); err != nil {
+		return nil, err
+	}
+	shape := shapeOf(source)
+	if len(source.Identity()) == 0 { // chunks of two snapshots cannot be told apart by a key: all or nothing
+		shape += snap.LSN.String()
+	}
+	if !sameShape(job.copy.Done(), shape) {
+		r.o.Log.Info("the table was rewritten or altered since its copy began; the copy begins again", "table", t.name)
+		if err := job.copy.Abandon(ctx); err != nil {
+			return nil, err
+		}
+		if job.copy, err = t.lake.Copy(ctx); err != nil {
+			return nil, err
+		}
+	}
+	job.cut(snap, shape, r.o.CopyChunk)
+	return job, nil
+}
+
+// shapeOf names what must stay as it is for chunks of two snapshots to belong together: the columns, and the file
+// whose pages the chunks are. (A rewrite moves rows between pages without a word in the log.)
+func shapeOf(t *change.Table) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%d/%d", t.OID, t.Filenode)
+	for _, c := range t.Columns {
+		fmt.Fprintf(h, "/%d:%q:%d:%d", c.Attnum, c.Name, c.TypeOID, c.Typmod)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// A chunk's id is <shape>.<pages a chunk>.<first page>; the last chunk of a table reaches to its end, whatever that is.
+func chunkID(shape string, step, from int64, open bool) string {
+	end := ""
+	if open {
+		end = "+"
+	}
+	return fmt.Sprintf("%s.%d.%d%s", shape, step, from, end)
+}
+
+func sameShape(done map[string]change.LSN, shape string) bool {
+	for id := range done {
+		if !strings.HasPrefix(id, shape+".") {
+			return false
+		}
+	}
+	return true
+}
+
+// cut divides the table into chunks and leaves out those that an earlier attempt has finished. Its step is theirs.
+func (j *copyJob) cut(snap *postgres.Snapshot, shape string, bytes int64) {
+	first := snap.Chunks(j.source, bytes)
+	step := j.source.Pages
+	if len(first) > 1 {
+		step = first[0].To - first[0].From
+	}
+	openFrom := int64(-1)
+	for id, stamp := range j.copy.Done() {
+		j.stamp = min(j.stamp, stamp)
+		parts := strings.Split(strings.TrimSuffix(id, "+"), ".")
+		step, _ = strconv.ParseInt(parts[1], 10, 64)
+		if strings.HasSuffix(id, "+") {
+			openFrom, _ = strconv.ParseInt(parts[2], 10, 64)
+		}
+	}
+	step = max(step, 1)
+	whole := len(first) == 1 && first[0].Whole()
+	for from := int64(0); ; from += step {
+		if openFrom >= 0 && from >= openFrom {
+			break // an earlier attempt has read to the end
+		}
+		open := whole || from+step >= j.source.Pages
+		chunk := postgres.Chunk{From: from, To: from + step}
+		if open {
+			chunk.To = 0
+		}
+		j.add(chunk, chunkID(shape, step, from, open))
+		if open {
+			break
+		}
+	}
+	j.left.Store(int64(len(j.chunks)))
+}
+
+func (j *copyJob) add(chunk postgres.Chunk, id string) {
+	j.total++
+	if _, done := j.copy.Done()[id]; done {
+		return
+	}
+	j.chunks = append(j.chunks, chunk)
+	j.ids = append(j.ids, id)
+}
+
+// runCopies lets several connections take chunk after chunk, the largest tables first.
+func (r *run) runCopies(ctx context.Context, snap *postgres.Snapshot, jobs []*copyJob) error {
+	slices.SortStableFunc(jobs, func(a, b *copyJob) int { return len(b.chunks) - len(a.chunks) })
+	type unit struct {
+		job *copyJob
+		i   int
+	}
+	units := make(chan unit)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(units)
+		for _, j := range jobs {
+			if len(j.chunks) == 0 {
+				if err := r.finishCopy(gctx, j); err != nil {
+					return err
+				}
+			}
+			for i := range j.chunks {
+				select {
+				case units <- unit{j, i}:
+				case <-gctx.Done():
+					return gctx.Err()
+				}
+			}
+		}
+		return nil
+	})
+	shared := postgres.Shared{Huge: make(chan struct{}, 1)}
+	for range r.o.CopyParallel {
+		g.Go(func() error {
+			var reader *postgres.Reader
+			defer func() {
+				if reader != nil {
+					reader.Close()
+				}
+			}()
+			for u := range units {
+				if reader == nil { // tables may be fewer than connections
+					var err error
+					if reader, err = snap.Reader(gctx, shared); err != nil {
+						return err
+					}
+				}
+				if err := r.copyChunk(gctx, reader, u.job, u.i, snap.LSN); err != nil {
+					return fault.Wrap(err, codeOf(err), u.job.table.name, "cannot copy the table")
+				}
+				if u.job.left.Add(-1) == 0 {
+					if err := r.finishCopy(gctx, u.job); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func (r *run) copyChunk(ctx context.Context, reader *postgres.Reader, j *copyJob, i int, stamp change.LSN) error {
+	w, err := j.copy.Chunk(ctx, j.ids[i], stamp)
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	_, _, err = reader.Batches(ctx, j.plan, j.chunks[i], func(b change.Batch) error {
+		j.rows.Add(b.Record.NumRows())
+		return w.Write(b)
+	})
+	if err != nil {
+		return err
+	}
+	if err := w.Commit(ctx); err != nil {
+		return err
+	}
+	r.o.Watch.Copying(j.table.name, j.total-int(j.left.Load())+1, j.total, j.rows.Load())
+	return nil
+}
+
+// finishCopy puts the copy in the table's place, in one commit, and hands the table to the loop.
+func (r *run) finishCopy(ctx context.Context, j *copyJob) error {
+	if err := r.store.Valid(); err != nil {
+		return err
+	}
+	if err := j.copy.Finish(ctx, j.stamp); err != nil {
+		return fault.Wrap(err, codeOf(err), j.table.name, "cannot put the copy in its place")
+	}
+	r.o.Log.Info("copied", "table", j.table.name, "rows", j.rows.Load(), "lsn", j.stamp)
+	r.copied.put(j.table)
+	r.copying.Add(-1)
+	return nil
+}
+
+// mailbox hands tables from the copiers to the loop.
+type mailbox struct {
+	mu     sync.Mutex
+	tables []*table
+}
+
+func (m *mailbox) put(t *table) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tables = append(m.tables, t)
+}
+
+func (m *mailbox) take() []*table {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := m.tables
+	m.tables = nil
+	return all
+}
+
+func (m *mailbox) all() []*table {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.tables)
+}
+
+// recent remembers the transactions that the log delivered last.
+type recent struct {
+	mu   sync.Mutex
+	xids map[uint32]struct{}
+	ring [1 << 14]uint32
+	next int
+}
+
+func (r *recent) put(xid uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.xids == nil {
+		r.xids = map[uint32]struct{}{}
+	}
+	delete(r.xids, r.ring[r.next]) // an entry of 0 deletes nothing: no transaction has that number
+	r.ring[r.next] = xid
+	r.next = (r.next + 1) % len(r.ring)
+	r.xids[xid] = struct{}{}
+}
+
+func (r *recent) all() []uint32 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.xids))
+}

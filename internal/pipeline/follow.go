@@ -1,0 +1,256 @@
+package pipeline
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/postgres"
+)
+
+// follow is the loop over the log. It ends with nil when the run has caught up or was asked to stop, always between two
+// transactions with everything before it committed.
+func (r *run) follow(ctx context.Context) error {
+	for {
+		ev, err := r.log.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if err := r.apply(ctx, ev); err != nil {
+			return err
+		}
+		if r.inTransaction {
+			continue
+		}
+		if stop, err := r.between(ctx); stop || err != nil {
+			return err
+		}
+	}
+}
+
+// apply takes one event of the log.
+func (r *run) apply(ctx context.Context, ev *postgres.Event) error {
+	switch ev.Kind {
+	case postgres.EventBegin:
+		r.inTransaction, r.spooling = true, false
+		r.begin = append(r.begin[:0], ev.Raw...)
+		r.delivered.put(ev.Tx.XID)
+	case postgres.EventCommit:
+		r.inTransaction = false
+		r.position, r.at = max(r.position, ev.Position), max(r.at, ev.Tx.Committed)
+		if r.spooling {
+			return r.spoolCommit(ctx, ev)
+		}
+	case postgres.EventIdle:
+		if !r.inTransaction {
+			r.position = max(r.position, ev.Position)
+		}
+	case postgres.EventRelation:
+		r.relation(ev)
+	case postgres.EventType:
+		r.spool.DefineType(string(ev.Raw[1:min(5, len(ev.Raw))]), ev.Raw) // by its OID
+	case postgres.EventInsert, postgres.EventUpdate, postgres.EventDelete:
+		if t := r.byOID[ev.Relation.OID]; t != nil {
+			return r.change(ctx, t, ev)
+		}
+	case postgres.EventTruncate:
+		return r.truncate(ctx, ev)
+	}
+	return nil
+}
+
+// change takes a row's change to its table, or to the spool while the table is not there yet.
+func (r *run) change(ctx context.Context, t *table, ev *postgres.Event) error {
+	if t.diverted() {
+		return r.divert(ctx, t, ev)
+	}
+	return r.append(ctx, t, ev.Relation, ev)
+}
+
+func (r *run) append(ctx context.Context, t *table, rel *postgres.Relation, ev *postgres.Event) error {
+	if t.builder == nil || t.version != rel.Version {
+		if err := r.reshape(ctx, t, rel); err != nil {
+			return err
+		}
+	}
+	if err := t.builder.Append(ev); err != nil {
+		return fault.Wrap(err, codeOf(err), t.name, "cannot carry a change of the transaction at %s", ev.Tx.LSN)
+	}
+	r.touch(t)
+	if t.builder.Rows() >= batchRows || t.builder.Bytes() >= batchBytes {
+		r.bytes += t.builder.Bytes()
+		return t.flush(ctx, r.o.Watch)
+	}
+	return nil
+}
+
+// A batch is handed to the lake when it has so many rows or so many bytes of values.
+const (
+	batchRows  = 32 << 10
+	batchBytes = 8 << 20
+)
+
+func (r *run) truncate(ctx context.Context, ev *postgres.Event) error {
+	for _, rel := range ev.Truncated {
+		t := r.byOID[rel.OID]
+		if t == nil {
+			continue
+		}
+		var err error
+		if t.diverted() {
+			err = r.divert(ctx, t, ev)
+		} else {
+			err = r.append(ctx, t, rel, ev)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// touch notes that a table has changes that are not committed yet.
+func (r *run) touch(t *table) {
+	if !t.dirty {
+		t.dirty = true
+		r.dirty = append(r.dirty, t)
+	}
+	if r.since.IsZero() {
+		r.since = time.Now()
+	}
+	r.rows++
+}
+
+// between runs after each transaction and each idle moment: is a commit due, is there something to do for the tables,
+// has the operator asked for something, is this the end.
+func (r *run) between(ctx context.Context) (stop bool, err error) {
+	r.now = time.Now()
+	ending := r.stopping.Load()
+	if r.due() || ending || r.caughtUp() && r.position > r.saved {
+		if err := r.commit(ctx); err != nil {
+			return false, err
+		}
+	}
+	if ending {
+		return true, nil
+	}
+	if err := r.waitForRoom(ctx); err != nil {
+		return false, err
+	}
+	if r.now.Sub(r.lookedAt) < lookEvery {
+		return false, nil
+	}
+	r.lookedAt = r.now
+	if err := r.lookAround(ctx); err != nil {
+		return false, err
+	}
+	return r.o.UntilCaughtUp && r.caughtUp() && r.saved >= r.target && r.settled(), nil
+}
+
+// lookEvery is how often the loop looks for finished copies and requests.
+const lookEvery = 100 * time.Millisecond
+
+// due says whether what is pending must be committed now.
+func (r *run) due() bool {
+	if r.since.IsZero() { // nothing but the position has moved
+		return r.position > r.saved && r.now.Sub(r.savedAt) >= idleSave
+	}
+	return r.rows >= r.o.CommitRows || r.bytes+r.unwritten() >= r.o.CommitBytes || r.now.Sub(r.since) >= r.o.CommitInterval
+}
+
+// idleSave is how often the position is saved while no followed table changes.
+const idleSave = 10 * time.Second
+
+func (r *run) unwritten() (bytes int64) {
+	for _, t := range r.dirty {
+		if t.builder != nil {
+			bytes += t.builder.Bytes()
+		}
+	}
+	return bytes
+}
+
+func (r *run) caughtUp() bool { return r.o.UntilCaughtUp && r.position >= r.target }
+
+// commit makes everything up to the end of the last transaction durable, in the one order that is right: the tables
+// (data and position together, Invariant 1), the spool, the saved position, the source (Invariant 2).
+func (r *run) commit(ctx context.Context) error {
+	began := time.Now()
+	if err := r.store.Valid(); err != nil {
+		return err
+	}
+	total, err := r.commitTables(ctx, r.dirty, r.position)
+	if err != nil {
+		return err
+	}
+	if err := r.flushSpool(ctx); err != nil {
+		return err
+	}
+	if err := r.save(ctx); err != nil {
+		return err
+	}
+	r.log.Ack(r.position)
+	for _, t := range r.dirty {
+		t.dirty = false
+	}
+	tables := len(r.dirty)
+	r.dirty, r.since, r.rows, r.bytes = r.dirty[:0], time.Time{}, 0, 0
+	if tables > 0 {
+		total.Position, total.Committed, total.Tables, total.Took = r.position, time.UnixMicro(r.at), tables, time.Since(began)
+		r.o.Watch.Committed(total)
+	}
+	return nil
+}
+
+// commitTables commits the tables, several at once: each carries its own position, so their order is free.
+func (r *run) commitTables(ctx context.Context, tables []*table, to change.LSN) (Commit, error) {
+	var sum Commit
+	done := make([]Commit, len(tables))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(commitsAtOnce)
+	for i, t := range tables {
+		g.Go(func() error {
+			if t.lake == nil {
+				return nil
+			}
+			if err := t.flush(gctx, r.o.Watch); err != nil {
+				return err
+			}
+			c, err := t.lake.Commit(gctx, to, time.UnixMicro(r.at))
+			if err != nil {
+				return fault.Wrap(err, codeOf(err), t.name, "cannot commit up to %s", to)
+			}
+			r.o.Watch.TableCommitted(t.name, Commit{Position: to, Files: c.Files, Deletes: c.Deletes, Bytes: c.Bytes})
+			done[i] = Commit{Rows: int64(c.Rows), Files: c.Files, Deletes: c.Deletes, Bytes: c.Bytes}
+			return nil
+		})
+	}
+	err := g.Wait()
+	for _, c := range done {
+		sum.Rows, sum.Files, sum.Deletes, sum.Bytes = sum.Rows+c.Rows, sum.Files+c.Files, sum.Deletes+c.Deletes, sum.Bytes+c.Bytes
+	}
+	return sum, err
+}
+
+const commitsAtOnce = 4
+
+// save writes the pipeline's position where another process would look for it.
+func (r *run) save(ctx context.Context) error {
+	r.state.Position = r.position
+	if err := r.store.Save(ctx, r.state); err != nil {
+		return err
+	}
+	r.saved, r.savedAt = r.position, time.Now()
+	r.seen.Store(uint64(r.position))
+	return nil
+}
+
+func codeOf(err error) fault.Code {
+	if f := fault.Of(err); f != nil {
+		return f.Code
+	}
+	return fault.Internal
+}

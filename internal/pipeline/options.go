@@ -1,0 +1,116 @@
+package pipeline
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/lake"
+	"github.com/leatdata/leat/internal/postgres"
+)
+
+// Keep says what is kept of a table.
+type Keep struct {
+	Current, History bool
+	// Auto gives up current without a fault where the log tells no key.
+	Auto bool
+}
+
+// Options is everything a run is told.
+type Options struct {
+	Name      string // of the pipeline
+	Selection postgres.Selection
+	Policies  postgres.Policies
+	Keep      func(schema, table string) Keep
+	// Identityless is "refuse", "skip" or "inserts": for tables whose updates the log cannot tell.
+	Identityless string
+
+	Slot           string
+	Publication    string
+	OwnPublication bool
+	Failover       bool
+	RowFilter      func(schema, table string) string
+	ColumnList     func(schema, table string) []string
+	PartitionBy    func(schema, table string) []string
+	SortBy         func(schema, table string) []string
+
+	State bucket.Bucket // where state and spool lie
+	Lake  func(ctx context.Context, epoch int64) (Lake, error)
+
+	UntilCaughtUp  bool
+	CommitInterval time.Duration
+	CommitRows     int64
+	CommitBytes    int64
+	CopyParallel   int
+	CopyChunk      int64 // bytes of heap
+	SpoolLimit     int64 // bytes
+	WorkDir        string
+	Heartbeat      time.Duration // 0 never
+	GuardWarn      int64         // bytes; 0 never
+	GuardSpool     int64
+	GuardDrop      int64
+	CopyOnChange   bool // a change of definition that cannot be followed is answered by a new copy
+	LeaseTTL       time.Duration
+	Maintain       time.Duration // 0 never
+	MaintainTo     lake.MaintainOptions
+	MaxRetryDelay  time.Duration
+
+	Version string
+	Log     *slog.Logger
+	Watch   Watcher
+}
+
+// Lake opens the lake's tables.
+type Lake interface {
+	Table(ctx context.Context, spec lake.Spec) (lake.Table, error)
+	// Sweep removes files that no table knows and that are older than the given age.
+	Sweep(ctx context.Context, olderThan time.Duration) (files int, bytes int64, err error)
+	Close() error
+}
+
+// Watcher hears what happens, for metrics and views. Its methods are called from several goroutines.
+type Watcher interface {
+	// Followed is called for what was read of the log: the rows of a table by operation since the last call.
+	Followed(table string, op change.Op, rows int64)
+	// Committed is called after each commit of the lake's tables, with the position they now hold.
+	Committed(Commit)
+	// TableCommitted is called after each commit of one table.
+	TableCommitted(table string, c Commit)
+	// Working tells when the log is being followed, and when not any more.
+	Working(yes bool)
+	// Lag tells where the server's log ends and how much of it the slot retains.
+	Lag(Lag)
+	// Copying tells how far the copy of a table is; done chunks of total, rows so far.
+	Copying(table string, done, total int, rows int64)
+	// Mode tells that a table's mode has changed: copying, draining, streaming, failed, paused.
+	Mode(table, mode string)
+	// Spool tells how many bytes wait in the bucket.
+	Spool(bytes int64)
+	// Failed is called for a failure that is tried again.
+	Failed(err error, again time.Duration)
+}
+
+// Commit tells of a commit.
+type Commit struct {
+	Position  change.LSN
+	Committed time.Time // the server's clock at the newest transaction in it
+	Took      time.Duration
+	Tables    int
+	Rows      int64
+	Files     int
+	Deletes   int
+	Bytes     int64
+}
+
+// Lag is the distance between the server and the lake.
+type Lag struct {
+	Server, Position change.LSN
+	Retained         int64         // bytes of log that the server keeps for the slot
+	SafeSize         int64         // bytes that may still be written before the slot is lost; -1 unknown
+	Age              time.Duration // of the oldest change that the lake may lack
+}
+
+// StatePrefix is where a pipeline keeps its state and spool in the bucket.
+func StatePrefix(name string) string { return "_leat/" + name }

@@ -1,0 +1,241 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/checkpoint"
+	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/postgres"
+	"github.com/leatdata/leat/internal/spool"
+)
+
+// run is one attempt: from taking the lease to the first failure.
+type run struct {
+	o      Options
+	source *postgres.Source
+	store  *checkpoint.Store
+	state  checkpoint.State
+	lake   Lake
+	log    *postgres.Log
+	spool  *spool.Spool
+	binary bool
+
+	tables       map[string]*table // by key
+	byOID        map[uint32]*table
+	publications []string
+
+	// What follows belongs to the loop.
+	position      change.LSN // the end of the last whole transaction
+	at            int64      // when it committed, microseconds since 1970
+	saved         change.LSN
+	savedAt       time.Time
+	target        change.LSN // where a run until caught up ends
+	inTransaction bool
+	spooling      bool   // the transaction has an event in the spool
+	spooled       bool   // the spool has events that are not durable
+	begin         []byte // the Begin of the transaction
+	delivered     recent
+	guarded       bool
+	dirty         []*table
+	since         time.Time // of the oldest change that is not committed
+	rows, bytes   int64     // of what is not committed
+	now           time.Time
+	lookedAt      time.Time
+	drainedAt     time.Time
+	warnedAt      time.Time
+	drainable     []*table
+
+	// What follows is shared with the goroutines beside it.
+	stopping *atomic.Bool
+	opening  sync.Mutex
+	copied   mailbox
+	live     mailbox // tables that are open and follow the log
+	copying  atomic.Int32
+	retained atomic.Int64
+	lost     atomic.Bool
+	seen     atomic.Uint64
+	asked    chan struct{}
+}
+
+// Run follows the log until the context ends, until it has caught up when that was asked for, or until a failure that
+// no further attempt can heal. When the context ends it finishes the transaction at hand and commits it.
+func Run(ctx context.Context, source *postgres.Source, o Options) error {
+	next := &again{}
+	for failures := 0; ; {
+		began := time.Now()
+		err := attempt(ctx, source, o, next)
+		if time.Since(began) > time.Minute {
+			failures = 0
+		}
+		next = &again{text: next.text}
+		if errors.As(err, &next) {
+			continue
+		}
+		if err == nil || ctx.Err() != nil || !fault.Retryable(err) {
+			return err
+		}
+		failures++
+		wait := backoff(failures, o.MaxRetryDelay)
+		o.Log.Warn("the run failed and is tried again", "error", err, "code", codeOf(err), "in", wait.Round(time.Millisecond))
+		o.Watch.Failed(err, wait)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return fault.Wrap(context.Cause(ctx), fault.Interrupted, "", "the run was ended")
+		}
+	}
+}
+
+// backoff doubles from half a second, with jitter so that many pipelines do not come back in step.
+func backoff(failures int, most time.Duration) time.Duration {
+	d := min(500*time.Millisecond<<min(failures-1, 16), most)
+	return d/2 + rand.N(d/2+1)
+}
+
+// attempt is the order of the steps; see docs/INVARIANTS.md before changing it.
+func attempt(ctx context.Context, source *postgres.Source, o Options, next *again) (err error) {
+	r := &run{o: o, source: source, tables: map[string]*table{}, byOID: map[uint32]*table{}, asked: make(chan struct{}, 1), stopping: new(atomic.Bool)}
+	if err := r.takeLease(ctx); err != nil {
+		return err
+	}
+	defer r.store.Close(context.WithoutCancel(ctx))
+	if err := r.prepare(ctx, next); err != nil {
+		return err
+	}
+	defer r.close()
+	if r.state.Control.Paused {
+		return r.waitPaused(ctx)
+	}
+	if err := r.startLog(ctx, next); err != nil {
+		return err
+	}
+	r.resumeDrains()
+	r.o.Watch.Working(true)
+	defer r.o.Watch.Working(false)
+	return r.work(ctx)
+}
+
+// resumeDrains hands over tables whose copy had ended before the attempt began.
+func (r *run) resumeDrains() {
+	for _, t := range r.tables {
+		if t.mode == checkpoint.Spooling {
+			r.copied.put(t)
+		}
+	}
+}
+
+func (r *run) takeLease(ctx context.Context) (err error) {
+	host, _ := os.Hostname()
+	r.store, err = checkpoint.Open(ctx, r.o.State, StatePrefix(r.o.Name), checkpoint.Options{Host: host, TTL: r.o.LeaseTTL, Log: r.o.Log})
+	if err == nil {
+		r.state = r.store.State()
+	}
+	return err
+}
+
+// prepare brings source, saved state and lake together before the log is opened.
+func (r *run) prepare(ctx context.Context, next *again) (err error) {
+	if err := r.chooseTables(ctx, next); err != nil {
+		return err
+	}
+	if err := r.prepareSlot(ctx, next); err != nil {
+		return err
+	}
+	if r.lake, err = r.o.Lake(ctx, r.store.Epoch()); err != nil {
+		return err
+	}
+	r.spool, err = spool.Open(ctx, r.o.State, StatePrefix(r.o.Name)+"/spool", spool.Options{From: r.state.Spooled, Epoch: r.store.Epoch()})
+	return err
+}
+
+func (r *run) close() {
+	if r.log != nil {
+		r.log.Close()
+	}
+	for _, t := range r.tables {
+		if t.lake != nil {
+			_ = t.lake.Close() // what it had not committed is not missed
+		}
+	}
+	if r.lake != nil {
+		_ = r.lake.Close()
+	}
+}
+
+// work runs the loop and what goes on beside it until the first of them ends.
+func (r *run) work(ctx context.Context) error {
+	// The loop outlives the caller's context by a little, to end between two transactions with all committed.
+	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() {
+		r.stopping.Store(true)
+		time.AfterFunc(stopWithin, func() { cancel(context.Cause(ctx)) })
+	})()
+	g, gctx := errgroup.WithContext(inner)
+	side, endSide := context.WithCancel(gctx)
+	g.Go(func() error { defer endSide(); return r.follow(gctx) })
+	g.Go(func() error { return unlessEnded(side, r.tend(side)) })
+	g.Go(func() error { return unlessEnded(side, r.copyAll(side)) })
+	g.Go(func() error { return unlessEnded(side, r.maintainAll(side)) })
+	err := g.Wait()
+	if ctx.Err() != nil && (err == nil || inner.Err() != nil) {
+		return fault.Wrap(context.Cause(ctx), fault.Interrupted, "", "the run was ended")
+	}
+	return err
+}
+
+// stopWithin is how long the loop may take to come to the end of a transaction and commit after it was asked to stop.
+const stopWithin = 15 * time.Second
+
+// unlessEnded drops the error of a side that was told to end.
+func unlessEnded(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// startLog opens the log where the saved state ends.
+func (r *run) startLog(ctx context.Context, next *again) (err error) {
+	r.position, r.saved, r.savedAt = r.state.Position, r.state.Position, time.Now()
+	r.seen.Store(uint64(r.position))
+	r.binary = !next.text && r.source.Version >= 140000
+	if r.o.UntilCaughtUp {
+		if r.target, err = r.source.Heartbeat(ctx, "leat"); err != nil {
+			return err
+		}
+	}
+	r.log, err = r.source.Log(ctx, postgres.LogOptions{
+		Slot: r.o.Slot, Publications: r.publications, From: r.state.Position,
+		Binary: r.binary, Streaming: r.source.Version >= 140000, SpillDir: r.o.WorkDir + "/transactions",
+	})
+	return err
+}
+
+// waitPaused holds the lease and nothing else until somebody resumes.
+func (r *run) waitPaused(ctx context.Context) error {
+	r.o.Log.Info("paused; the server keeps its log meanwhile. leat resume goes on")
+	for {
+		select {
+		case <-ctx.Done():
+			return fault.Wrap(context.Cause(ctx), fault.Interrupted, "", "the run was ended while paused")
+		case <-time.After(askEvery):
+		}
+		if err := r.store.Valid(); err != nil {
+			return err
+		}
+		r.asked <- struct{}{}
+		if err := r.heed(ctx); err != nil {
+			return err
+		}
+	}
+}

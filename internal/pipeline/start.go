@@ -1,0 +1,224 @@
+package pipeline
+
+import (
+	"context"
+	"slices"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/checkpoint"
+	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/postgres"
+)
+
+// chooseTables decides which tables are followed, and in which mode each begins: a table that is new, or that somebody
+// wants copied anew, is diverted from this position on and copied.
+func (r *run) chooseTables(ctx context.Context, next *again) error {
+	if err := r.sameServer(ctx); err != nil {
+		return err
+	}
+	catalog, err := r.source.Catalog(ctx)
+	if err != nil {
+		return err
+	}
+	chosen, err := catalog.Tables(ctx, r.o.Selection)
+	if err != nil {
+		return err
+	}
+	var full, inserts []*change.Table
+	for _, source := range chosen {
+		if source.Kind != change.KindTable && source.Kind != change.KindPartitioned {
+			continue // views and foreign tables have no log
+		}
+		t, whole, err := r.newTable(source)
+		if err != nil {
+			return err
+		}
+		switch {
+		case t == nil:
+			continue
+		case whole:
+			full = append(full, source)
+		default:
+			inserts = append(inserts, source)
+		}
+		r.tables[t.key], r.byOID[source.OID] = t, t
+	}
+	if len(r.tables) == 0 {
+		return fault.New(fault.SourceMissing, "run.tables", "no table matches").WithMend("Check the patterns, and whether the tables have a primary key (run.without_identity).")
+	}
+	r.restoreModes(next)
+	return r.publish(ctx, full, inserts)
+}
+
+// sameServer refuses to go on with the positions of another server: after a restore from backup, or with the address of
+// another database, they mean nothing.
+func (r *run) sameServer(ctx context.Context) error {
+	id, err := r.source.Identify(ctx)
+	if err != nil {
+		return err
+	}
+	switch r.state.SystemID {
+	case "":
+		r.state.SystemID = id.SystemID
+	case id.SystemID:
+	default:
+		return fault.New(fault.SlotLost, r.source.Name, "this is another server (system identifier %s) than the one this pipeline follows (%s)", id.SystemID, r.state.SystemID).
+			WithMend("Correct --from, or, if the database was moved, copy all tables anew: leat resync --all.")
+	}
+	return nil
+}
+
+// newTable decides what is kept of a table; nil leaves it out. whole says that its updates and deletes can be published.
+func (r *run) newTable(source *change.Table) (t *table, whole bool, err error) {
+	t = &table{name: source.String(), key: source.KeyName(), source: source, keep: r.o.Keep(source.Schema, source.Name), mode: checkpoint.Copying}
+	whole = source.ReplicaIdentity == 'f' || len(source.Identity()) > 0
+	if !whole {
+		switch r.o.Identityless {
+		case "skip":
+			r.o.Log.Warn("left out: the log cannot tell its updates and deletes", "table", t.name)
+			return nil, false, nil
+		case "inserts":
+			r.o.Log.Warn("only inserts and truncates are followed: the log cannot tell updates and deletes", "table", t.name)
+		default:
+			return nil, false, fault.New(fault.KeyMissing, t.name, "the log cannot tell its updates and deletes: it has no primary key or its replica identity is nothing").
+				WithMend("ALTER TABLE %s REPLICA IDENTITY FULL; or exclude it, or choose run.without_identity: skip or inserts.", postgres.QuoteTable(source.Schema, source.Name))
+		}
+	}
+	if t.keep.Auto && !whole {
+		t.keep.Current = false
+	}
+	if t.keep.Current && !whole {
+		return nil, false, fault.New(fault.KeyMissing, t.name, "current needs a key, and the log does not tell one").
+			WithMend("ALTER TABLE %s REPLICA IDENTITY FULL, or keep its history only.", postgres.QuoteTable(source.Schema, source.Name))
+	}
+	return t, whole, nil
+}
+
+// restoreModes gives each table the mode it had, unless it is to be copied anew.
+func (r *run) restoreModes(next *again) {
+	if r.state.Tables == nil {
+		r.state.Tables = map[string]checkpoint.TableState{}
+	}
+	for key, t := range r.tables {
+		was, known := r.state.Tables[key]
+		anew := next.all || slices.ContainsFunc(next.tables, func(name string) bool { return name == t.name || name == key })
+		t.mode, t.since = was.Phase, was.Since
+		if !known || anew || was.OID != t.source.OID {
+			t.mode, t.since = checkpoint.Copying, r.state.Position
+		}
+		if next.guard && t.mode == checkpoint.Streaming {
+			t.mode, t.since = checkpoint.Spooling, r.state.Position
+		}
+		r.setMode(t, t.mode)
+	}
+	for key := range r.state.Tables {
+		if r.tables[key] == nil {
+			r.o.Log.Warn("no longer followed: it is gone at the source or no longer chosen; the lake keeps what it has", "table", key)
+			delete(r.state.Tables, key)
+		}
+	}
+}
+
+func (r *run) setMode(t *table, mode checkpoint.Phase) {
+	t.mode = mode
+	r.state.Tables[t.key] = checkpoint.TableState{Phase: mode, OID: t.source.OID, Since: t.since}
+	r.o.Watch.Mode(t.name, string(mode))
+}
+
+// publish brings the publications to the tables that are followed. Tables without a replica identity never get into one
+// that publishes updates: the server would refuse the application's own UPDATE.
+func (r *run) publish(ctx context.Context, full, inserts []*change.Table) error {
+	for _, p := range []struct {
+		name   string
+		tables []*change.Table
+		only   bool
+	}{{r.o.Publication, full, false}, {r.o.Publication + insertsSuffix, inserts, true}} {
+		if len(p.tables) == 0 {
+			continue
+		}
+		o := postgres.PublicationOptions{
+			Name: p.name, Tables: p.tables, ViaRoot: r.o.Selection.PartitionRoots, Given: !r.o.OwnPublication,
+			RowFilters: map[string]string{}, Columns: map[string][]string{}, InsertsOnly: p.only,
+		}
+		for _, t := range p.tables {
+			if f := r.o.RowFilter(t.Schema, t.Name); f != "" {
+				o.RowFilters[t.String()] = f
+			}
+			if c := r.o.ColumnList(t.Schema, t.Name); len(c) > 0 {
+				o.Columns[t.String()] = c
+			}
+		}
+		changed, err := r.source.EnsurePublication(ctx, o)
+		if err != nil {
+			return err
+		}
+		if changed {
+			r.o.Log.Info("the publication was brought up to date", "publication", p.name, "tables", len(p.tables))
+		}
+		r.publications = append(r.publications, p.name)
+	}
+	return nil
+}
+
+const insertsSuffix = "_inserts"
+
+// prepareSlot finds or makes the slot. What the slot no longer holds cannot be read: then only a new copy is exact.
+func (r *run) prepareSlot(ctx context.Context, next *again) error {
+	slot, err := r.source.Slot(ctx, r.o.Slot)
+	if err != nil {
+		return err
+	}
+	if next.all && slot.Exists && slot.Lost() != "" {
+		if err := r.source.DropSlot(ctx, r.o.Slot); err != nil {
+			return err
+		}
+		slot = postgres.Slot{}
+	}
+	if next.all && !slot.Exists {
+		r.state.Position = 0
+	}
+	switch {
+	case r.state.Position > 0:
+		if err := slot.Usable(r.state.Position); err != nil {
+			return err
+		}
+		return r.store.Save(ctx, r.state)
+	case slot.Exists: // made by hand, or by an attempt that ended before it could save: nothing was copied yet
+		if err := slot.Usable(slot.ConfirmedFlush); err != nil {
+			return err
+		}
+		r.began(slot.ConfirmedFlush)
+	default:
+		if err := r.createSlot(ctx); err != nil {
+			return err
+		}
+	}
+	r.state.Slot = r.o.Slot
+	r.state.Publication = r.o.Publication
+	return r.store.Save(ctx, r.state)
+}
+
+func (r *run) createSlot(ctx context.Context) error {
+	r.o.Log.Info("making the replication slot", "slot", r.o.Slot)
+	created, err := r.source.CreateSlot(ctx, postgres.SlotOptions{
+		Name: r.o.Slot, Failover: r.o.Failover,
+		Waiting: func(who string) {
+			r.o.Log.Warn("making the slot waits for transactions that are open", "who", who)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	created.Close() // the copy takes snapshots of its own, after the tables are locked
+	r.began(created.LSN)
+	return nil
+}
+
+// began notes where the log begins: every table that is copied has its spool from there.
+func (r *run) began(at change.LSN) {
+	r.state.Position = at
+	for _, t := range r.tables {
+		t.since = at
+		r.setMode(t, checkpoint.Copying)
+	}
+}

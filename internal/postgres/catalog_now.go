@@ -1,0 +1,226 @@
+package postgres
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// Catalog knows tables and types as they are now, which may be later than what the log tells. It may be used by
+// many at once.
+type Catalog struct {
+	source *Source
+	mu     sync.Mutex // guards carry.types
+	carry  carriers
+}
+
+// ownTypesSQL begins with every type but tables' rows: the log may still hold values of types that no table uses any more.
+const ownTypesSQL = `
+with recursive need(oid) as (
+  select t.oid from pg_catalog.pg_type t left join pg_catalog.pg_class k on k.oid = t.typrelid
+  left join pg_catalog.pg_type e on e.oid = t.typelem and t.typlen = -1 left join pg_catalog.pg_class ek on ek.oid = e.typrelid
+  where t.typtype <> 'p' and coalesce(k.relkind, 'c') = 'c' and coalesce(ek.relkind, 'c') = 'c'
+  union
+` + typesBelowSQL
+
+// Catalog reads the types.
+func (s *Source) Catalog(ctx context.Context) (*Catalog, error) {
+	c := &Catalog{source: s, carry: carriers{version: s.Version, asTextIfGone: true}}
+	err := c.read(ctx, func(conn *pgconn.PgConn) error {
+		rows, err := query(ctx, conn, ownTypesSQL)
+		if err != nil {
+			return err
+		}
+		c.carry.types = typesFrom(rows)
+		c.carry.money, err = moneyDigits(ctx, conn)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// read runs f in one moment of the database.
+func (c *Catalog) read(ctx context.Context, f func(*pgconn.PgConn) error) error {
+	conn, err := c.source.session(ctx, typed)
+	if err != nil {
+		return err
+	}
+	defer leave(conn)
+	if err = exec(ctx, conn, "begin transaction isolation level repeatable read, read only"); err == nil {
+		err = f(conn)
+	}
+	if fault.Of(err) != nil {
+		return err
+	}
+	return classify(ctx, err, c.source.Name, "cannot read the catalog")
+}
+
+// Tables describes the relations that the selection chooses, in the order of schema and name.
+func (c *Catalog) Tables(ctx context.Context, sel Selection) (tables []*change.Table, err error) {
+	err = c.read(ctx, func(conn *pgconn.PgConn) error {
+		rels, err := c.source.relations(ctx, conn, sel)
+		if err == nil {
+			tables, err = c.describe(ctx, conn, rels)
+		}
+		return err
+	})
+	return tables, err
+}
+
+// Table describes one table. One that does not exist any more is a SourceMissing fault.
+func (c *Catalog) Table(ctx context.Context, oid uint32) (table *change.Table, err error) {
+	err = c.read(ctx, func(conn *pgconn.PgConn) error {
+		tables, err := c.describe(ctx, conn, []relation{{oid: oid}})
+		if err == nil && len(tables) == 0 {
+			return fault.New(fault.SourceMissing, c.source.Name, "there is no table of OID %d any more", oid)
+		}
+		if err == nil {
+			table = tables[0]
+		}
+		return err
+	})
+	return table, err
+}
+
+func (c *Catalog) describe(ctx context.Context, conn *pgconn.PgConn, rels []relation) ([]*change.Table, error) {
+	tables, err := describeTables(ctx, conn, rels)
+	if err != nil {
+		return nil, err
+	}
+	types, err := readTypes(ctx, conn, tables)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for oid, t := range types {
+		c.carry.types[oid] = t
+	}
+	return tables, nil
+}
+
+// Plan decides how the table's columns are carried, as Snapshot.Plan does. Columns whose type is gone from the catalog
+// are carried as the text that the log has.
+func (c *Catalog) Plan(t *change.Table, policies Policies) (*Plan, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	named := *t
+	named.Columns = slices.Clone(t.Columns)
+	for i := range named.Columns {
+		if col := &named.Columns[i]; col.Type == "" {
+			col.Type = c.carry.types[col.TypeOID].named(col.Typmod)
+		}
+	}
+	return c.carry.plan(&named, policies)
+}
+
+// named is format_type's name of the type, as far as its modifier can be written without asking the server.
+func (t typeInfo) named(typmod int32) string {
+	switch {
+	case t.oid == 0:
+		return "unknown"
+	case typmod < 4:
+		return t.name
+	case t.oid == oidNumeric:
+		return t.name + "(" + strconv.Itoa(int(typmod-4)>>16&0xffff) + "," + strconv.Itoa(int(((typmod-4)&0x7ff^1024)-1024)) + ")"
+	case t.oid == oidVarchar, t.oid == oidBpchar:
+		return t.name + "(" + strconv.Itoa(int(typmod)-4) + ")"
+	}
+	return t.name
+}
+
+// DefaultKind says what the rows have that were there before a column was added.
+type DefaultKind int
+
+// The kinds of default.
+const (
+	DefaultNull    DefaultKind = iota // NULL
+	DefaultMissing                    // all the same value, which the catalog keeps
+	DefaultDiffers                    // values of their own, or nobody knows: the table must be copied anew
+)
+
+// Default is what the rows have that were there before a column was added.
+type Default struct {
+	Kind DefaultKind
+	Text string // of DefaultMissing: the value as the type's output function writes it, for Plan.Value
+}
+
+// addedSQL looks at the table, or for a partitioned one at its leaves, whose columns have numbers of their own. A default
+// that is not volatile and left no missing value was either set after the column was added, or the table was rewritten
+// since; its file's number tells a table that never was.
+const addedSQL = `
+select a.atthasmissing, coalesce(a.attmissingval::text, ''),
+       (a.attidentity <> '' or a.attgenerated <> '' or t.typdefault is not null
+        or a.atthasdef and (f.relfilenode <> f.oid or d.adbin::text like '%NEXTVALUE%'
+          or exists (select from pg_catalog.regexp_matches(d.adbin::text, ':(?:op)?funcid (\d+)', 'g') m
+                     join pg_catalog.pg_proc p on p.oid = m[1]::oid where p.provolatile = 'v')))
+from pg_catalog.pg_class c
+join pg_catalog.pg_attribute named on named.attrelid = c.oid and named.attnum = $2::int2 and not named.attisdropped
+join lateral (select c.oid where c.relkind <> 'p' union all select k.relid from pg_catalog.pg_partition_tree(c.oid) k where k.isleaf and c.relkind = 'p') leaf(oid) on true
+join pg_catalog.pg_class f on f.oid = leaf.oid and f.relkind <> 'p'
+join pg_catalog.pg_attribute a on a.attrelid = f.oid and a.attname = named.attname and not a.attisdropped
+join pg_catalog.pg_type t on t.oid = a.atttypid
+left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+where c.oid = $1::oid`
+
+// AddedDefault says what existing rows have in a column that was added. A column that is gone again has DefaultNull.
+func (s *Source) AddedDefault(ctx context.Context, table uint32, attnum int16) (Default, error) {
+	c := &Catalog{source: s}
+	var rows [][][]byte
+	err := c.read(ctx, func(conn *pgconn.PgConn) (err error) {
+		rows, err = query(ctx, conn, addedSQL, strconv.FormatUint(uint64(table), 10), strconv.Itoa(int(attnum)))
+		return err
+	})
+	if err != nil {
+		return Default{}, err
+	}
+	var found Default
+	for i, r := range rows {
+		next := Default{}
+		switch {
+		case string(r[0]) == "t":
+			next = Default{Kind: DefaultMissing, Text: onlyElement(r[1])}
+		case string(r[2]) == "t":
+			next.Kind = DefaultDiffers
+		}
+		if i > 0 && next != found { // partitions disagree
+			return Default{Kind: DefaultDiffers}, nil
+		}
+		found = next
+	}
+	return found, nil
+}
+
+// onlyElement takes the one element out of the text of an array. It stands for itself, whatever its type.
+func onlyElement(array []byte) string {
+	if len(array) < 2 {
+		return ""
+	}
+	inner := array[1 : len(array)-1]
+	if len(inner) > 0 && inner[0] == '"' {
+		value, _, _ := new(column).quoted(inner[1:])
+		return string(value)
+	}
+	return string(inner)
+}
+
+// Value makes an array of one row from a value's text, as a column of the plan carries it.
+func (p *Plan) Value(column int, text string) (arrow.Array, error) {
+	c := newColumn(p.carry[column])
+	if err := c.appendText([]byte(text)); err != nil {
+		if f := fault.Of(err); f != nil && f.Where == "" {
+			f.Where = p.Table.String() + "." + p.Table.Columns[column].Name
+		}
+		return nil, err
+	}
+	return c.array(), nil
+}

@@ -1,0 +1,142 @@
+package postgres
+
+import (
+	"context"
+	"encoding/hex"
+	"strings"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// keysAtOnce bounds the length of a statement.
+const keysAtOnce = 500
+
+// ReadKeys reads the rows that have the given keys, as they are now. The columns of keys are named as the table's; the record
+// has the plan's columns, rows in no order, and lacks the rows that are gone. The caller releases it.
+func (s *Source) ReadKeys(ctx context.Context, p *Plan, keys arrow.RecordBatch) (arrow.RecordBatch, error) {
+	only := Selection{PartitionRoots: p.Table.Kind == change.KindPartitioned, Choose: func(all []Name, _ []string) (chosen []int, err error) {
+		for i, n := range all {
+			if n.Schema == p.Table.Schema && n.Name == p.Table.Name {
+				chosen = append(chosen, i)
+			}
+		}
+		return chosen, nil
+	}}
+	sn, err := s.snapshotOnce(ctx, NowOptions{Selection: only})
+	if err != nil {
+		return nil, err
+	}
+	defer sn.Close()
+	r, err := sn.Reader(ctx, Shared{})
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	parts := make([][]arrow.Array, p.Schema.NumFields())
+	defer func() {
+		for _, column := range parts {
+			for _, a := range column {
+				a.Release()
+			}
+		}
+	}()
+	var rows int64
+	for from := 0; from < int(keys.NumRows()); from += keysAtOnce {
+		where, err := whereKeys(p, keys, from, min(from+keysAtOnce, int(keys.NumRows())))
+		if err != nil {
+			return nil, err
+		}
+		n, _, err := r.batches(ctx, p, where, func(b change.Batch) error {
+			for i, column := range b.Record.Columns() { // the batch's buffers are used again
+				own, err := array.Concatenate([]arrow.Array{column}, memory.DefaultAllocator)
+				if err != nil {
+					return fault.Wrap(err, fault.Internal, p.Table.String(), "cannot keep rows that were read by key")
+				}
+				parts[i] = append(parts[i], own)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		rows += n
+	}
+	return joined(p, parts, rows)
+}
+
+func joined(p *Plan, parts [][]arrow.Array, rows int64) (arrow.RecordBatch, error) {
+	columns := make([]arrow.Array, len(parts))
+	defer func() {
+		for _, c := range columns {
+			if c != nil {
+				c.Release()
+			}
+		}
+	}()
+	for i, pieces := range parts {
+		if len(pieces) == 0 {
+			columns[i] = array.MakeArrayOfNull(memory.DefaultAllocator, p.Schema.Field(i).Type, 0)
+			continue
+		}
+		whole, err := array.Concatenate(pieces, memory.DefaultAllocator)
+		if err != nil {
+			return nil, fault.Wrap(err, fault.Internal, p.Table.String(), "cannot join rows that were read by key")
+		}
+		columns[i] = whole
+	}
+	return array.NewRecordBatch(p.Schema, columns, rows), nil
+}
+
+// whereKeys writes " where (a, b) in ((…), …)". Values are compared in their column's own type.
+func whereKeys(p *Plan, keys arrow.RecordBatch, from, to int) (string, error) {
+	var b strings.Builder
+	b.WriteString(" where (")
+	types := make([]string, keys.NumCols())
+	for i, f := range keys.Schema().Fields() {
+		at := p.Schema.FieldIndices(f.Name)
+		if len(at) != 1 {
+			return "", fault.New(fault.Internal, p.Table.String(), "the table has no key column %s", f.Name)
+		}
+		types[i] = p.Columns[at[0]].Column.Type
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(quoteIdent(f.Name))
+	}
+	b.WriteString(") in (")
+	for row := from; row < to; row++ {
+		if row > from {
+			b.WriteString(", ")
+		}
+		b.WriteByte('(')
+		for i, column := range keys.Columns() {
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			b.WriteString(keyLiteral(column, row) + "::" + types[i])
+		}
+		b.WriteByte(')')
+	}
+	b.WriteByte(')')
+	return b.String(), nil
+}
+
+// keyLiteral is a value as PostgreSQL reads it.
+func keyLiteral(a arrow.Array, row int) string {
+	switch a := a.(type) {
+	case *array.Binary:
+		return quoteLiteral(`\x` + hex.EncodeToString(a.Value(row)))
+	case *array.FixedSizeBinary: // a UUID; its input takes hexadecimal digits alone
+		return quoteLiteral(hex.EncodeToString(a.Value(row)))
+	case *array.Boolean:
+		return map[bool]string{true: "'t'", false: "'f'"}[a.Value(row)]
+	case *array.String:
+		return quoteLiteral(a.Value(row))
+	}
+	return quoteLiteral(a.ValueStr(row))
+}
