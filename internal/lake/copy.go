@@ -255,6 +255,9 @@ func (w *chunkWriter) Commit(ctx context.Context) error {
 	if err != nil {
 		return fault.Wrap(err, fault.Internal, w.id, "the ledger of a chunk cannot be written")
 	}
+	// The answer to the write may be lost: from here on the files may be named, so Abort must leave them. What nobody
+	// names is swept.
+	w.sets = nil
 	key := c.folder + "/" + c.id + "/" + stampHex(w.stamp) + "-" + lakeName(w.id) + ".json"
 	if _, err := bucket.WriteAll(ctx, c.table.lake.Bucket, key, data, bucket.WriteOptions{ContentType: "application/json"}); err != nil {
 		return err

@@ -15,12 +15,14 @@ import (
 // transactions with everything before it committed.
 func (r *run) follow(ctx context.Context) error {
 	for {
-		ev, err := r.log.Next(ctx)
+		ev, err := r.next(ctx)
 		if err != nil {
 			return err
 		}
-		if err := r.apply(ctx, ev); err != nil {
-			return err
+		if ev != nil {
+			if err := r.apply(ctx, ev); err != nil {
+				return err
+			}
 		}
 		if r.inTransaction {
 			continue
@@ -29,6 +31,22 @@ func (r *run) follow(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// next waits for an event, but not for longer than lookEvery: nil says that none came. The deadline is made anew only
+// when it has passed, so it costs a busy log nothing.
+func (r *run) next(ctx context.Context) (*postgres.Event, error) {
+	if r.tick == nil || r.tick.Err() != nil {
+		if r.endTick != nil {
+			r.endTick()
+		}
+		r.tick, r.endTick = context.WithTimeout(ctx, lookEvery)
+	}
+	ev, err := r.log.Next(r.tick)
+	if err != nil && r.tick.Err() != nil && ctx.Err() == nil && fault.Is(err, fault.Interrupted) {
+		return nil, nil
+	}
+	return ev, err
 }
 
 // apply takes one event of the log.

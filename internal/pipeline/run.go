@@ -44,6 +44,8 @@ type run struct {
 	spooled       bool   // the spool has events that are not durable
 	begin         []byte // the Begin of the transaction
 	delivered     recent
+	tick          context.Context // ends when the loop must look around
+	endTick       context.CancelFunc
 	guarded       bool
 	dirty         []*table
 	since         time.Time // of the oldest change that is not committed
@@ -158,6 +160,9 @@ func (r *run) prepare(ctx context.Context, next *again) (err error) {
 }
 
 func (r *run) close() {
+	if r.endTick != nil {
+		r.endTick()
+	}
 	if r.log != nil {
 		r.log.Close()
 	}
