@@ -15,9 +15,9 @@ func (r *run) lookAround(ctx context.Context) error {
 		r.drainable = append(r.drainable, done...)
 	}
 	// Each drain reads the spool from the oldest copy on: tables that end at about the same time share one.
-	if len(r.drainable) > 0 && (r.copying.Load() == 0 || r.now.Sub(r.drainedAt) >= drainEvery) {
+	if len(r.drainable) > 0 && !r.inDanger() && (r.copying.Load() == 0 || r.now.Sub(r.drainedAt) >= drainEvery) {
 		tables := r.drainable
-		r.drainable, r.drainedAt = nil, r.now
+		r.drainable, r.drainedAt, r.guarded = nil, r.now, false
 		if err := r.drain(ctx, tables); err != nil {
 			return err
 		}
@@ -25,10 +25,20 @@ func (r *run) lookAround(ctx context.Context) error {
 	if err := r.heed(ctx); err != nil {
 		return err
 	}
+	if r.changed.Load() {
+		if err := r.commit(ctx); err != nil {
+			return err
+		}
+		return &again{}
+	}
 	return r.guard(ctx)
 }
 
 const drainEvery = 30 * time.Second
+
+// inDanger says that the log is drained into the bucket because the server keeps too much of it: the lake waits until that
+// has helped.
+func (r *run) inDanger() bool { return r.guarded && r.retained.Load() >= r.o.GuardSpool/2 }
 
 // settled says whether every table follows the log.
 func (r *run) settled() bool {
@@ -40,14 +50,14 @@ func (r *run) settled() bool {
 	return true
 }
 
-// heed looks for what an operator asked for: pause, resume, a new copy.
+// heed takes up what an operator asked for while the run goes on.
 func (r *run) heed(ctx context.Context) error {
 	select {
 	case <-r.asked:
 	default:
 		return nil
 	}
-	requests, keep, err := r.store.Requests(ctx)
+	requests, _, err := r.store.Requests(ctx)
 	if err != nil || len(requests) == 0 {
 		return err
 	}
@@ -56,7 +66,16 @@ func (r *run) heed(ctx context.Context) error {
 			return err
 		}
 	}
-	next := &again{}
+	return &again{} // the next attempt begins with takeRequests
+}
+
+// takeRequests reads what an operator asked for: pause, resume, a new copy. It is saved together with what follows from it,
+// so a request survives a crash and is heeded once.
+func (r *run) takeRequests(ctx context.Context, next *again) error {
+	requests, keep, err := r.store.Requests(ctx)
+	if err != nil {
+		return err
+	}
 	r.state.Control.Done = keep
 	for _, q := range requests {
 		r.o.Log.Info("an operator asks", "for", q.Action, "tables", q.Tables, "all", q.All, "by", q.By)
@@ -71,11 +90,7 @@ func (r *run) heed(ctx context.Context) error {
 		}
 		r.state.Control.Done = append(r.state.Control.Done, q.ID)
 	}
-	r.restoreModes(next) // saved together with the requests: what was asked for survives a crash
-	if err := r.store.Save(ctx, r.state); err != nil {
-		return err
-	}
-	return &again{}
+	return nil
 }
 
 // tend runs beside the loop: it keeps the log of a quiet database moving, watches the slot and looks for requests. It
@@ -84,6 +99,8 @@ func (r *run) tend(ctx context.Context) error {
 	beat := newTicker(r.o.Heartbeat)
 	look := time.NewTicker(slotEvery)
 	ask := time.NewTicker(askEvery)
+	tables := time.NewTicker(tablesEvery)
+	defer tables.Stop()
 	defer beat.Stop()
 	defer look.Stop()
 	defer ask.Stop()
@@ -97,6 +114,8 @@ func (r *run) tend(ctx context.Context) error {
 			}
 		case <-look.C:
 			r.lookAtSlot(ctx)
+		case <-tables.C:
+			r.lookForTables(ctx)
 		case <-ask.C:
 			select {
 			case r.asked <- struct{}{}:
@@ -107,9 +126,32 @@ func (r *run) tend(ctx context.Context) error {
 }
 
 const (
-	slotEvery = 5 * time.Second
-	askEvery  = 3 * time.Second
+	slotEvery   = 5 * time.Second
+	askEvery    = 3 * time.Second
+	tablesEvery = 30 * time.Second
 )
+
+// lookForTables notices tables that were made, dropped or made again since the attempt began.
+func (r *run) lookForTables(ctx context.Context) {
+	catalog, err := r.source.Catalog(ctx)
+	if err != nil {
+		return // the loop's own connection tells of a server that is gone
+	}
+	now, err := catalog.Tables(ctx, r.o.Selection)
+	if err != nil {
+		return
+	}
+	seen := 0
+	for _, t := range now {
+		if r.chosen[t.OID] {
+			seen++
+		}
+	}
+	if seen != len(now) || seen != len(r.chosen) {
+		r.o.Log.Info("tables were made or dropped; the run looks at them")
+		r.changed.Store(true)
+	}
+}
 
 // newTicker never ticks when the interval is 0.
 func newTicker(every time.Duration) *time.Ticker {

@@ -140,8 +140,8 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 	if len(source.Identity()) == 0 { // chunks of two snapshots cannot be told apart by a key: all or nothing
 		shape += snap.LSN.String()
 	}
-	if !sameShape(job.copy.Done(), shape) {
-		r.o.Log.Info("the table was rewritten or altered since its copy began; the copy begins again", "table", t.name)
+	if !usable(job.copy.Done(), shape, t.since) {
+		r.o.Log.Info("a copy that was broken off cannot be gone on with; it begins again", "table", t.name)
 		if err := job.copy.Abandon(ctx); err != nil {
 			return nil, err
 		}
@@ -173,9 +173,10 @@ func chunkID(shape string, step, from int64, open bool) string {
 	return fmt.Sprintf("%s.%d.%d%s", shape, step, from, end)
 }
 
-func sameShape(done map[string]change.LSN, shape string) bool {
-	for id := range done {
-		if !strings.HasPrefix(id, shape+".") {
+// usable says whether the chunks that are done belong to the table as it is now, and to a time that the spool reaches back to.
+func usable(done map[string]change.LSN, shape string, since change.LSN) bool {
+	for id, stamp := range done {
+		if !strings.HasPrefix(id, shape+".") || stamp < since {
 			return false
 		}
 	}

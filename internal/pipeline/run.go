@@ -64,6 +64,8 @@ type run struct {
 	copying  atomic.Int32
 	retained atomic.Int64
 	lost     atomic.Bool
+	changed  atomic.Bool     // the database has other tables than chosen
+	chosen   map[uint32]bool // the OIDs of all tables that the selection gave
 	seen     atomic.Uint64
 	asked    chan struct{}
 }
@@ -82,7 +84,7 @@ func Run(ctx context.Context, source *postgres.Source, o Options) error {
 		if errors.As(err, &next) {
 			continue
 		}
-		if err == nil || ctx.Err() != nil || !fault.Retryable(err) {
+		if err == nil || ctx.Err() != nil || !fault.Retryable(err) || fault.Is(err, fault.PipelineBusy) || o.UntilCaughtUp && failures >= attemptsToCatchUp {
 			return err
 		}
 		failures++
@@ -96,6 +98,9 @@ func Run(ctx context.Context, source *postgres.Source, o Options) error {
 		}
 	}
 }
+
+// attemptsToCatchUp is how often a run that is to end tries in a row: whoever started it hears of the failure then.
+const attemptsToCatchUp = 12
 
 // backoff doubles from half a second, with jitter so that many pipelines do not come back in step.
 func backoff(failures int, most time.Duration) time.Duration {
@@ -137,7 +142,7 @@ func (r *run) resumeDrains() {
 
 func (r *run) takeLease(ctx context.Context) (err error) {
 	host, _ := os.Hostname()
-	r.store, err = checkpoint.Open(ctx, r.o.State, StatePrefix(r.o.Name), checkpoint.Options{Host: host, TTL: r.o.LeaseTTL, Log: r.o.Log})
+	r.store, err = checkpoint.Open(ctx, r.o.State, StatePrefix(r.o.Name), checkpoint.Options{Host: host, TTL: r.o.LeaseTTL, Patience: r.o.LeaseTTL * 3 / 2, Log: r.o.Log})
 	if err == nil {
 		r.state = r.store.State()
 	}
@@ -146,6 +151,10 @@ func (r *run) takeLease(ctx context.Context) (err error) {
 
 // prepare brings source, saved state and lake together before the log is opened.
 func (r *run) prepare(ctx context.Context, next *again) (err error) {
+	if err := r.takeRequests(ctx, next); err != nil {
+		return err
+	}
+	r.guarded = next.guard
 	if err := r.chooseTables(ctx, next); err != nil {
 		return err
 	}
@@ -215,7 +224,12 @@ func (r *run) startLog(ctx context.Context, next *again) (err error) {
 	r.seen.Store(uint64(r.position))
 	r.binary = !next.text && r.source.Version >= 140000
 	if r.o.UntilCaughtUp {
-		if r.target, err = r.source.Heartbeat(ctx, "leat"); err != nil {
+		if r.target, err = r.source.LogEnd(ctx); err != nil {
+			return err
+		}
+		// A message behind it lets the log come past the end also where nothing else is written; a role that may not
+		// write one waits for the server's own records.
+		if _, err := r.source.Heartbeat(ctx, "leat"); err != nil && !fault.Is(err, fault.SourceRights) {
 			return err
 		}
 	}

@@ -13,7 +13,7 @@ import (
 // chooseTables decides which tables are followed, and in which mode each begins: a table that is new, or that somebody
 // wants copied anew, is diverted from this position on and copied.
 func (r *run) chooseTables(ctx context.Context, next *again) error {
-	if err := r.sameServer(ctx); err != nil {
+	if err := r.sameServer(ctx, next); err != nil {
 		return err
 	}
 	catalog, err := r.source.Catalog(ctx)
@@ -25,7 +25,9 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 		return err
 	}
 	var full, inserts []*change.Table
+	r.chosen = map[uint32]bool{}
 	for _, source := range chosen {
+		r.chosen[source.OID] = true
 		if source.Kind != change.KindTable && source.Kind != change.KindPartitioned {
 			continue // views and foreign tables have no log
 		}
@@ -52,16 +54,15 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 
 // sameServer refuses to go on with the positions of another server: after a restore from backup, or with the address of
 // another database, they mean nothing.
-func (r *run) sameServer(ctx context.Context) error {
+func (r *run) sameServer(ctx context.Context, next *again) error {
 	id, err := r.source.Identify(ctx)
 	if err != nil {
 		return err
 	}
-	switch r.state.SystemID {
-	case "":
-		r.state.SystemID = id.SystemID
-	case id.SystemID:
-	default:
+	switch {
+	case r.state.SystemID == "" || next.all && r.state.SystemID != id.SystemID:
+		r.state.SystemID, r.state.Position = id.SystemID, 0
+	case r.state.SystemID != id.SystemID:
 		return fault.New(fault.SlotLost, r.source.Name, "this is another server (system identifier %s) than the one this pipeline follows (%s)", id.SystemID, r.state.SystemID).
 			WithMend("Correct --from, or, if the database was moved, copy all tables anew: leat resync --all.")
 	}
@@ -103,8 +104,13 @@ func (r *run) restoreModes(next *again) {
 		was, known := r.state.Tables[key]
 		anew := next.all || slices.ContainsFunc(next.tables, func(name string) bool { return name == t.name || name == key })
 		t.mode, t.since = was.Phase, was.Since
-		if !known || anew || was.OID != t.source.OID {
+		switch {
+		case !known || was.OID != t.source.OID:
 			t.mode, t.since = checkpoint.Copying, r.state.Position
+		case anew && was.Phase == checkpoint.Streaming:
+			t.mode, t.since = checkpoint.Copying, r.state.Position
+		case anew: // its spool goes on from where it began
+			t.mode = checkpoint.Copying
 		}
 		if next.guard && t.mode == checkpoint.Streaming {
 			t.mode, t.since = checkpoint.Spooling, r.state.Position

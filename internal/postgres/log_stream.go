@@ -27,13 +27,14 @@ type burstConn struct {
 	r, w  int
 	last  time.Time // when the last read returned
 	small bool      // it gave little
-	timer *time.Timer
 }
 
 const (
 	burstBuffer = 256 << 10
 	burstEnough = 64 << 10 // a read that gives this much needs no patience
-	burstWait   = time.Millisecond
+	// A socket holds some hundred small messages, on Unix sockets no more than 250: whoever waits until it is full makes
+	// the walsender wait.
+	burstWait = 250 * time.Microsecond
 )
 
 // Read serves from what was read ahead.
@@ -74,12 +75,7 @@ func (c *burstConn) pause() {
 	if wait < burstWait/8 {
 		return
 	}
-	if c.timer == nil {
-		c.timer = time.NewTimer(wait)
-	} else {
-		c.timer.Reset(wait)
-	}
-	<-c.timer.C
+	nap(wait)
 }
 
 // window is the part of a stream that is at hand.
