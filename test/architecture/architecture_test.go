@@ -60,7 +60,7 @@ func TestEachRuleFindsWhatBreaksIt(t *testing.T) {
 		},
 		{
 			"somebody else's third party", with(func(p *pkg) { p.imports = []string{"github.com/jackc/pgx/v5/pgconn"} }),
-			"internal/bucket imports github.com/jackc/pgx/v5/pgconn: it belongs to [internal/postgres internal/testlab bench demo]",
+			"internal/bucket imports github.com/jackc/pgx/v5/pgconn: it belongs to [internal/postgres internal/lake internal/testlab bench demo]",
 		},
 		{
 			"a third party without an owner", with(func(p *pkg) { p.imports = []string{"example.com/new"} }),

@@ -21,6 +21,12 @@ var mayImport = map[string][]string{
 	"internal/bucket":            {"internal/fault"},
 	"internal/bucket/buckettest": {"internal/bucket", "internal/fault"},
 	"internal/dump":              {"internal/bucket", "internal/change", "internal/fault", "internal/format", "internal/postgres"},
+	"internal/keyindex":          {"internal/fault"},
+	"internal/lake":              {"internal/bucket", "internal/change", "internal/fault", "internal/format", "internal/keyindex"},
+	"internal/checkpoint":        {"internal/bucket", "internal/change", "internal/fault"},
+	"internal/spool":             {"internal/bucket", "internal/change", "internal/fault"},
+	"internal/metrics":           {"internal/change", "internal/fault"},
+	"internal/pipeline":          {"internal/bucket", "internal/change", "internal/checkpoint", "internal/fault", "internal/lake", "internal/postgres", "internal/spool"},
 	"internal/testlab":           {},
 	"cmd/leat":                   {everything},
 	"bench":                      {everything, "internal/testlab"},
@@ -35,7 +41,7 @@ var forTests = []string{"internal/testlab", "internal/bucket/buckettest"}
 
 // owners says which packages may import a third party in code that ships. The longest prefix decides.
 var owners = map[string][]string{
-	"github.com/jackc/pgx/v5":                       {"internal/postgres", "internal/testlab", "bench", "demo"},
+	"github.com/jackc/pgx/v5":                       {"internal/postgres", "internal/lake", "internal/testlab", "bench", "demo"}, // lake: a catalog in PostgreSQL, by database/sql
 	"github.com/aws/aws-sdk-go-v2":                  {"internal/bucket", "internal/testlab", "bench", "demo"},
 	"github.com/aws/aws-sdk-go-v2/config":           {"internal/bucket", "internal/postgres"},
 	"github.com/aws/aws-sdk-go-v2/feature/rds/auth": {"internal/postgres"},
@@ -46,9 +52,12 @@ var owners = map[string][]string{
 	"golang.org/x/oauth2":                           {"internal/bucket"},
 	"google.golang.org/api":                         {"internal/bucket"},
 	"gocloud.dev":                                   {"internal/bucket"},
-	"github.com/apache/arrow-go/v18":                {"internal/change", "internal/dump", "internal/format", "internal/postgres", "demo"},
+	"github.com/apache/arrow-go/v18":                {"internal/change", "internal/dump", "internal/format", "internal/lake", "internal/pipeline", "internal/postgres", "demo"},
+	"github.com/apache/iceberg-go":                  {"internal/lake"},
+	"github.com/RoaringBitmap/roaring/v2":           {"internal/lake"},
+	"modernc.org/sqlite":                            {"internal/lake"},
 	"github.com/twmb/avro":                          {"internal/format"},
-	"github.com/klauspost/compress":                 {"internal/format"},
+	"github.com/klauspost/compress":                 {"internal/format", "internal/spool"},
 	"github.com/cespare/xxhash/v2":                  {"internal/format"},
 	"github.com/goccy/go-yaml":                      {"internal/config"},
 	"github.com/invopop/jsonschema":                 {"internal/config"},
@@ -58,15 +67,15 @@ var owners = map[string][]string{
 	"github.com/mattn/go-isatty":                    {"cmd/leat"},
 	"golang.org/x/term":                             {"cmd/leat"},
 	"golang.org/x/sync":                             {everything},
-	"golang.org/x/sys":                              {"internal/bucket"},
+	"golang.org/x/sys":                              {"internal/bucket", "internal/keyindex"},
 	"golang.org/x/time":                             {everything},
 	"github.com/versity/versitygw":                  {"internal/testlab"},
 	"github.com/Shopify/toxiproxy/v2":               {"internal/testlab"},
 	"github.com/fsouza/fake-gcs-server":             {"internal/testlab"},
-	"github.com/prometheus/client_golang":           {"internal/testlab"}, // toxiproxy asks for a registry
-	"github.com/rs/zerolog":                         {"internal/testlab"}, // and for a logger
-	"github.com/rogpeppe/go-internal":               {},                   // tests only
-	"github.com/santhosh-tekuri/jsonschema/v6":      {},                   // tests only
+	"github.com/prometheus/client_golang":           {"internal/metrics", "internal/testlab"}, // toxiproxy asks for a registry
+	"github.com/rs/zerolog":                         {"internal/testlab"},                     // and for a logger
+	"github.com/rogpeppe/go-internal":               {},                                       // tests only
+	"github.com/santhosh-tekuri/jsonschema/v6":      {},                                       // tests only
 }
 
 // serversForTests never appear outside testlab, not even in tests: they are reached through it.
@@ -74,7 +83,8 @@ var serversForTests = []string{"github.com/versity/versitygw", "github.com/fsouz
 
 // notShipped must not be in the binary that users get, however it would come in.
 var notShipped = []string{
-	module + "internal/testlab", module + "internal/bucket/buckettest", "testing",
+	// The package testing itself comes with the Thrift library, which Arrow reads Parquet with.
+	module + "internal/testlab", module + "internal/bucket/buckettest",
 	"github.com/versity/versitygw", "github.com/Shopify/toxiproxy", "github.com/fsouza/fake-gcs-server",
 }
 
