@@ -159,6 +159,12 @@ func (v *runView) TableCommitted(string, pipeline.Commit) {}
 // Working is told for metrics.
 func (v *runView) Working(bool) {}
 
+// Read is told for metrics.
+func (v *runView) Read(int, int64) {}
+
+// Leased is told for metrics.
+func (v *runView) Leased(int64) {}
+
 // Lag keeps the distance to the server.
 func (v *runView) Lag(l pipeline.Lag) {
 	v.mu.Lock()

@@ -116,6 +116,14 @@ func (w *watched) Working(yes bool) {
 	w.metrics.Streaming(yes)
 }
 
+// Read counts what came from the log.
+func (w *watched) Read(transactions int, bytes int64) {
+	w.metrics.Read(transactions, bytes, time.Now())
+}
+
+// Leased notes the epoch of the lease.
+func (w *watched) Leased(epoch int64) { w.metrics.Epoch(epoch) }
+
 // Failed counts a failure.
 func (w *watched) Failed(err error, again time.Duration) {
 	w.runView.Failed(err, again)

@@ -30,7 +30,7 @@ type Metrics struct {
 	rows, commits, files, deletes, bytes, failures, retries *prometheus.CounterVec
 	copyDone, copyTotal, tableLag, phase                    *prometheus.GaugeVec
 	lagBytes, lagSeconds, position, logEnd                  prometheus.Gauge
-	spool, spoolLimit, pending, retained, safe, lastCommit  prometheus.Gauge
+	spool, spoolLimit, retained, safe, lastCommit           prometheus.Gauge
 	lastProgress, streaming, leaseEpoch                     prometheus.Gauge
 	transactions, logRead                                   prometheus.Counter
 	commitSeconds                                           prometheus.Histogram
@@ -57,7 +57,7 @@ func New(o Options) *Metrics {
 	m.rows = counter("rows_total", "Rows written to the lake, by table and operation (r copied, c, u, d, t).", "table", "op")
 	m.commits = counter("commits_total", "Commits to the lake.", "table")
 	m.files = counter("files_total", "Data files written.", "table")
-	m.deletes = counter("delete_files_total", "Files of deletes written.", "table")
+	m.deletes = counter("deletes_total", "Rows of earlier data files that deletes have hidden.", "table")
 	m.bytes = counter("written_bytes_total", "Bytes of data files written.", "table")
 	m.failures = counter("errors_total", "Errors, by code (docs/errors.md).", "code")
 	m.retries = counter("retries_total", "Attempts that followed an error that can heal, by code.", "code")
@@ -71,7 +71,6 @@ func New(o Options) *Metrics {
 	m.logEnd = gauge("log_end_bytes", "End of the server's log, as a number of bytes.")
 	m.spool = gauge("spool_bytes", "Bytes in the spool.")
 	m.spoolLimit = gauge("spool_limit_bytes", "Bytes that the spool may have, 0 without a limit.")
-	m.pending = gauge("pending_bytes", "Bytes of changes that are read and not committed.")
 	m.retained = gauge("slot_retained_bytes", "Bytes of log that the server keeps because of the slot.")
 	m.safe = gauge("slot_safe_wal_bytes", "Bytes of log that may be written before the slot can be lost; -1 without a limit.")
 	m.lastCommit = gauge("last_commit_timestamp_seconds", "When the lake was last committed to.")
@@ -157,9 +156,6 @@ func (m *Metrics) Spool(bytes, limit int64) {
 	m.spool.Set(float64(bytes))
 	m.spoolLimit.Set(float64(limit))
 }
-
-// Pending sets how many bytes wait for the next commit.
-func (m *Metrics) Pending(bytes int64) { m.pending.Set(float64(bytes)) }
 
 // Epoch sets the epoch of the lease.
 func (m *Metrics) Epoch(n int64) { m.leaseEpoch.Set(float64(n)) }

@@ -82,7 +82,7 @@ func TestTheNumbersOfAPipelineAreServed(t *testing.T) {
 		`leat_rows_total{op="c",pipeline="shop",table="public.a"} 3`,
 		`leat_commits_total{pipeline="shop",table="public.a"} 1`,
 		`leat_files_total{pipeline="shop",table="public.a"} 2`,
-		`leat_delete_files_total{pipeline="shop",table="public.a"} 1`,
+		`leat_deletes_total{pipeline="shop",table="public.a"} 1`,
 		`leat_written_bytes_total{pipeline="shop",table="public.a"} 100`,
 		`leat_lag_bytes{pipeline="shop"} 256`, `leat_lag_seconds{pipeline="shop"} 90`,
 		`leat_slot_retained_bytes{pipeline="shop"} 5`, `leat_slot_safe_wal_bytes{pipeline="shop"} 7`,

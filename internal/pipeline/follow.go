@@ -20,6 +20,7 @@ func (r *run) follow(ctx context.Context) error {
 			return err
 		}
 		if ev != nil {
+			r.read += int64(len(ev.Raw))
 			if err := r.apply(ctx, ev); err != nil {
 				return err
 			}
@@ -58,6 +59,7 @@ func (r *run) apply(ctx context.Context, ev *postgres.Event) error {
 		r.delivered.put(ev.Tx.XID)
 	case postgres.EventCommit:
 		r.inTransaction = false
+		r.transactions++
 		r.position, r.at = max(r.position, ev.Position), max(r.at, ev.Tx.Committed)
 		if r.spooling {
 			return r.spoolCommit(ctx, ev)
@@ -83,14 +85,22 @@ func (r *run) apply(ctx context.Context, ev *postgres.Event) error {
 // change takes a row's change to its table, or to the spool while the table is not there yet.
 func (r *run) change(ctx context.Context, t *table, ev *postgres.Event) error {
 	if t.diverted() {
-		return r.divert(ctx, t, ev)
+		return r.divert(ctx, t, ev, ev.Seq, ev.Raw)
 	}
 	return r.append(ctx, t, ev.Relation, ev)
 }
 
 func (r *run) append(ctx context.Context, t *table, rel *postgres.Relation, ev *postgres.Event) error {
+	if t.lake == nil {
+		if err := r.place(ctx, t); err != nil {
+			return err
+		}
+	}
+	if ev.Tx.LSN < t.lake.Position() {
+		return nil // told again after a crash; the lake may have the definition of later rows
+	}
 	if t.builder == nil || t.version != rel.Version {
-		if err := r.reshape(ctx, t, rel); err != nil {
+		if err := r.reshape(ctx, t, rel, ev.Tx.LSN); err != nil {
 			return err
 		}
 	}
@@ -112,14 +122,14 @@ const (
 )
 
 func (r *run) truncate(ctx context.Context, ev *postgres.Event) error {
-	for _, rel := range ev.Truncated {
+	for i, rel := range ev.Truncated {
 		t := r.byOID[rel.OID]
 		if t == nil {
 			continue
 		}
 		var err error
 		if t.diverted() {
-			err = r.divert(ctx, t, ev)
+			err = r.divert(ctx, t, ev, ev.Seq+uint64(i), ev.TruncateOf(i))
 		} else {
 			err = r.append(ctx, t, rel, ev)
 		}
@@ -211,6 +221,8 @@ func (r *run) commit(ctx context.Context) error {
 		return err
 	}
 	r.log.Ack(r.position)
+	r.o.Watch.Read(r.transactions, r.read)
+	r.transactions, r.read = 0, 0
 	for _, t := range r.dirty {
 		t.dirty = false
 	}

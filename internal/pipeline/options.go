@@ -80,6 +80,10 @@ type Watcher interface {
 	TableCommitted(table string, c Commit)
 	// Working tells when the log is being followed, and when not any more.
 	Working(yes bool)
+	// Read tells how many transactions and bytes of the log have been read since the last call.
+	Read(transactions int, bytes int64)
+	// Leased tells the epoch of the lease that was taken.
+	Leased(epoch int64)
 	// Lag tells where the server's log ends and how much of it the slot retains.
 	Lag(Lag)
 	// Copying tells how far the copy of a table is; done chunks of total, rows so far.

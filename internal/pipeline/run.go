@@ -50,6 +50,8 @@ type run struct {
 	dirty         []*table
 	since         time.Time // of the oldest change that is not committed
 	rows, bytes   int64     // of what is not committed
+	transactions  int       // read since the watcher was told
+	read          int64     // bytes of the log, likewise
 	now           time.Time
 	lookedAt      time.Time
 	drainedAt     time.Time
@@ -145,6 +147,7 @@ func (r *run) takeLease(ctx context.Context) (err error) {
 	r.store, err = checkpoint.Open(ctx, r.o.State, StatePrefix(r.o.Name), checkpoint.Options{Host: host, TTL: r.o.LeaseTTL, Patience: r.o.LeaseTTL * 3 / 2, Log: r.o.Log})
 	if err == nil {
 		r.state = r.store.State()
+		r.o.Watch.Leased(r.store.Epoch())
 	}
 	return err
 }
