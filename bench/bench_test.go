@@ -124,7 +124,7 @@ func TestThePageKeepsWhatIsOutsideTheMarks(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &report{head: []string{"new"}}
-	if err := r.publish(page, 6); err != nil {
+	if err := r.publish(page, "6 rows"); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(page)
@@ -135,7 +135,7 @@ func TestThePageKeepsWhatIsOutsideTheMarks(t *testing.T) {
 	if string(got) != want {
 		t.Errorf("the page is now\n%s\nwant\n%s", got, want)
 	}
-	if err := r.publish(page, 7); err == nil {
+	if err := r.publish(page, "7 rows"); err == nil {
 		t.Error("a page without marks for this number of rows is taken")
 	}
 }

@@ -28,6 +28,8 @@ var (
 	smallSQL string
 	//go:embed wide.sql
 	wideSQL string
+	//go:embed ledger.sql
+	ledgerSQL string
 )
 
 // superuser is also what the measured commands connect as.
@@ -73,7 +75,7 @@ func openCluster(ctx context.Context, cache, bin, scratch string) (*cluster, err
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256([]byte(string(version) + lineitemSQL + smallSQL + wideSQL))
+	sum := sha256.Sum256([]byte(string(version) + lineitemSQL + smallSQL + wideSQL + ledgerSQL))
 	folder := filepath.Join(cache, hex.EncodeToString(sum[:6]))
 	c.data = filepath.Join(folder, "data")
 	for _, dir := range []string{folder, c.socket} {

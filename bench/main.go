@@ -58,6 +58,7 @@ func serveOrBench(ctx context.Context) error {
 type options struct {
 	n      int
 	rows   int64
+	scale  float64
 	only   []string
 	cache  string
 	bin    string
@@ -74,6 +75,7 @@ func readFlags(args []string) (options, error) {
 	f := flag.NewFlagSet("bench", flag.ExitOnError)
 	f.IntVar(&o.n, "n", 5, "counted runs of each command; one more warms up")
 	f.Int64Var(&o.rows, "rows", usualRows, "rows of lineitem; more than 6000000 measures memory only, unless -only says otherwise")
+	f.Float64Var(&o.scale, "scale", 1, "part of the usual number of rows and changes that the run- parts take")
 	f.StringVar(&only, "only", "", "parts to run, by commas: "+strings.Join(partNames(), ", "))
 	f.StringVar(&o.cache, "cache", cacheFolder(), "folder for the database's files; about 12 GB for 60,000,000 rows")
 	f.StringVar(&o.bin, "pgbin", "", "folder with PostgreSQL's programs (the newest of Debian's, else PATH)")
@@ -91,15 +93,32 @@ func readFlags(args []string) (options, error) {
 		o.only = []string{"parquet", "csv", "s3", "many", "wide"}
 	}
 	for _, name := range o.only {
+		if strings.HasPrefix(name, followPrefix) != strings.HasPrefix(o.only[0], followPrefix) && o.readme != "" {
+			return o, fmt.Errorf("-readme has places of their own for the %s parts and the others: run them one after the other", followPrefix)
+		}
 		if !slices.Contains(partNames(), name) {
 			return o, fmt.Errorf("-only %s: the parts are %s", name, strings.Join(partNames(), ", "))
 		}
 	}
-	if o.n < 1 || o.rows < 1 {
-		return o, fmt.Errorf("-n and -rows must be at least 1")
+	if o.n < 1 || o.rows < 1 || o.scale <= 0 {
+		return o, fmt.Errorf("-n and -rows must be at least 1, -scale above 0")
 	}
 	return o, nil
 }
+
+// mark names the place in the page that the result belongs to.
+func (o options) mark() string {
+	if !strings.HasPrefix(o.only[0], followPrefix) {
+		return fmt.Sprintf("%d rows", o.rows)
+	}
+	if o.scale == 1 {
+		return "leat run"
+	}
+	return fmt.Sprintf("leat run, scale %g", o.scale)
+}
+
+// followPrefix begins the names of the parts that follow the log.
+const followPrefix = "run-"
 
 // cacheFolder is where the database lies between runs. Root's own cache is closed to the server's user.
 func cacheFolder() string {
@@ -119,6 +138,7 @@ type bench struct {
 	scratch string // for what is written, on one file system
 	cluster *cluster
 	report  *report
+	ledger  *ledger // what the run- parts share; nil until one runs
 }
 
 func run(ctx context.Context, o options) (err error) {
@@ -150,7 +170,7 @@ func run(ctx context.Context, o options) (err error) {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
-	return b.report.publish(o.readme, o.rows)
+	return b.report.publish(o.readme, o.mark())
 }
 
 func buildLeat(ctx context.Context, dir string) (string, error) {

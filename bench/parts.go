@@ -17,6 +17,7 @@ type part struct {
 
 var parts = []part{
 	{"parquet", parquet}, {"csv", csv}, {"s3", overS3}, {"many", many}, {"wide", wide}, {"memory", memory},
+	{"run-history", runHistory}, {"run-current", runCurrent}, {"run-copy", runCopy},
 }
 
 func partNames() []string {

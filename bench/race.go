@@ -25,6 +25,9 @@ type contender struct {
 	env  []string
 	rows int64    // leat: what the manifest must say; 0 for programs that leave none
 	s3   *gateway // nil: it writes to a folder
+
+	before func(context.Context) error                   // nil, or what brings about the state that each run begins with
+	after  func(context.Context) (size int64, err error) // nil, or what checks each run's result and tells its size
 }
 
 // outcome is what the counted runs of a contender took.
@@ -85,9 +88,22 @@ func (b *bench) once(ctx context.Context, c contender, written string) (cost, er
 		}
 		args[i] = strings.ReplaceAll(args[i], "{out}", where)
 	}
+	if c.before != nil {
+		if err := c.before(ctx); err != nil {
+			return cost{}, err
+		}
+		syscall.Sync()
+	}
 	took, err := b.cluster.measure(ctx, env, args...)
 	if err != nil {
 		return took, err
+	}
+	if c.after != nil {
+		if took.size, err = c.after(ctx); err != nil {
+			return took, err
+		}
+		syscall.Sync()
+		return took, nil
 	}
 	place, err := open()
 	if err != nil {

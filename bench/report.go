@@ -40,7 +40,7 @@ func newReport(ctx context.Context, b *bench) (*report, error) {
 		return nil, err
 	}
 	return &report{head: []string{
-		fmt.Sprintf("%s, `go run ./bench %s`, medians of %d after one warm-up (wide and memory: one run), %d rows.", time.Now().UTC().Format(time.DateOnly), strings.Join(os.Args[1:], " "), b.n, b.rows),
+		fmt.Sprintf("%s, `go run ./bench %s`, medians of %d after one warm-up (wide, memory, run-large and later parts: one run), %s.", time.Now().UTC().Format(time.DateOnly), strings.Join(os.Args[1:], " "), b.n, b.mark()),
 		fmt.Sprintf("%s, %d cores, %d GiB; load before the start %s. %s, %s, %s.", processor(), runtime.NumCPU(), host.Totalram*uint64(host.Unit)>>30,
 			strings.Fields(string(load))[0], bytes.TrimSpace(version), runtime.Version(), bytes.TrimSpace(leat)),
 	}}, nil
@@ -122,8 +122,8 @@ func (r *report) markdown() string {
 	return strings.Join(append(lines, r.costs...), "\n") + "\n"
 }
 
-// publish prints the report and, if asked, puts it into a file, between the marks for this number of rows.
-func (r *report) publish(readme string, rows int64) error {
+// publish prints the report and, if asked, puts it into a file, between the marks of this name.
+func (r *report) publish(readme, mark string) error {
 	text := r.markdown()
 	fmt.Print(text)
 	if readme == "" {
@@ -133,7 +133,7 @@ func (r *report) publish(readme string, rows int64) error {
 	if err != nil {
 		return err
 	}
-	begin, end := fmt.Sprintf("<!-- result: %d rows -->\n", rows), fmt.Sprintf("<!-- end: %d rows -->", rows)
+	begin, end := fmt.Sprintf("<!-- result: %s -->\n", mark), fmt.Sprintf("<!-- end: %s -->", mark)
 	before, rest, okBegin := strings.Cut(string(page), begin)
 	_, after, okEnd := strings.Cut(rest, end)
 	if !okBegin || !okEnd {

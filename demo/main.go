@@ -44,6 +44,7 @@ func main() {
 // demo is what the steps share.
 type demo struct {
 	leat  string // path of the binary
+	work  string // a folder for leat run
 	shop  *shop
 	store *store
 }
@@ -58,6 +59,10 @@ func run(ctx context.Context) error {
 	if _, err := os.Stat(d.leat); err != nil {
 		return fmt.Errorf("%s is not there; start the demo with make demo: %w", d.leat, err)
 	}
+	if d.work, err = os.MkdirTemp("", "leat-demo-work-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(d.work)
 	if err := d.setUp(ctx, root); err != nil {
 		return err
 	}
@@ -65,6 +70,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	if err := d.showResult(ctx); err != nil {
+		return err
+	}
+	if err := d.follow(ctx); err != nil {
 		return err
 	}
 	fmt.Printf("\nThat took %.0f s.", time.Since(began).Seconds())
@@ -107,8 +115,18 @@ func (d *demo) useLeat(ctx context.Context) error {
 	return d.runLeat(ctx, job, "dump")
 }
 
-// runLeat shows a command as one would type it, then runs it. Credentials come by the environment, unseen.
+// runLeat shows a command as one would type it, then runs it.
 func (d *demo) runLeat(ctx context.Context, env []string, args ...string) error {
+	showCommand(env, args)
+	cmd := d.command(ctx, env, args)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("leat %s: %w", args[0], err)
+	}
+	return nil
+}
+
+func showCommand(env, args []string) {
 	shown := []string{"$"}
 	for _, e := range env {
 		name, value, _ := strings.Cut(e, "=")
@@ -124,19 +142,18 @@ func (d *demo) runLeat(ctx context.Context, env []string, args ...string) error 
 		shown = append(shown, a)
 	}
 	fmt.Println(strings.Join(shown, " "))
+}
 
+// command is leat with its credentials in the environment, unseen.
+func (d *demo) command(ctx context.Context, env, args []string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, d.leat, args...)
 	cmd.Dir = os.TempDir()
 	cmd.Env = append(append(d.credentials(), "PATH="+os.Getenv("PATH"), "HOME="+os.TempDir(), "TERM="+os.Getenv("TERM")), env...)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	// A group of its own: else Ctrl-C reaches leat twice, from the terminal and from us, and the second ends it at once.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("leat %s: %w", args[0], err)
-	}
-	return nil
+	return cmd
 }
 
 func (d *demo) credentials() []string {

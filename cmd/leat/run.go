@@ -123,7 +123,7 @@ func runOptions(cfg *config.Config, target bucket.Bucket, log *slog.Logger, watc
 	}
 	opts := pipeline.Options{
 		Name: n.Name, Selection: runSelection(n), Policies: policies(cfg.Dump.Types),
-		Keep: func(schema, table string) pipeline.Keep { return keepOf(n, schema, table) }, Identityless: string(n.WithoutIdentity),
+		Keep: func(schema, table string) pipeline.Keep { return keepOf(cfg, schema, table) }, Identityless: string(n.WithoutIdentity),
 		Slot: orName(n.Slot, n.Name), Publication: orName(n.Publication, n.Name), OwnPublication: n.OwnPublication, Failover: n.Failover,
 		RowFilter:  func(schema, table string) string { return config.SettingOf(n.RowFilters, schema, table) },
 		ColumnList: func(schema, table string) []string { return splitList(config.SettingOf(n.Columns, schema, table)) },
@@ -133,7 +133,8 @@ func runOptions(cfg *config.Config, target bucket.Bucket, log *slog.Logger, watc
 		SortBy: func(schema, table string) []string {
 			return splitList(config.SettingOf(cfg.Lake.SortBy, schema, table))
 		},
-		State: target, Lake: func(ctx context.Context, epoch int64) (pipeline.Lake, error) {
+		Messages: n.LogicalMessages,
+		State:    target, Lake: func(ctx context.Context, epoch int64) (pipeline.Lake, error) {
 			return openLake(ctx, cfg, target, work, epoch, log)
 		},
 		CommitInterval: time.Duration(n.CommitInterval), CommitRows: int64(n.CommitRows), CommitBytes: int64(n.CommitBytes),
@@ -184,7 +185,8 @@ func splitList(s string) (items []string) {
 	return items
 }
 
-func keepOf(n *config.Run, schema, table string) pipeline.Keep {
+func keepOf(cfg *config.Config, schema, table string) pipeline.Keep {
+	n := &cfg.Run
 	keep := n.Keep
 	for _, p := range n.KeepCurrent {
 		if p.Match(schema, table) {
@@ -195,6 +197,9 @@ func keepOf(n *config.Run, schema, table string) pipeline.Keep {
 		if p.Match(schema, table) {
 			keep = config.KeepHistory
 		}
+	}
+	if cfg.Lake.Target == config.LakeFiles && keep == config.KeepAuto {
+		keep = config.KeepHistory // files hold nothing else
 	}
 	return pipeline.Keep{
 		Current: keep != config.KeepHistory, History: keep != config.KeepCurrent, Auto: keep == config.KeepAuto,
@@ -228,8 +233,14 @@ func workDir(n *config.Run) (string, error) {
 	return dir, nil
 }
 
-func openLake(ctx context.Context, cfg *config.Config, target bucket.Bucket, work string, epoch int64, log *slog.Logger) (*lake.Lake, error) {
+func openLake(ctx context.Context, cfg *config.Config, target bucket.Bucket, work string, epoch int64, log *slog.Logger) (pipeline.Lake, error) {
 	l := &cfg.Lake
+	if l.Target == config.LakeFiles {
+		return lake.OpenFiles(ctx, lake.FilesOptions{
+			Bucket: target, Format: format.Kind(l.FileFormat), Compression: format.Compression(l.Compression), TargetFileSize: int64(l.FileSize),
+			Profile: string(l.Profile), NamespacePrefix: l.NamespacePrefix, WorkDir: work, Pipeline: cfg.Run.Name, Epoch: epoch, Log: log,
+		})
+	}
 	return lake.Open(ctx, lake.Options{
 		Bucket: target, Location: target.Properties().URL, Catalog: catalogOptions(cfg), Format: l.FormatVersion,
 		TargetFileSize: int64(l.FileSize), Compression: format.Compression(l.Compression), Profile: string(l.Profile),
@@ -248,7 +259,7 @@ func onTypeChange(p config.SchemaChange) string {
 func catalogOptions(cfg *config.Config) lake.CatalogOptions {
 	k := &cfg.Lake.Catalog
 	o := lake.CatalogOptions{
-		Kind: string(k.Type), Name: k.Name, URI: k.URI, Warehouse: k.Warehouse, OAuthURI: k.OAuthURI, Scope: k.Scope, SigV4: k.SigV4, Region: k.Region,
+		Kind: string(k.Type), Name: k.Name, URI: k.URI, Warehouse: k.Warehouse, OAuthURI: k.OAuthURI, Scope: k.Scope, CAFile: k.CAFile, SigV4: k.SigV4, Region: k.Region,
 	}
 	if !k.Token.IsZero() {
 		o.Token = k.Token.Reveal

@@ -69,6 +69,7 @@ type Catalog struct {
 	Credential Secret      `yaml:"credential" doc:"client:secret for the OAuth2 login of rest, or the password of postgres."`
 	OAuthURI   string      `yaml:"oauth_uri" doc:"Address of the OAuth2 login, where it is not the catalog's own."`
 	Scope      string      `yaml:"scope" doc:"Scope of the OAuth2 login."`
+	CAFile     string      `yaml:"ca_file" doc:"File with CA certificates that rest trusts besides the system's."`
 	SigV4      bool        `yaml:"sigv4" default:"false" doc:"Sign requests to rest as AWS does."`
 	Region     string      `yaml:"region" doc:"Region for glue and sigv4; empty takes the AWS configuration's."`
 }

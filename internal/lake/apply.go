@@ -25,12 +25,6 @@ func (c *currentTable) take(ctx context.Context, ch *change.Changes) error {
 	if c.broken != nil {
 		return c.broken
 	}
-	if c.stale {
-		c.index.Drop()
-		if err := c.fail(c.load(ctx)); err != nil {
-			return err
-		}
-	}
 	from := 0
 	for from < ch.Len() && ch.LSN[from] < c.at {
 		from++

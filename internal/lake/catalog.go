@@ -27,7 +27,9 @@ type CatalogOptions struct {
 	// Token is a bearer token for rest; Credential is "id:secret" for its OAuth2, asked for at OAuthURI with Scope.
 	Token, Credential func() string
 	OAuthURI, Scope   string
-	// SigV4 signs rest's requests for AWS in Region for Service; Region is glue's too.
+	// CAFile holds certificates, as PEM, of further authorities that rest trusts.
+	CAFile string
+	// SigV4 signs rest's requests for AWS in Region for Service, which the address tells if it is empty; Region is glue's too.
 	SigV4           bool
 	Region, Service string
 	// Unconditional lets the file catalog write versions without a condition, where the server knows none: then nothing

@@ -2,6 +2,7 @@ package lake
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/apache/iceberg-go"
 
@@ -20,6 +21,7 @@ type column struct {
 	Type    string `json:"type"`
 	Dims    int    `json:"dims,omitempty"`
 	NotNull bool   `json:"not_null,omitempty"`
+	Key     int    `json:"key,omitempty"` // its place in the key, from 1; 0 when it is no part of it
 	// Generated is pg_attribute.attgenerated, "" for none.
 	Generated string `json:"generated,omitempty"`
 }
@@ -41,7 +43,7 @@ func (c column) source() change.Column {
 }
 
 // columnsOf ties the columns of t to the fields of their names.
-func columnsOf(t *change.Table, schema *iceberg.Schema) ([]column, error) {
+func columnsOf(t *change.Table, key []string, schema *iceberg.Schema) ([]column, error) {
 	out := make([]column, len(t.Columns))
 	for i, c := range t.Columns {
 		f, ok := schema.FindFieldByName(c.Name)
@@ -49,8 +51,25 @@ func columnsOf(t *change.Table, schema *iceberg.Schema) ([]column, error) {
 			return nil, fault.New(fault.Internal, t.String()+"."+c.Name, "the column is not in the Iceberg table")
 		}
 		out[i] = columnOf(c, f.ID)
+		out[i].Key = slices.Index(key, c.Name) + 1
 	}
 	return out, nil
+}
+
+// keyOfColumns names the columns of the key in its order.
+func keyOfColumns(columns []column) []string {
+	var key []column
+	for _, c := range columns {
+		if c.Key > 0 {
+			key = append(key, c)
+		}
+	}
+	slices.SortFunc(key, func(a, b column) int { return a.Key - b.Key })
+	names := make([]string, len(key))
+	for i, c := range key {
+		names[i] = c.Name
+	}
+	return names
 }
 
 func encodeColumns(columns []column) string {
@@ -58,8 +77,16 @@ func encodeColumns(columns []column) string {
 	return string(data)
 }
 
-// columns reads what the table says of its columns.
+// columns are the source's columns as rows are written by: those of the staged definition, where there is one.
 func (t *icebergTable) columns() ([]column, error) {
+	if t.staged != nil {
+		return t.staged.columns, nil
+	}
+	return t.columnsHeld()
+}
+
+// columnsHeld reads what the table says of its columns.
+func (t *icebergTable) columnsHeld() ([]column, error) {
 	text := t.property(propColumns)
 	if text == "" {
 		return nil, nil

@@ -42,6 +42,7 @@ type icebergTable struct {
 	// mu guards what follows, and is held during a commit.
 	mu        sync.Mutex
 	tbl       *table.Table
+	staged    *staged                // of the one goroutine that writes: the definition that the next commit of data brings
 	manifests []iceberg.ManifestFile // of the current snapshot
 	inside    map[string][]liveFile  // manifests read so far, by path
 	broken    error                  // set when memory no longer agrees with the lake: the table must be opened again
@@ -66,7 +67,8 @@ type delta struct {
 	at                        time.Time // of the source, at position; zero leaves what is there
 	props                     iceberg.Properties
 	summary                   iceberg.Properties
-	updates                   []table.Update // of the schema, in the same commit
+	updates                   []table.Update // in the same commit
+	staged                    *staged        // a new definition, in the same commit
 	rewrite                   bool           // rows stay as they are: compaction
 }
 
@@ -131,7 +133,13 @@ func (t *icebergTable) position() (change.LSN, error) {
 
 func (t *icebergTable) property(name string) string { return t.tbl.Properties()[name] }
 
-func (t *icebergTable) schema() *iceberg.Schema { return t.tbl.Schema() }
+// schema is what rows are written by: the staged one, where there is one.
+func (t *icebergTable) schema() *iceberg.Schema {
+	if t.staged != nil {
+		return t.staged.schema()
+	}
+	return t.tbl.Schema()
+}
 
 func (t *icebergTable) v3() bool { return t.tbl.Metadata().Version() >= 3 }
 
@@ -200,15 +208,17 @@ func (t *icebergTable) commitLocked(ctx context.Context, d delta) error {
 	}
 	own := maps.Clone(props)
 	maps.Copy(props, d.props)
-	updates := slices.Clone(d.updates)
-	updates = append(updates, table.NewSetPropertiesUpdate(props))
 	reqs := []table.Requirement{table.AssertTableUUID(base.TableUUID()), table.AssertRefSnapshotID(table.MainBranch, currentID(base))}
-	if len(d.updates) > 0 {
-		reqs = append(reqs, table.AssertCurrentSchemaID(base.CurrentSchema().ID))
+	evolves := slices.Clone(d.updates)
+	if d.staged != nil {
+		maps.Copy(props, d.staged.props())
+		evolves = append(evolves, d.staged.updates()...)
+		reqs = append(reqs, table.AssertCurrentSchemaID(base.CurrentSchema().ID), table.AssertLastAssignedFieldID(base.LastColumnID()))
 	}
+	updates := append(slices.Clone(evolves), table.NewSetPropertiesUpdate(props))
 	var s *newSnapshot
 	if d.hasFiles() {
-		shaped, err := table.UpdateTableMetadata(base, d.updates, "")
+		shaped, err := table.UpdateTableMetadata(base, evolves, "")
 		if err != nil {
 			return t.failed(err, "its new definition does not fit")
 		}

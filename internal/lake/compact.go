@@ -39,16 +39,15 @@ type output struct {
 // fill gives the value of a column, by its field id, in rows that were written before the column was there: an array of one.
 type fill map[int]arrow.Array
 
-// choose picks files to rewrite: those with many dead, all small ones where there are enough, and the files that lack a
-// column to be filled.
-func choose(files []*trackedFile, target int64, every bool) []*trackedFile {
+// choose picks files to rewrite: those with many dead, and all small ones where there are enough.
+func choose(files []*trackedFile, target int64) []*trackedFile {
 	var small, bad []*trackedFile
 	for _, f := range files {
 		if f == nil || f.pending || f.moved != nil {
 			continue
 		}
 		switch {
-		case every, f.deadRows()*deadPart > f.rows:
+		case f.deadRows()*deadPart > f.rows:
 			bad = append(bad, f)
 		case f.file.FileSizeBytes()*smallPart < target:
 			small = append(small, f)
@@ -58,7 +57,7 @@ func choose(files []*trackedFile, target int64, every bool) []*trackedFile {
 		bad = append(bad, small...)
 	}
 	slices.SortFunc(bad, func(a, b *trackedFile) int { return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.number, b.number)) })
-	if !every && len(bad) > mostFiles {
+	if len(bad) > mostFiles {
 		bad = bad[:mostFiles]
 	}
 	return bad
@@ -185,12 +184,12 @@ func retyped(d arrow.ArrayData, to arrow.DataType) arrow.ArrayData {
 }
 
 // compact rewrites files that are small or full of dead rows, beside the ingest. It says how many files went and came.
-func (c *currentTable) compact(ctx context.Context, every bool, values fill) (before, after int, err error) {
-	inputs, schema, err := c.planCompaction(every)
+func (c *currentTable) compact(ctx context.Context) (before, after int, err error) {
+	inputs, schema, err := c.planCompaction()
 	if err != nil || len(inputs) == 0 {
 		return 0, 0, err
 	}
-	out, err := c.t.rewrite(ctx, inputs, schema, values)
+	out, err := c.t.rewrite(ctx, inputs, schema, nil)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -204,24 +203,24 @@ func (c *currentTable) compact(ctx context.Context, every bool, values fill) (be
 	return len(inputs), len(out.files), nil
 }
 
-func (c *currentTable) planCompaction(every bool) ([]input, *arrow.Schema, error) {
+func (c *currentTable) planCompaction() ([]input, *arrow.Schema, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.broken != nil {
 		return nil, nil, c.broken
 	}
-	if c.truncated {
+	if c.truncated || c.refilled {
 		return nil, nil, nil
 	}
 	var inputs []input
-	for _, f := range choose(c.files, c.t.lake.TargetFileSize, every) {
+	for _, f := range choose(c.files, c.t.lake.TargetFileSize) {
 		in := input{number: f.number, file: f.file}
 		if f.dead != nil {
 			in.dead = f.dead.Clone()
 		}
 		inputs = append(inputs, in)
 	}
-	return inputs, c.schema, nil
+	return inputs, c.base, nil
 }
 
 // commitCompaction makes a rewrite visible between two commits of the ingest. Rows that a commit deleted since the
@@ -234,7 +233,7 @@ func (c *currentTable) commitCompaction(ctx context.Context, inputs []input, out
 		return false, c.broken
 	}
 	for _, in := range inputs {
-		if f := c.fileOf(in.number); f == nil || f.file != in.file || c.truncated {
+		if f := c.fileOf(in.number); f == nil || f.file != in.file || f.moved != nil || c.truncated {
 			return false, nil
 		}
 	}
@@ -328,7 +327,7 @@ func (c *currentTable) carryOver(inputs []input, out *output, base uint32) (*car
 func (c *currentTable) mergeDeletes(ctx context.Context, least int) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.broken != nil || c.t.v3() || c.truncated || len(c.deletes) < least {
+	if c.broken != nil || c.t.v3() || c.truncated || c.refilled || len(c.deletes) < least {
 		return 0, c.broken
 	}
 	var files []*trackedFile

@@ -54,11 +54,29 @@ type ChunkWriter interface {
 // so that Finish moves nothing. The ledgers of one copy lie below the copy's id, which copy.json names.
 type lakeCopy struct {
 	table  *lakeTable
+	spec   Spec // with the definition of the copy's rows
 	folder string
 	id     string
+	parts  []copyPart
 
 	mu   sync.Mutex
 	done map[string]ledgerKey
+}
+
+// copyPart is what a copy brings to one kept table.
+type copyPart struct {
+	*keptTable
+	staged  *staged // nil when the table has the definition
+	schema  *arrow.Schema
+	history *historyTable // composes the rows of a history
+}
+
+// iceSchema is the Iceberg schema of the copy's files.
+func (p *copyPart) iceSchema() *iceberg.Schema {
+	if p.staged != nil {
+		return p.staged.schema()
+	}
+	return p.keptTable.ice.schema()
 }
 
 type ledgerKey struct {
@@ -79,8 +97,15 @@ type copyNote struct {
 }
 
 // Copy takes up the copy that was begun, or begins one.
-func (t *lakeTable) Copy(ctx context.Context) (Copy, error) {
-	c := &lakeCopy{table: t, done: map[string]ledgerKey{}}
+func (t *lakeTable) Copy(ctx context.Context, source *change.Table, schema *arrow.Schema) (Copy, error) {
+	spec, err := t.specOf(Definition{Table: source, Schema: schema}, true)
+	if err != nil {
+		return nil, err
+	}
+	c := &lakeCopy{table: t, spec: spec, done: map[string]ledgerKey{}}
+	if err := c.shape(ctx); err != nil {
+		return nil, err
+	}
 	c.folder = t.lake.key(".leat", "copy", lakeName(t.lake.Pipeline), lakeName(t.spec.Table.Schema), lakeName(t.spec.Table.Name))
 	data, err := bucket.ReadAll(ctx, t.lake.Bucket, c.note(), 4096)
 	var note copyNote
@@ -100,6 +125,37 @@ func (t *lakeTable) Copy(ctx context.Context) (Copy, error) {
 	}
 	c.id = note.ID
 	return c, c.list(ctx)
+}
+
+// shape finds the way of each kept table to the copy's definition. The history keeps what it told before under another name
+// where the definition has no place for it; the current rows are all replaced.
+func (c *lakeCopy) shape(ctx context.Context) error {
+	for _, k := range c.table.kept {
+		if k.ice.staged != nil {
+			return fault.New(fault.Internal, k.ice.where(), "a copy begins while a definition is pending")
+		}
+		p := copyPart{keptTable: k}
+		var err error
+		if k.ice.kind == kindHistory {
+			if p.staged, err = k.ice.evolve(c.spec, nil, mismatchAside); err != nil {
+				return err
+			}
+			p.history = &historyTable{ice: k.ice, ctx: ctx, system: c.table.history.system}
+			if err = p.history.shape(ctx, c.spec, p.iceSchema()); err != nil {
+				return err
+			}
+			p.schema = p.history.schema
+		} else {
+			if p.staged, err = k.ice.evolve(c.spec, nil, mismatchReplace); err != nil {
+				return err
+			}
+			if p.schema, err = withFieldIDs(c.spec.Schema, p.iceSchema()); err != nil {
+				return err
+			}
+		}
+		c.parts = append(c.parts, p)
+	}
+	return nil
 }
 
 func (c *lakeCopy) note() string { return c.folder + "/copy.json" }
@@ -162,28 +218,13 @@ func stampHex(stamp change.LSN) string {
 
 func (c *lakeCopy) Chunk(ctx context.Context, id string, stamp change.LSN) (ChunkWriter, error) {
 	w := &chunkWriter{copy: c, id: id, stamp: stamp, at: time.Now().UnixMicro()}
-	for _, k := range c.table.kept {
-		schema, err := c.table.fileSchema(k)
-		if err != nil {
-			return nil, err
-		}
-		set := k.ice.newFileSet(ctx, schema)
+	for _, p := range c.parts {
+		set := p.ice.newFileSet(ctx, p.schema)
 		set.prefix = "copy-" + stampHex(stamp) + "-"
 		set.metadata = map[string]string{"leat.stamp": stamp.String()}
 		w.sets = append(w.sets, set)
 	}
 	return w, nil
-}
-
-// fileSchema is the schema of data files of a kept table.
-func (t *lakeTable) fileSchema(k *keptTable) (*arrow.Schema, error) {
-	if k.ice.kind == kindHistory {
-		if t.history.schema == nil {
-			return nil, fault.New(fault.Internal, k.ice.where(), "a copy came before the table had followed the source's new definition")
-		}
-		return t.history.schema, nil
-	}
-	return withFieldIDs(t.spec.Schema, k.ice.schema())
 }
 
 type chunkWriter struct {
@@ -199,15 +240,14 @@ func (w *chunkWriter) Write(b change.Batch) error {
 	if n == 0 {
 		return nil
 	}
-	t := w.copy.table
-	for i, k := range t.kept {
-		if k.ice.kind == kindCurrent {
+	for i, p := range w.copy.parts {
+		if p.history == nil {
 			if _, _, err := w.sets[i].Write(b.Record); err != nil {
 				return err
 			}
 			continue
 		}
-		record := t.history.compose(b.Record.Columns(), snapshotRows(b.Record, change.OpRead, w.stamp, 0, w.at), nil)
+		record := p.history.compose(b.Record.Columns(), snapshotRows(b.Record, change.OpRead, w.stamp, 0, w.at), nil)
 		_, _, err := w.sets[i].Write(record)
 		record.Release()
 		if err != nil {
@@ -237,17 +277,17 @@ func (w *chunkWriter) Abort() {
 func (w *chunkWriter) Commit(ctx context.Context) error {
 	c := w.copy
 	l := ledger{Chunk: w.id, Stamp: w.stamp, Files: map[string][][]byte{}}
-	for i, k := range c.table.kept {
+	for i, p := range c.parts {
 		files, err := w.sets[i].Close(ctx)
 		if err != nil {
 			return err
 		}
 		for _, f := range files {
-			data, err := codec.EncodeDataFile(f, k.ice.tbl.Spec(), k.ice.schema(), k.ice.tbl.Metadata().Version())
+			data, err := codec.EncodeDataFile(f, p.ice.tbl.Spec(), p.iceSchema(), p.ice.tbl.Metadata().Version())
 			if err != nil {
-				return k.ice.failed(err, "a data file cannot be noted")
+				return p.ice.failed(err, "a data file cannot be noted")
 			}
-			l.Files[k.ice.kind] = append(l.Files[k.ice.kind], data)
+			l.Files[p.ice.kind] = append(l.Files[p.ice.kind], data)
 			l.URLs = append(l.URLs, f.FilePath())
 		}
 	}
@@ -292,11 +332,12 @@ func (c *lakeCopy) ledgers(ctx context.Context) ([]ledger, error) {
 	return out, g.Wait()
 }
 
-func filesOf(ledgers []ledger, ice *icebergTable) ([]iceberg.DataFile, error) {
+func (p *copyPart) filesOf(ledgers []ledger) ([]iceberg.DataFile, error) {
+	ice := p.ice
 	var out []iceberg.DataFile
 	for _, l := range ledgers {
 		for _, data := range l.Files[ice.kind] {
-			f, err := codec.DecodeDataFile(data, ice.tbl.Spec(), ice.schema(), ice.tbl.Metadata().Version())
+			f, err := codec.DecodeDataFile(data, ice.tbl.Spec(), p.iceSchema(), ice.tbl.Metadata().Version())
 			if err != nil {
 				return nil, ice.failed(err, "the ledger of chunk %s cannot be understood", l.Chunk)
 			}
@@ -311,32 +352,49 @@ func (c *lakeCopy) Finish(ctx context.Context, position change.LSN) error {
 	if err != nil {
 		return err
 	}
-	for _, k := range c.table.kept {
-		if k.ice.property(propCopy) != c.id {
-			if err := c.finishOne(ctx, k.ice, ledgers, position); err != nil {
+	for i := range c.parts {
+		p := &c.parts[i]
+		if p.ice.property(propCopy) != c.id {
+			if err := c.finishOne(ctx, p, ledgers, position); err != nil {
 				return err
 			}
 		}
 	}
-	if err := c.table.readPositions(); err != nil {
+	if err := c.adopt(ctx); err != nil {
 		return err
-	}
-	if c.table.current != nil {
-		if err := c.table.current.reset(ctx); err != nil {
-			return err
-		}
 	}
 	return c.remove(ctx)
 }
 
-func (c *lakeCopy) finishOne(ctx context.Context, ice *icebergTable, ledgers []ledger, position change.LSN) error {
-	files, err := filesOf(ledgers, ice)
+// adopt makes the copy's definition the table's.
+func (c *lakeCopy) adopt(ctx context.Context) error {
+	t := c.table
+	t.spec, t.fill, t.rewritten = c.spec, nil, nil
+	if err := t.readPositions(); err != nil {
+		return err
+	}
+	for _, p := range c.parts {
+		p.behind = false
+		if p.history != nil {
+			if err := t.history.shape(ctx, c.spec, p.ice.schema()); err != nil {
+				return err
+			}
+		} else if err := t.current.reset(ctx, p.schema, c.spec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *lakeCopy) finishOne(ctx context.Context, p *copyPart, ledgers []ledger, position change.LSN) error {
+	files, err := p.filesOf(ledgers)
 	if err != nil {
 		return err
 	}
-	d := delta{add: files, position: position, at: time.Now(), replaceAll: ice.kind == kindCurrent, props: iceberg.Properties{propCopy: c.id}}
-	if ice.kind == kindHistory && ice.tbl.CurrentSnapshot() != nil {
-		cut, err := c.cut(ctx, ice, position)
+	ice := p.ice
+	d := delta{add: files, position: position, at: time.Now(), replaceAll: ice.kind == kindCurrent, staged: p.staged, props: iceberg.Properties{propCopy: c.id}}
+	if p.history != nil && ice.tbl.CurrentSnapshot() != nil {
+		cut, err := p.cut(ctx, position)
 		if err != nil {
 			return err
 		}
@@ -346,8 +404,8 @@ func (c *lakeCopy) finishOne(ctx context.Context, ice *icebergTable, ledgers []l
 }
 
 // cut writes the row that ends what the history told before the copy: keys that the copy does not bring are gone.
-func (c *lakeCopy) cut(ctx context.Context, ice *icebergTable, position change.LSN) ([]iceberg.DataFile, error) {
-	h := c.table.history
+func (p *copyPart) cut(ctx context.Context, position change.LSN) ([]iceberg.DataFile, error) {
+	h := p.history
 	columns := make([]arrow.Array, len(h.fields))
 	for i, f := range h.fields {
 		columns[i] = array.MakeArrayOfNull(memory.DefaultAllocator, f.Type, 1)
@@ -357,7 +415,7 @@ func (c *lakeCopy) cut(ctx context.Context, ice *icebergTable, position change.L
 	defer row.Release()
 	record := h.compose(columns, snapshotRows(row, change.OpTrunc, position, -1, time.Now().UnixMicro()), nil)
 	defer record.Release()
-	set := ice.newFileSet(ctx, h.schema)
+	set := p.ice.newFileSet(ctx, h.schema)
 	if _, _, err := set.Write(record); err != nil {
 		set.Abort()
 		return nil, err
@@ -387,12 +445,13 @@ func (c *lakeCopy) Abandon(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	for _, k := range c.table.kept {
-		files, err := filesOf(ledgers, k.ice)
+	for i := range c.parts {
+		p := &c.parts[i]
+		files, err := p.filesOf(ledgers)
 		if err != nil {
 			return err
 		}
-		if k.ice.property(propCopy) == c.id {
+		if p.ice.property(propCopy) == c.id {
 			continue // they are part of the table by now
 		}
 		for _, f := range files {

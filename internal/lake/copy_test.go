@@ -31,9 +31,9 @@ func copyChunk(t *testing.T, c Copy, spec Spec, id string, stamp change.LSN, row
 	}
 }
 
-func begin(t *testing.T, table Table) Copy {
+func begin(t *testing.T, table Table, spec Spec) Copy {
 	t.Helper()
-	c, err := table.Copy(t.Context())
+	c, err := table.Copy(t.Context(), spec.Table, spec.Schema)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,11 +44,11 @@ func TestACopyGoesOnWhereItWasBrokenOff(t *testing.T) {
 	t.Parallel()
 	dir, spec := t.TempDir(), bothSpec()
 	table := open(t, testLake(t, dir, nil), spec)
-	copyChunk(t, begin(t, table), spec, "0..5", 0x100, `[{"id":1,"name":"a"}]`)
+	copyChunk(t, begin(t, table, spec), spec, "0..5", 0x100, `[{"id":1,"name":"a"}]`)
 	table.Close() // nothing is finished
 
 	table = open(t, testLake(t, dir, nil), spec)
-	c := begin(t, table)
+	c := begin(t, table, spec)
 	if got := c.Done(); !maps.Equal(got, map[string]change.LSN{"0..5": 0x100}) {
 		t.Fatalf("done: %v", got)
 	}
@@ -76,7 +76,7 @@ func TestAnotherCopyReplacesTheStateAndEndsWhatTheHistoryToldBefore(t *testing.T
 	dir, spec := t.TempDir(), bothSpec()
 	table := open(t, testLake(t, dir, nil), spec)
 	write(t, table, changes(t, spec, 0x100, "cc", `[{"id":1},{"id":2}]`), 0x110)
-	c := begin(t, table)
+	c := begin(t, table, spec)
 	copyChunk(t, c, spec, "all", 0x200, `[{"id":2},{"id":3}]`)
 	if err := c.Finish(t.Context(), 0x200); err != nil {
 		t.Fatal(err)
@@ -93,7 +93,7 @@ func TestSweepTakesWhatNobodyMentionsAndNothingElse(t *testing.T) {
 	table := open(t, l, spec)
 	write(t, table, changes(t, spec, 0x100, "cc", `[{"id":1,"name":"a"},{"id":2}]`), 0x110)
 	write(t, table, changes(t, spec, 0x200, "d", `[{"id":2}]`), 0x210)
-	copyChunk(t, begin(t, table), spec, "all", 0x300, `[{"id":2}]`)
+	copyChunk(t, begin(t, table, spec), spec, "all", 0x300, `[{"id":2}]`)
 	before := count(t, l, "")
 	for _, key := range []string{"public/orders/data/lost.parquet", "public/orders_history/metadata/lost.avro", "public/orders/metadata/v7.tmp"} {
 		if _, err := bucket.WriteAll(t.Context(), l.Bucket, key, []byte("x"), bucket.WriteOptions{}); err != nil {

@@ -28,7 +28,8 @@ import (
 type currentTable struct {
 	t       *icebergTable
 	uploads context.Context // of files being written, which outlast one call
-	schema  *arrow.Schema   // of data files, with field ids
+	schema  *arrow.Schema   // of data files, with field ids: of the latest definition
+	base    *arrow.Schema   // of files that are rewritten: of the definition that the lake has, with columns kept aside
 	key     []int           // columns of the key, in its order; all columns without one
 	whole   bool            // there is no key: equal rows are told apart by nothing, and a delete takes any one of them
 	reread  func(ctx context.Context, keys arrow.RecordBatch) (arrow.RecordBatch, error)
@@ -44,8 +45,8 @@ type currentTable struct {
 	size      struct{ rows, bytes int64 } // of what is pending
 	truncated bool                        // all that is committed goes with the next commit
 	walk      walk
+	refilled  bool // files of the lake were written anew and go with the next commit
 	broken    error
-	stale     bool // the index was made of other columns: it must be built anew
 
 	// Buffers that serve one record after another.
 	last           lastRows
@@ -64,7 +65,23 @@ type trackedFile struct {
 	dead    *roaring.Bitmap  // rows deleted by what is committed; nil for none
 	fresh   []uint32         // rows deleted since
 	vector  iceberg.DataFile // its deletion vector in the lake, nil for none
-	moved   *moved           // where its rows went when it was compacted
+	moved   *moved           // where its rows went when it was rewritten
+	leaves  bool             // it was rewritten and is part of the lake until the next commit
+}
+
+// gone are the rows that are deleted, or will be with the next commit; nil for none.
+func (f *trackedFile) gone() *roaring.Bitmap {
+	var all *roaring.Bitmap
+	if f.dead != nil {
+		all = f.dead.Clone()
+	}
+	if len(f.fresh) > 0 {
+		if all == nil {
+			all = roaring.New()
+		}
+		all.AddMany(f.fresh)
+	}
+	return all
 }
 
 func (f *trackedFile) deadRows() int64 {
@@ -88,11 +105,8 @@ func openCurrent(ctx context.Context, t *icebergTable, spec Spec, schema *arrow.
 	if err := os.MkdirAll(t.lake.WorkDir, 0o700); err != nil {
 		return nil, fault.Wrap(err, fault.StateUnusable, t.lake.WorkDir, "the folder for key indexes cannot be made")
 	}
-	c := &currentTable{t: t, uploads: ctx, reread: spec.Reread, whole: spec.WholeRowKey}
-	err := c.setSchema(schema, spec.Key)
-	if err == nil {
-		err = c.reset(ctx)
-	}
+	c := &currentTable{t: t, uploads: ctx, reread: spec.Reread}
+	err := c.reset(ctx, schema, spec)
 	if err != nil {
 		c.drop()
 		return nil, err
@@ -101,17 +115,24 @@ func openCurrent(ctx context.Context, t *icebergTable, spec Spec, schema *arrow.
 }
 
 // reset takes over what the lake holds now, after a copy has replaced the rows. Nothing may be pending.
-func (c *currentTable) reset(ctx context.Context) error {
+func (c *currentTable) reset(ctx context.Context, schema *arrow.Schema, spec Spec) error {
 	if err := c.close(); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.fail(c.load(ctx))
+	err := c.setSchema(schema, spec)
+	if err == nil {
+		c.base, err = withAside(schema, c.t.tbl.Schema())
+	}
+	if err == nil {
+		err = c.load(ctx)
+	}
+	return c.fail(err)
 }
 
 func (c *currentTable) load(ctx context.Context) (err error) {
-	c.files, c.deletes, c.truncated, c.stale, c.walk, c.broken = nil, nil, false, false, walk{}, nil
+	c.files, c.deletes, c.truncated, c.refilled, c.walk, c.broken = nil, nil, false, false, walk{}, nil
 	c.size.rows, c.size.bytes = 0, 0
 	if c.at, err = c.t.position(); err != nil {
 		return err
@@ -119,27 +140,38 @@ func (c *currentTable) load(ctx context.Context) (err error) {
 	return c.loadIndex(ctx)
 }
 
-// setSchema takes over the schema of data files after an evolution, or at the start.
-func (c *currentTable) setSchema(schema *arrow.Schema, key []string) error {
-	c.schema, c.key = schema, c.key[:0]
-	if c.whole {
-		c.stale = true // the whole row is another one
-		for i := range schema.NumFields() {
-			c.key = append(c.key, i)
+// setSchema takes over the schema of data files.
+func (c *currentTable) setSchema(schema *arrow.Schema, spec Spec) error {
+	var key []int
+	for i := range schema.NumFields() {
+		if spec.WholeRowKey {
+			key = append(key, i)
 		}
-		return nil
 	}
-	if len(key) == 0 {
-		return fault.New(fault.KeyMissing, c.t.where(), "the current rows of a table cannot be kept without a key")
-	}
-	for _, name := range key {
+	for _, name := range spec.Key {
 		at := schema.FieldIndices(name)
 		if len(at) != 1 {
 			return fault.New(fault.KeyMissing, c.t.where(), "the table has no column %q of the key", name)
 		}
-		c.key = append(c.key, at[0])
+		key = append(key, at[0])
 	}
+	if len(key) == 0 {
+		return fault.New(fault.KeyMissing, c.t.where(), "the current rows of a table cannot be kept without a key")
+	}
+	c.schema, c.key, c.whole = schema, key, spec.WholeRowKey
 	return nil
+}
+
+// keyed are the field ids of what the index was made of; a whole row is told apart from a key of the same columns.
+func (c *currentTable) keyed() []int {
+	ids := make([]int, 0, len(c.key)+1)
+	if c.whole {
+		ids = append(ids, 0)
+	}
+	for _, k := range c.key {
+		ids = append(ids, fieldID(c.schema.Field(k)))
+	}
+	return ids
 }
 
 func (c *currentTable) indexPath() string {
@@ -164,7 +196,7 @@ func (c *currentTable) loadIndex(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	numbers, ok := readNote(x.Note())
+	numbers, ok := c.readNote(x.Note())
 	if ok = ok && !x.NeedsRebuild(); ok {
 		for _, f := range data {
 			_, known := numbers[f.File().FilePath()]
@@ -205,20 +237,26 @@ func (c *currentTable) track(data []liveFile, numbers map[string]uint32) {
 	}
 }
 
-// The index's note names the files of its numbers.
-func readNote(note []byte) (map[string]uint32, bool) {
-	var files map[string]uint32
-	return files, json.Unmarshal(note, &files) == nil
+// indexNote is kept with the index: the files of its numbers, and what it was made of.
+type indexNote struct {
+	Files map[string]uint32 `json:"files"`
+	Keyed []int             `json:"keyed"`
+}
+
+func (c *currentTable) readNote(note []byte) (map[string]uint32, bool) {
+	var n indexNote
+	err := json.Unmarshal(note, &n)
+	return n.Files, err == nil && slices.Equal(n.Keyed, c.keyed())
 }
 
 func (c *currentTable) note() []byte {
-	files := map[string]uint32{}
+	n := indexNote{Files: map[string]uint32{}, Keyed: c.keyed()}
 	for _, f := range c.files {
 		if f != nil && f.moved == nil {
-			files[f.file.FilePath()] = f.number
+			n.Files[f.file.FilePath()] = f.number
 		}
 	}
-	note, _ := json.Marshal(files) // of strings and numbers: there is no error
+	note, _ := json.Marshal(n) // of strings and numbers: there is no error
 	return note
 }
 
@@ -232,11 +270,6 @@ func (c *currentTable) close() error {
 	}
 	if c.broken != nil || c.isPending() {
 		c.drop()
-		return nil
-	}
-	if c.stale {
-		c.index.Drop()
-		c.index = nil
 		return nil
 	}
 	for c.walk.busy() {
@@ -267,11 +300,12 @@ func (c *currentTable) abandon() {
 	defer c.mu.Unlock()
 	if c.isPending() {
 		c.drop()
+		c.t.staged = nil
 	}
 }
 
 func (c *currentTable) isPending() bool {
-	if c.open != nil || c.truncated {
+	if c.open != nil || c.truncated || c.refilled || c.t.staged != nil {
 		return true
 	}
 	for _, f := range c.files {
@@ -365,17 +399,25 @@ func (c *currentTable) commitLocked(ctx context.Context, to change.LSN, at time.
 		return Committed{}, err
 	}
 	p := c.prepare()
-	d := delta{position: to, at: at, add: p.add, remove: p.remove}
+	d := delta{position: to, at: at, add: p.add, remove: p.remove, staged: c.t.staged}
 	deletes, err := c.writeDeletes(ctx, p.touched)
 	if err != nil {
 		return Committed{}, err
 	}
 	d.addDeletes = deletes.files()
 	d.removeDeletes = c.obsoleteDeletes(p, deletes)
+	base, err := withAside(c.schema, c.t.schema())
+	if err != nil {
+		return Committed{}, err
+	}
 	if err := c.t.commit(ctx, d); err != nil {
 		return Committed{}, err
 	}
-	done := Committed{Files: len(d.add), Deletes: p.deleted, Position: to, Snapshots: []int64{c.snapshotID()}}
+	c.base, c.t.staged = base, nil
+	done := Committed{Files: len(d.add), Deletes: p.deleted, Position: to}
+	if d.hasFiles() {
+		done.Snapshots = []int64{c.snapshotID()}
+	}
 	for _, f := range d.add {
 		done.Rows, done.Bytes = done.Rows+int(f.Count()), done.Bytes+f.FileSizeBytes()
 	}
@@ -398,6 +440,10 @@ type prepared struct {
 func (c *currentTable) prepare() *prepared {
 	p := &prepared{gone: map[uint32]bool{}}
 	for _, f := range c.files {
+		if f != nil && f.leaves {
+			p.remove = append(p.remove, f.file)
+			p.gone[f.number] = true
+		}
 		if f == nil || f.moved != nil {
 			continue
 		}
@@ -426,7 +472,11 @@ func (c *currentTable) prepare() *prepared {
 func (c *currentTable) settleCommit(p *prepared, w writtenDeletes) {
 	for i, f := range c.files {
 		switch {
-		case f == nil || f.moved != nil:
+		case f == nil:
+		case f.moved != nil:
+			if f.leaves {
+				f.leaves, f.vector, f.dead = false, nil, nil
+			}
 		case p.gone[uint32(i)]:
 			c.files[i] = nil
 		default:
@@ -435,7 +485,7 @@ func (c *currentTable) settleCommit(p *prepared, w writtenDeletes) {
 		}
 	}
 	c.adoptDeletes(p.gone, w)
-	c.truncated = false
+	c.truncated, c.refilled = false, false
 	c.size.rows, c.size.bytes = 0, 0
 }
 

@@ -373,7 +373,7 @@ func TestACompactionBesideTheIngestLosesAndRevivesNothing(t *testing.T) {
 		for round := range 12 {
 			b.write(t, m.workload(r, 300, 500, false)...)
 			b.commit(t)
-			inputs, schema, err := c.planCompaction(round%4 == 3)
+			inputs, schema, err := c.planCompaction()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,89 +13,202 @@ import (
 	"github.com/leatdata/leat/internal/fault"
 )
 
+// Definition is a table at the source as the log tells its rows from some transaction on.
+type Definition struct {
+	Table  *change.Table
+	Schema *arrow.Schema // the columns as the plan carries them
+	// From is the LSN of that transaction. A kept table that holds it already has this definition or a later one.
+	From change.LSN
+	// Fill gives, by attnum, what the rows of before have in a column that was added: an array of one. The history
+	// tells what the log told and is not filled.
+	Fill map[int16]arrow.Array
+	// Rewritten are the attnums of columns whose values the source has computed anew, whatever their type was.
+	Rewritten []int16
+}
+
+// staged is a definition that comes with the next commit of data: schema and position move together, so that after a
+// crash the log goes on in the definition that the table has.
+type staged struct {
+	// schemas lead to the last one. All of them are added, so that no field id is ever given to two columns.
+	schemas []*iceberg.Schema
+	same    bool // the schema is the one that the table has
+	columns []column
+	source  string
+}
+
+func (s *staged) schema() *iceberg.Schema { return s.schemas[len(s.schemas)-1] }
+
+func (s *staged) props() iceberg.Properties {
+	return iceberg.Properties{propColumns: encodeColumns(s.columns), propSource: s.source}
+}
+
+func (s *staged) updates() []table.Update {
+	if s.same {
+		return nil
+	}
+	var out []table.Update
+	for _, schema := range s.schemas {
+		out = append(out, table.NewAddSchemaUpdate(schema))
+	}
+	return append(out, table.NewSetCurrentSchemaUpdate(-1))
+}
+
+// What becomes of a column whose type cannot be widened.
+type mismatch int
+
+const (
+	mismatchStops   mismatch = iota
+	mismatchAside            // the old one stays under another name
+	mismatchReplace          // the old one goes: all rows are replaced
+)
+
 // evolution is the way from an Iceberg table's columns to the source's new ones. Fields keep their ids, so that data
 // files written before stay readable.
 type evolution struct {
-	table   *icebergTable
-	version bool // Options.OnTypeChange: keep the old column under another name
-	key     []string
-	before  *iceberg.Schema
-	old     map[int16]column
-	last    int // highest field id so far
+	table     *icebergTable
+	otherwise mismatch
+	rewritten []int16
+	key       []string
+	before    *iceberg.Schema
+	old       map[int16]column
+	last      int // highest field id so far
 
 	fields  []iceberg.NestedField
 	aside   []iceberg.NestedField // columns of the source that were kept under another name
 	columns []column
 }
 
-// Evolve follows the source's new definition: columns are added, dropped, renamed, widened and made optional in place.
-func (t *lakeTable) Evolve(ctx context.Context, to *change.Table, schema *arrow.Schema) error {
-	if rows, _ := t.Pending(); rows > 0 {
-		return fault.New(fault.Internal, to.String(), "the table is to change while rows of its old definition are pending")
-	}
-	key, err := t.keyOf(to)
+// Evolve stages the new definition for each kept table that does not hold it yet.
+func (t *lakeTable) Evolve(ctx context.Context, d Definition) error {
+	spec, err := t.specOf(d, false)
 	if err != nil {
 		return err
 	}
+	t.spec, t.fill, t.rewritten = spec, d.Fill, d.Rewritten
 	for _, k := range t.kept {
-		if err := t.evolveOne(ctx, k.ice, to, schema, key); err != nil {
+		k.behind = d.From < k.position
+		if k.behind {
+			continue
+		}
+		if err := t.evolveKept(ctx, k); err != nil {
 			return err
 		}
-	}
-	t.spec.Table, t.spec.Schema, t.spec.Key = to, schema, key
-	if t.history != nil {
-		if err := t.history.evolved(t.spec); err != nil {
-			return err
-		}
-	}
-	if t.current != nil {
-		return t.evolveCurrent()
 	}
 	return nil
 }
 
-// keyOf gives the key's columns their new names.
-func (t *lakeTable) keyOf(to *change.Table) ([]string, error) {
-	key := slices.Clone(t.spec.Key)
-	for i, name := range key {
-		at := slices.IndexFunc(t.spec.Table.Columns, func(c change.Column) bool { return c.Name == name })
-		if at < 0 {
-			return nil, fault.New(fault.Internal, to.String(), "the key's column %q is not in the table", name)
-		}
-		now := slices.IndexFunc(to.Columns, func(c change.Column) bool { return c.Attnum == t.spec.Table.Columns[at].Attnum })
-		if now < 0 {
-			return nil, fault.New(fault.SchemaUnfollowable, to.String(), "the key's column %q was dropped", name)
-		}
-		key[i] = to.Columns[now].Name
+// evolveKept brings one kept table to the table's latest definition.
+func (t *lakeTable) evolveKept(ctx context.Context, k *keptTable) error {
+	k.behind = false
+	otherwise := mismatchStops
+	if t.lake.OnTypeChange == "version" {
+		otherwise = mismatchAside
 	}
-	return key, nil
-}
-
-func (t *lakeTable) evolveOne(ctx context.Context, ice *icebergTable, to *change.Table, schema *arrow.Schema, key []string) error {
-	columns, err := ice.columns()
+	next, err := k.ice.evolve(t.spec, t.rewritten, otherwise)
 	if err != nil {
 		return err
 	}
+	added := fill{}
+	if next != nil {
+		for _, c := range next.columns {
+			if _, known := k.ice.schema().FindFieldByID(c.Field); !known && t.fill[c.Attnum] != nil {
+				added[c.Field] = t.fill[c.Attnum]
+			}
+		}
+		k.ice.staged = next
+	}
+	if t.history != nil && k.ice == t.history.ice {
+		return t.history.shape(ctx, t.spec, k.ice.schema())
+	}
+	schema, err := withFieldIDs(t.spec.Schema, k.ice.schema())
+	if err != nil {
+		return err
+	}
+	return t.current.evolve(ctx, schema, t.spec, added)
+}
+
+// specOf is what is wanted of the table in its new definition. The key is what the log tells rows by. A copy is fresh: it
+// owes nothing to the key of before.
+func (t *lakeTable) specOf(d Definition, fresh bool) (Spec, error) {
+	s := t.spec
+	s.Table, s.Schema = d.Table, d.Schema
+	full := d.Table.ReplicaIdentity == 'f'
+	if !fresh && s.WholeRowKey && full {
+		return s, nil // a key that was added since may not hold for the rows that come first
+	}
+	key, ok := namesOf(d.Table, d.Table.Identity())
+	if ok && len(key) > 0 {
+		s.Key, s.WholeRowKey = key, false
+		return s, nil
+	}
+	if full || s.WholeRowKey {
+		s.Key, s.WholeRowKey = nil, true
+		return s, nil
+	}
+	s.Key = nil
+	for _, name := range t.spec.Key {
+		attnums := attnumsOf(t.spec.Table, name)
+		now, ok := namesOf(d.Table, attnums)
+		if !ok || len(now) == 0 {
+			return s, fault.New(fault.SchemaUnfollowable, d.Table.String(), "the key's column %q was dropped, and the log tells no other key", name)
+		}
+		s.Key = append(s.Key, now...)
+	}
+	return s, nil
+}
+
+func namesOf(t *change.Table, attnums []int16) ([]string, bool) {
+	var names []string
+	for _, n := range attnums {
+		i := slices.IndexFunc(t.Columns, func(c change.Column) bool { return c.Attnum == n })
+		if i < 0 {
+			return nil, false
+		}
+		names = append(names, t.Columns[i].Name)
+	}
+	return names, true
+}
+
+func attnumsOf(t *change.Table, name string) []int16 {
+	for _, c := range t.Columns {
+		if c.Name == name {
+			return []int16{c.Attnum}
+		}
+	}
+	return nil
+}
+
+// evolve finds the way to a new definition and changes nothing yet; nil when the table has it.
+func (t *icebergTable) evolve(spec Spec, rewritten []int16, otherwise mismatch) (*staged, error) {
+	columns, err := t.columns()
+	if err != nil {
+		return nil, err
+	}
 	e := &evolution{
-		table: ice, version: t.lake.OnTypeChange == "version", key: key, before: ice.schema(),
-		old: map[int16]column{}, last: ice.tbl.Metadata().LastColumnID(),
+		table: t, otherwise: otherwise, rewritten: rewritten, key: spec.Key, before: t.schema(),
+		old: map[int16]column{}, last: t.tbl.Metadata().LastColumnID(),
 	}
 	known := map[int]bool{}
 	for _, c := range columns {
 		e.old[c.Attnum], known[c.Field] = c, true
 	}
-	system := arrow.NewSchema(nil, nil)
-	if ice.kind == kindHistory {
+	system, schema := arrow.NewSchema(nil, nil), spec.Schema
+	if t.kind == kindHistory {
 		e.key = nil
 		s, err := profileColumns(t.lake.Profile)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		system = arrow.NewSchema(s.fields(), nil)
 		schema = arrow.NewSchema(nullable(schema), nil)
 	}
-	if err := checkNames(to, system); err != nil {
-		return err
+	if t.staged != nil {
+		for _, s := range t.staged.schemas {
+			e.last = max(e.last, s.HighestFieldID())
+		}
+	}
+	if err := checkNames(spec.Table, system); err != nil {
+		return nil, err
 	}
 	for _, f := range e.before.Fields() {
 		if _, ok := system.FieldsByName(f.Name); ok {
@@ -104,12 +217,13 @@ func (t *lakeTable) evolveOne(ctx context.Context, ice *icebergTable, to *change
 			e.aside = append(e.aside, f)
 		}
 	}
-	for i, c := range to.Columns {
+	for i, c := range spec.Table.Columns {
 		if err := e.follow(c, schema.Field(i)); err != nil {
-			return err
+			return nil, err
 		}
+		e.columns[i].Key = slices.Index(spec.Key, c.Name) + 1
 	}
-	return e.commit(ctx, to)
+	return e.staged(spec.Table), nil
 }
 
 // follow takes over one column.
@@ -122,25 +236,43 @@ func (e *evolution) follow(c change.Column, f arrow.Field) error {
 	if !ok {
 		return fault.New(fault.LakeFailed, e.table.where(), "the column %s (field %d) is gone", old.Name, old.Field)
 	}
-	now, err := icebergType(f, e.next)
+	probe := 0 // ids that are only given when the column is a new one
+	now, err := icebergType(f, func() int { probe++; return probe })
 	if err != nil {
 		return err
 	}
+	fits := !slices.Contains(e.rewritten, c.Attnum)
 	switch {
-	case sameType(was.Type, now):
+	case fits && sameType(was.Type, now):
 		now = was.Type // with the ids of what lies below
-	case !widens(was.Type, now):
-		if !e.version {
-			return fault.New(fault.SchemaUnfollowable, e.table.where()+"."+c.Name, "the column was %s and is now %s, which the lake cannot widen to", was.Type, now)
-		}
-		was.Name, was.Required = fmt.Sprintf("%s__v%d", old.Name, was.ID), false
-		e.aside = append(e.aside, was)
-		return e.add(c, f)
+	case fits && widens(was.Type, now):
+	case fits && widens(now, was.Type):
+		now = was.Type // the rows of before may need it, and values of the narrower type are read as the wider
+	default:
+		return e.replace(c, f, old, was, now)
 	}
 	e.fields = append(e.fields, iceberg.NestedField{ID: was.ID, Name: f.Name, Type: now, Required: was.Required && !f.Nullable, Doc: docOf(f),
 		InitialDefault: was.InitialDefault, WriteDefault: was.WriteDefault})
 	e.columns = append(e.columns, columnOf(c, was.ID))
 	return nil
+}
+
+// replace begins a column anew whose values cannot go on in the old one.
+func (e *evolution) replace(c change.Column, f arrow.Field, old column, was iceberg.NestedField, now iceberg.Type) error {
+	current := e.table.kind == kindCurrent
+	switch {
+	case e.otherwise == mismatchReplace && current:
+	case e.otherwise == mismatchStops:
+		return fault.New(fault.SchemaUnfollowable, e.table.where()+"."+c.Name, "the column was %s (%s) and is now %s (%s), which the lake's rows cannot follow", was.Type, old.Type, now, c.Type).
+			WithMend("Copy the table anew (leat resync), or choose run.on_schema_change: version or copy.")
+	case current && (len(e.key) == 0 || slices.Contains(e.key, c.Name)):
+		return fault.New(fault.SchemaUnfollowable, e.table.where()+"."+c.Name, "the column is part of the key and its rows cannot be found by %s (%s) any more", now, c.Type).
+			WithMend("Copy the table anew: leat resync, or run.on_schema_change: copy.")
+	default:
+		was.Name, was.Required = fmt.Sprintf("%s__v%d", old.Name, was.ID), false
+		e.aside = append(e.aside, was)
+	}
+	return e.add(c, f)
 }
 
 func (e *evolution) next() int {
@@ -160,17 +292,29 @@ func (e *evolution) add(c change.Column, f arrow.Field) error {
 	return nil
 }
 
-func (e *evolution) commit(ctx context.Context, to *change.Table) error {
+// staged puts the way that was found behind what is staged already.
+func (e *evolution) staged(to *change.Table) *staged {
 	fields := append(e.fields, e.aside...)
 	schema := iceberg.NewSchema(0, fields...)
 	schema = iceberg.NewSchemaWithIdentifiers(0, identifiers(schema, e.key), fields...)
-	d := delta{props: iceberg.Properties{propColumns: encodeColumns(e.columns), propSource: to.String()}}
-	if !schema.Equals(e.before) {
-		d.updates = []table.Update{table.NewAddSchemaUpdate(schema), table.NewSetCurrentSchemaUpdate(-1)}
-	} else if d.props[propColumns] == e.table.property(propColumns) && d.props[propSource] == e.table.property(propSource) {
-		return nil
+	out := &staged{columns: e.columns, source: to.String()}
+	t := e.table
+	if t.staged != nil {
+		out.schemas = slices.Clone(t.staged.schemas)
 	}
-	return e.table.commit(ctx, d)
+	props := out.props()
+	if schema.Equals(e.before) {
+		held := iceberg.Properties{propColumns: t.property(propColumns), propSource: t.property(propSource)}
+		if t.staged != nil {
+			held = t.staged.props()
+		}
+		if held[propColumns] == props[propColumns] && held[propSource] == props[propSource] {
+			return nil
+		}
+		schema, out.same = e.before, len(out.schemas) == 0
+	}
+	out.schemas = append(out.schemas, schema)
+	return out
 }
 
 // sameType compares types without the ids of what lies below.

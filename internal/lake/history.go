@@ -26,7 +26,8 @@ type historyTable struct {
 	schema *arrow.Schema // of data files, with field ids
 	fields []arrow.Field // the table's columns, nullable
 	key    []int         // columns of the key in the record; all of them without a key
-	files  *fileSet      // nil when nothing is pending
+	files  *fileSet      // nil when nothing is being written
+	sealed []*fileSet    // finished, in the definitions of before, and not committed
 }
 
 // historySchema is the schema of a history: a deleted row tells only its key, so no column of the table is required.
@@ -55,28 +56,33 @@ func openHistory(uploads context.Context, ice *icebergTable, spec Spec) (*histor
 		return nil, err
 	}
 	h := &historyTable{ice: ice, ctx: uploads, system: system}
-	return h, h.evolved(spec)
+	return h, h.shape(uploads, spec, ice.schema())
 }
 
-// evolved takes over a definition of the source that the Iceberg table has too. Nothing is pending. A source that the
-// table does not know yet waits for Evolve.
-func (h *historyTable) evolved(spec Spec) error {
-	h.spec, h.key, h.schema = spec, h.key[:0], nil
+// shape takes over a definition of the source, which the given Iceberg schema has too. What was written before stays in
+// files of its own.
+func (h *historyTable) shape(ctx context.Context, spec Spec, ice *iceberg.Schema) error {
+	plain, err := historySchema(h.ice.lake.Profile, spec)
+	if err != nil {
+		return err
+	}
+	schema, err := withFieldIDs(plain, ice)
+	if err != nil {
+		return err
+	}
+	if h.files != nil && !schema.Equal(h.schema) {
+		if _, err := h.files.Close(ctx); err != nil {
+			return err
+		}
+		h.sealed, h.files = append(h.sealed, h.files), nil
+	}
+	h.spec, h.schema, h.fields, h.key = spec, schema, plain.Fields()[len(h.system):], nil
 	for i, f := range spec.Schema.Fields() {
 		if spec.WholeRowKey || slices.Contains(spec.Key, f.Name) {
 			h.key = append(h.key, i)
 		}
 	}
-	plain, err := historySchema(h.ice.lake.Profile, spec)
-	if err != nil {
-		return err
-	}
-	h.fields = plain.Fields()[len(h.system):]
-	if same, err := h.ice.holds(spec.Table); err != nil || !same {
-		return err
-	}
-	h.schema, err = withFieldIDs(plain, h.ice.schema())
-	return err
+	return nil
 }
 
 // holds says whether the Iceberg table has the columns of t under their names.
@@ -97,19 +103,21 @@ func (h *historyTable) take(_ context.Context, c *change.Changes) error {
 	if c.Len() == 0 {
 		return nil
 	}
-	if h.schema == nil {
-		return fault.New(fault.Internal, h.ice.where(), "changes came before the table had followed the source's new definition")
-	}
-	rows := historyRows{Changes: c, seq: make([]int64, c.Len()), ops: c.Ops}
-	for i, s := range c.Seq {
-		rows.seq[i] = int64(2 * s)
-	}
-	record, err := h.withMoves(rows)
+	record, err := h.of(c)
 	if err != nil {
 		return err
 	}
 	defer record.Release()
 	return h.append(record)
+}
+
+// of makes the history's rows of some changes.
+func (h *historyTable) of(c *change.Changes) (arrow.RecordBatch, error) {
+	rows := historyRows{Changes: c, seq: make([]int64, c.Len()), ops: c.Ops}
+	for i, s := range c.Seq {
+		rows.seq[i] = int64(2 * s)
+	}
+	return h.withMoves(rows)
 }
 
 // historyRows are changes with what the history says of each.
@@ -146,7 +154,7 @@ func (h *historyTable) withMoves(r historyRows) (arrow.RecordBatch, error) {
 	for i := range columns {
 		var err error
 		if columns[i], err = pickOf(r.Rows.Column(i), r.Old.Column(i), indices); err != nil {
-			return nil, fault.Wrap(err, fault.Internal, h.ice.where(), "rows of %d and %d cannot be put together", n, old)
+			return nil, fault.Wrap(err, fault.Internal, h.spec.Table.String(), "rows of %d and %d cannot be put together", n, old)
 		}
 	}
 	return h.compose(columns, r.spread(source, moves), source), nil
@@ -230,25 +238,38 @@ func (h *historyTable) append(record arrow.RecordBatch) error {
 	return err
 }
 
-func (h *historyTable) pendingSize() (rows, bytes int64) {
+// sets are all that is pending.
+func (h *historyTable) sets() []*fileSet {
 	if h.files == nil {
-		return 0, 0
+		return h.sealed
 	}
-	return h.files.Rows(), h.files.Bytes()
+	return append(slices.Clone(h.sealed), h.files)
+}
+
+func (h *historyTable) pendingSize() (rows, bytes int64) {
+	for _, s := range h.sets() {
+		rows, bytes = rows+s.Rows(), bytes+s.Bytes()
+	}
+	return rows, bytes
 }
 
 func (h *historyTable) commit(ctx context.Context, to change.LSN, at time.Time) (Committed, error) {
 	rows, _ := h.pendingSize()
-	files, err := h.files.Close(ctx)
-	if err != nil {
-		h.abandon()
-		return Committed{}, err
+	var files []iceberg.DataFile
+	for _, s := range h.sets() {
+		done, err := s.Close(ctx)
+		if err != nil {
+			h.abandon()
+			return Committed{}, err
+		}
+		files = append(files, done...)
 	}
-	h.files = nil
+	h.files, h.sealed = nil, nil
 	// From here on the files may be part of the table, whatever the commit answers: they are not removed.
-	if err := h.ice.commit(ctx, delta{add: files, position: to, at: at}); err != nil {
+	if err := h.ice.commit(ctx, delta{add: files, position: to, at: at, staged: h.ice.staged}); err != nil {
 		return Committed{}, err
 	}
+	h.ice.staged = nil
 	return committed(h.ice, rows, files, to), nil
 }
 
@@ -264,10 +285,10 @@ func committed(ice *icebergTable, rows int64, files []iceberg.DataFile, to chang
 }
 
 func (h *historyTable) abandon() {
-	if h.files != nil {
-		h.files.Abort()
-		h.files = nil
+	for _, s := range h.sets() {
+		s.Abort()
 	}
+	h.files, h.sealed, h.ice.staged = nil, nil, nil
 }
 
 func (h *historyTable) close() error { return nil }

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/iceberg-go/table"
 )
 
 // MaintainOptions say what upkeep is to do. The zero value does nothing.
@@ -41,7 +40,7 @@ func (m *Maintained) add(o Maintained) {
 // waits for it, but only as long as a commit takes.
 func (c *currentTable) maintain(ctx context.Context, o MaintainOptions) (m Maintained, err error) {
 	if o.Compact {
-		if m.Compacted, m.Written, err = c.compact(ctx, false, nil); err != nil {
+		if m.Compacted, m.Written, err = c.compact(ctx); err != nil {
 			return m, err
 		}
 	}
@@ -82,7 +81,7 @@ func (t *icebergTable) compact(ctx context.Context) (before, after int, err erro
 	for i, f := range data {
 		files[i] = &trackedFile{number: uint32(i), file: f.File(), rows: f.File().Count(), seq: f.Seq()}
 	}
-	chosen := choose(files, t.lake.TargetFileSize, false)
+	chosen := choose(files, t.lake.TargetFileSize)
 	if len(chosen) == 0 {
 		return 0, 0, nil
 	}
@@ -107,8 +106,16 @@ func (t *icebergTable) compact(ctx context.Context) (before, after int, err erro
 	return len(inputs), len(out.files), nil
 }
 
-// fileSchema is the Arrow schema of new data files, with field ids.
+// fileSchema is the Arrow schema of data files in the definition that the table has, with field ids.
 func (t *icebergTable) fileSchema() (*arrow.Schema, error) {
-	schema, err := table.SchemaToArrowSchema(t.schema(), nil, true, false)
-	return schema, t.failed(err, "its definition has no Arrow form")
+	ice := t.tbl.Schema()
+	byID, err := arrowFields(ice)
+	if err != nil {
+		return nil, t.failed(err, "its definition has no Arrow form")
+	}
+	var fields []arrow.Field
+	for _, f := range ice.Fields() {
+		fields = append(fields, byID[f.ID])
+	}
+	return arrow.NewSchema(fields, nil), nil
 }

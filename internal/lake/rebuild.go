@@ -3,6 +3,7 @@ package lake
 import (
 	"cmp"
 	"context"
+	"math"
 	"runtime"
 	"slices"
 
@@ -241,7 +242,7 @@ func (c *currentTable) rebuild(ctx context.Context) error {
 	g.Go(func() error {
 		defer close(todo)
 		for _, f := range c.files {
-			if f == nil {
+			if f == nil || f.moved != nil || c.truncated && !f.pending {
 				continue
 			}
 			select {
@@ -309,9 +310,10 @@ func (c *currentTable) readKeys(ctx context.Context, f *trackedFile, keys *arrow
 // putKeys takes over the live rows of a batch. Where a key is there twice, the row of the later commit or stamp stays, and the
 // other is deleted with the next commit.
 func (c *currentTable) putKeys(b keyRows, stamps []change.LSN) error {
+	gone := b.file.gone()
 	for i, h := range b.hashes {
 		row := b.first + uint32(i)
-		if b.file.dead != nil && b.file.dead.Contains(row) {
+		if gone != nil && gone.Contains(row) {
 			continue
 		}
 		at := place(b.file.number, row)
@@ -337,5 +339,13 @@ func (c *currentTable) putKeys(b keyRows, stamps []change.LSN) error {
 // later says whether the row at place a came into the table after the one at b.
 func (c *currentTable) later(a, b uint64, stamps []change.LSN) bool {
 	f, g := c.files[a>>32], c.files[b>>32]
-	return cmp.Or(cmp.Compare(f.seq, g.seq), cmp.Compare(stamps[f.number], stamps[g.number]), cmp.Compare(a, b)) > 0
+	return cmp.Or(cmp.Compare(f.age(), g.age()), cmp.Compare(stamps[f.number], stamps[g.number]), cmp.Compare(a, b)) > 0
+}
+
+// age orders files by the commits they came with; what is pending comes last.
+func (f *trackedFile) age() int64 {
+	if f.pending {
+		return math.MaxInt64
+	}
+	return f.seq
 }

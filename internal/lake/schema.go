@@ -4,7 +4,9 @@ import (
 	"strconv"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/extensions"
 	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/fault"
@@ -75,6 +77,7 @@ func withFieldID(f arrow.Field, ice iceberg.NestedField) arrow.Field {
 	keys := append([]string{format.FieldIDKey}, f.Metadata.Keys()...)
 	values := append([]string{strconv.Itoa(ice.ID)}, f.Metadata.Values()...)
 	f.Metadata = arrow.NewMetadata(keys, values)
+	f.Nullable = !ice.Required // rows of before may lack what the source has for all by now
 	if list, ok := ice.Type.(*iceberg.ListType); ok {
 		if dt, ok := f.Type.(*arrow.ListType); ok {
 			f.Type = arrow.ListOfField(withFieldID(dt.ElemField(), list.ElementField()))
@@ -138,4 +141,30 @@ func checkNames(t *change.Table, system *arrow.Schema) error {
 		}
 	}
 	return nil
+}
+
+// arrowFields are the fields of an Iceberg schema as Arrow has them, by their ids. They tell less than the source's plan
+// does: what its integers of two bytes were, for one.
+func arrowFields(ice *iceberg.Schema) (map[int]arrow.Field, error) {
+	schema, err := table.SchemaToArrowSchema(ice, nil, true, false)
+	if err != nil {
+		return nil, err
+	}
+	out := map[int]arrow.Field{}
+	for _, f := range schema.Fields() {
+		out[fieldID(f)] = plainField(f)
+	}
+	return out, nil
+}
+
+// plainField has no extension types.
+func plainField(f arrow.Field) arrow.Field {
+	switch dt := f.Type.(type) {
+	case *extensions.UUIDType:
+		f.Type = dt.StorageType()
+		f.Metadata = arrow.NewMetadata(append(f.Metadata.Keys(), change.LogicalKey), append(f.Metadata.Values(), change.LogicalUUID))
+	case *arrow.ListType:
+		f.Type = arrow.ListOfField(plainField(dt.ElemField()))
+	}
+	return f
 }

@@ -1,8 +1,10 @@
 package lake
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -27,19 +29,21 @@ type Table interface {
 type Shape interface {
 	// Position is up to where all kept tables hold the log; 0 if one of them was never copied.
 	Position() change.LSN
-	// Columns are the source's columns as the lake knows them.
+	// Columns are the source's columns as the lake knows them: of a table that was there, in its own definition and not
+	// in the one it was opened with, until Evolve.
 	Columns() []change.Column
-	// Evolve follows the source's new definition, with schema as the plan carries it. Nothing may be pending.
-	// fault.SchemaUnfollowable if that cannot be done in place.
-	Evolve(ctx context.Context, to *change.Table, schema *arrow.Schema) error
+	// Evolve follows the source's new definition from here on; what was written before stays as it is. It becomes visible with
+	// the next Commit. Call it before the first Write of each definition, whether it is another one or not.
+	// fault.SchemaUnfollowable if that cannot be done in place; the table must then be opened again.
+	Evolve(ctx context.Context, d Definition) error
 }
 
 // Sink takes changes.
 type Sink interface {
 	// Write takes changes and skips what the table holds already. Nothing is visible before Commit.
 	Write(ctx context.Context, c *change.Changes) error
-	// Commit makes what was written visible, together with the position `to`; at is the source's time of it. Without
-	// anything pending nothing is written. After an error the table must be opened again.
+	// Commit makes what was written visible, with the definition it was written in and the position `to`; at is the source's
+	// time of it. Without anything pending nothing is written. After an error the table must be opened again.
 	Commit(ctx context.Context, to change.LSN, at time.Time) (Committed, error)
 	Outset
 }
@@ -54,8 +58,9 @@ type Outset interface {
 
 // Upkeep is what happens now and then.
 type Upkeep interface {
-	// Copy begins a copy of the whole table, or takes up one that was broken off.
-	Copy(ctx context.Context) (Copy, error)
+	// Copy begins a copy of the whole table, or takes up one that was broken off. The rows have the given definition; it
+	// becomes the table's with Finish, whatever the table had before.
+	Copy(ctx context.Context, source *change.Table, schema *arrow.Schema) (Copy, error)
 	Maintain(ctx context.Context, o MaintainOptions) (Maintained, error)
 }
 
@@ -85,6 +90,9 @@ type lakeTable struct {
 	current *currentTable // nil unless kept
 	kept    []*keptTable  // history before current: see Commit
 	cancel  context.CancelFunc
+	// Of the latest definition, for kept tables that are behind.
+	fill      map[int16]arrow.Array
+	rewritten []int16
 }
 
 // keptTable is a part with its Iceberg table and position.
@@ -92,6 +100,7 @@ type keptTable struct {
 	part
 	ice      *icebergTable
 	position change.LSN
+	behind   bool // it takes the latest definition when rows of it come that it does not hold
 }
 
 // Table opens the tables of a source table, and makes those that are not there yet. fault.LakeForeign if one of that
@@ -109,26 +118,105 @@ func (l *Lake) Table(ctx context.Context, spec Spec) (Table, error) {
 
 func (t *lakeTable) open(ctx, uploads context.Context) error {
 	if t.spec.History {
-		ice, err := t.openKept(ctx, kindHistory)
-		if err != nil {
+		if err := t.openHistory(ctx, uploads); err != nil {
 			return err
 		}
-		if t.history, err = openHistory(uploads, ice, t.spec); err != nil {
-			return err
-		}
-		t.kept = append(t.kept, &keptTable{part: t.history, ice: ice})
 	}
 	if t.spec.Current {
-		ice, err := t.openKept(ctx, kindCurrent)
-		if err != nil {
+		if err := t.openCurrent(ctx, uploads); err != nil {
 			return err
 		}
-		if t.current, err = t.openCurrent(uploads, ice); err != nil {
-			return err
-		}
-		t.kept = append(t.kept, &keptTable{part: t.current, ice: ice})
 	}
-	return t.readPositions()
+	if err := t.readPositions(); err != nil {
+		return err
+	}
+	spec, err := t.held(t.least().ice)
+	t.spec = spec
+	return err
+}
+
+// openHistory opens the part that keeps every change.
+func (t *lakeTable) openHistory(ctx, uploads context.Context) error {
+	ice, err := t.openKept(ctx, kindHistory)
+	if err != nil {
+		return err
+	}
+	spec, err := t.held(ice)
+	if err != nil {
+		return err
+	}
+	if t.history, err = openHistory(uploads, ice, spec); err != nil {
+		return err
+	}
+	t.kept = append(t.kept, &keptTable{part: t.history, ice: ice})
+	return nil
+}
+
+// openCurrent opens the part that keeps the latest rows.
+func (t *lakeTable) openCurrent(ctx, uploads context.Context) error {
+	ice, err := t.openKept(ctx, kindCurrent)
+	if err != nil {
+		return err
+	}
+	spec, err := t.held(ice)
+	if err != nil {
+		return err
+	}
+	schema, err := withFieldIDs(spec.Schema, ice.schema())
+	if err != nil {
+		return err
+	}
+	if t.current, err = openCurrent(uploads, ice, spec, schema); err != nil {
+		return err
+	}
+	t.kept = append(t.kept, &keptTable{part: t.current, ice: ice})
+	return nil
+}
+
+// held is the spec in the definition that the Iceberg table has. The log may be behind the source's definition of now, and goes
+// on in the one in which it was left.
+func (t *lakeTable) held(ice *icebergTable) (Spec, error) {
+	columns, err := ice.columnsHeld()
+	if err != nil || t.fits(ice, columns) {
+		return t.spec, err
+	}
+	fields, err := arrowFields(ice.tbl.Schema())
+	if err != nil {
+		return t.spec, ice.failed(err, "its definition has no Arrow form")
+	}
+	spec, source := t.spec, *t.spec.Table
+	source.Columns = nil
+	var of []arrow.Field
+	for _, c := range columns {
+		source.Columns = append(source.Columns, c.source())
+		of = append(of, fields[c.Field])
+	}
+	spec.Table, spec.Schema, spec.Key = &source, arrow.NewSchema(of, nil), keyOfColumns(columns)
+	spec.WholeRowKey = len(spec.Key) == 0 && (spec.WholeRowKey || spec.Current)
+	return spec, nil
+}
+
+// fits says whether the Iceberg table has the spec's columns as they are.
+func (t *lakeTable) fits(ice *icebergTable, columns []column) bool {
+	if len(columns) != len(t.spec.Table.Columns) || !slices.Equal(keyOfColumns(columns), t.spec.Key) {
+		return false
+	}
+	for i, c := range columns {
+		f, ok := ice.tbl.Schema().FindFieldByID(c.Field)
+		if want := t.spec.Table.Columns[i]; !ok || c.Attnum != want.Attnum || c.Name != want.Name {
+			return false
+		}
+		now, err := icebergType(t.spec.Schema.Field(i), func() int { return 0 })
+		if err != nil || !sameType(f.Type, now) {
+			return false
+		}
+	}
+	return true
+}
+
+// least is the kept table that holds the least of the log.
+func (t *lakeTable) least() *keptTable {
+	return slices.MinFunc(t.kept, func(a, b *keptTable) int { return cmp.Compare(a.position, b.position) })
 }
 
 func (t *lakeTable) readPositions() (err error) {
@@ -196,7 +284,7 @@ func (t *lakeTable) create(ctx context.Context, ice *icebergTable) error {
 	if err != nil {
 		return err
 	}
-	columns, err := columnsOf(t.spec.Table, icy)
+	columns, err := columnsOf(t.spec.Table, t.spec.Key, icy)
 	if err != nil {
 		return err
 	}
@@ -233,7 +321,7 @@ func (t *lakeTable) checkFields(ctx context.Context, ice *icebergTable) error {
 	if same, err := ice.holds(t.spec.Table); err != nil || !same || ice.tbl.CurrentSnapshot() != nil {
 		return err
 	}
-	columns, err := columnsOf(t.spec.Table, ice.schema())
+	columns, err := columnsOf(t.spec.Table, t.spec.Key, ice.schema())
 	if err != nil {
 		return err
 	}
@@ -252,27 +340,26 @@ func (t *lakeTable) Position() change.LSN {
 	return least
 }
 
-// Columns are the source's columns as of the last commit.
-func (t *lakeTable) Columns() []change.Column {
-	for _, k := range t.kept {
-		if columns, err := k.ice.columns(); err == nil {
-			out := make([]change.Column, len(columns))
-			for i, c := range columns {
-				out[i] = c.source()
-			}
-			return out
-		}
-	}
-	return nil
-}
+// Columns are the source's columns of the latest definition.
+func (t *lakeTable) Columns() []change.Column { return slices.Clone(t.spec.Table.Columns) }
 
 // Write gives the changes to each kept table that does not hold them yet. Where both are kept, values that the log
 // left out are filled in from the current state before the history gets them.
 func (t *lakeTable) Write(ctx context.Context, c *change.Changes) error {
+	if c.Len() == 0 {
+		return nil
+	}
+	for _, k := range t.kept {
+		if k.behind && c.LSN[c.Len()-1] >= k.position {
+			if err := t.evolveKept(ctx, k); err != nil {
+				return err
+			}
+		}
+	}
 	resolved := c
 	if t.current != nil && c.Unchanged != nil {
 		from := t.kept[len(t.kept)-1].position
-		if c.Len() > 0 && c.LSN[0] >= from { // rows it holds already would be resolved by newer values
+		if c.LSN[0] >= from { // rows it holds already would be resolved by newer values
 			var err error
 			if resolved, err = t.current.resolve(ctx, c); err != nil {
 				return err
@@ -301,7 +388,7 @@ func (t *lakeTable) Pending() (rows, bytes int64) {
 func (t *lakeTable) Commit(ctx context.Context, to change.LSN, at time.Time) (Committed, error) {
 	sum := Committed{Position: to}
 	for _, k := range t.kept {
-		if rows, _ := k.pendingSize(); rows == 0 {
+		if rows, _ := k.pendingSize(); rows == 0 && k.ice.staged == nil {
 			continue
 		}
 		one, err := k.commit(ctx, to, at)
@@ -356,24 +443,4 @@ func (t *lakeTable) Maintain(ctx context.Context, o MaintainOptions) (Maintained
 		}
 	}
 	return sum, nil
-}
-
-// openCurrent opens the part that keeps the latest rows.
-func (t *lakeTable) openCurrent(ctx context.Context, ice *icebergTable) (*currentTable, error) {
-	schema, err := withFieldIDs(t.spec.Schema, ice.schema())
-	if err != nil {
-		return nil, err
-	}
-	return openCurrent(ctx, ice, t.spec, schema)
-}
-
-// evolveCurrent gives the current part the new definition.
-func (t *lakeTable) evolveCurrent() error {
-	schema, err := withFieldIDs(t.spec.Schema, t.kept[len(t.kept)-1].ice.schema())
-	if err != nil {
-		return err
-	}
-	t.current.mu.Lock()
-	defer t.current.mu.Unlock()
-	return t.current.setSchema(schema, t.spec.Key)
 }

@@ -287,6 +287,9 @@ func (c *currentTable) ask(ctx context.Context, ch *change.Changes, w *wanted) (
 	}
 	byName := func(col int) (arrow.Array, error) {
 		at := rec.Schema().FieldIndices(c.schema.Field(col).Name)
+		if len(at) == 0 && !slices.Contains(c.key, col) {
+			return nil, nil // dropped since
+		}
 		if len(at) != 1 {
 			return nil, fault.New(fault.Internal, c.t.where(), "rows read again lack column %q", c.schema.Field(col).Name)
 		}
@@ -314,8 +317,10 @@ func (c *currentTable) ask(ctx context.Context, ch *change.Changes, w *wanted) (
 		if err != nil {
 			return nil, err
 		}
-		if a, err = fitted(ctx, a, c.schema.Field(col), nil); err != nil {
-			return nil, err
+		if a != nil {
+			if a, err = fitted(ctx, a, c.schema.Field(col), nil); err != nil {
+				return nil, err
+			}
 		}
 		out.columns = append(out.columns, a)
 	}
@@ -372,7 +377,7 @@ func (c *currentTable) compose(ctx context.Context, ch *change.Changes, w *wante
 		case fromLake:
 			from[i] = uint32(heldAt + int(held.at[o.row]))
 		case fromSource:
-			if asked.at[o.row] < 0 {
+			if asked.values == nil || asked.at[o.row] < 0 {
 				left = left.Set(i)
 				continue
 			}

@@ -11,8 +11,8 @@ import (
 
 // lookAround is what the loop does between transactions for others: finished copies, requests, new tables, the guard.
 func (r *run) lookAround(ctx context.Context) error {
-	if done := r.copied.take(); len(done) > 0 {
-		r.drainable = append(r.drainable, done...)
+	if err := r.takeCopied(ctx); err != nil {
+		return err
 	}
 	// Each drain reads the spool from the oldest copy on: tables that end at about the same time share one.
 	if len(r.drainable) > 0 && !r.inDanger() && (r.copying.Load() == 0 || r.now.Sub(r.drainedAt) >= drainEvery) {
@@ -32,6 +32,19 @@ func (r *run) lookAround(ctx context.Context) error {
 		return &again{}
 	}
 	return r.guard(ctx)
+}
+
+// takeCopied notes which copies have ended, where another process would look for it: a copy that has ended is not made again.
+func (r *run) takeCopied(ctx context.Context) error {
+	done := r.copied.take()
+	if len(done) == 0 {
+		return nil
+	}
+	for _, t := range done {
+		r.setMode(t, checkpoint.Spooling)
+	}
+	r.drainable = append(r.drainable, done...)
+	return r.store.Save(ctx, r.state)
 }
 
 const drainEvery = 30 * time.Second
@@ -109,7 +122,7 @@ func (r *run) tend(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-beat.C:
-			if _, err := r.source.Heartbeat(ctx, "leat"); err != nil && ctx.Err() == nil {
+			if _, err := r.source.Heartbeat(ctx, heartbeatPrefix); err != nil && ctx.Err() == nil {
 				r.o.Log.Warn("cannot write a heartbeat; the slot of a quiet database moves on only with other work", "error", err)
 			}
 		case <-look.C:

@@ -6,11 +6,13 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -39,19 +41,20 @@ type copyJob struct {
 // before a snapshot is taken, so nothing falls between.
 //
 // Tables with a key take any snapshot: the changes that are applied again afterwards bring each row to its latest state.
-// Those without need to know exactly which changes their snapshot holds; that snapshot waits for running transactions.
+// Those without need to know exactly which changes their snapshot holds, and so do those whose definition has changed in
+// a way that only a copy can follow; that snapshot waits for running transactions.
 func (r *run) copyAll(ctx context.Context) error {
-	var keyed, keyless []*table
+	var keyed, exact []*table
 	for _, t := range r.tables {
 		switch {
 		case t.mode != checkpoint.Copying:
-		case len(t.source.Identity()) > 0:
+		case len(t.source.Identity()) > 0 && !t.exact:
 			keyed = append(keyed, t)
 		default:
-			keyless = append(keyless, t)
+			exact = append(exact, t)
 		}
 	}
-	r.copying.Store(int32(len(keyed) + len(keyless)))
+	r.copying.Store(int32(len(keyed) + len(exact)))
 	if len(keyed) > 0 {
 		snap, err := r.source.SnapshotNow(ctx, postgres.NowOptions{Selection: r.only(keyed), At: r.state.Position, Delivered: r.delivered.all()})
 		if err != nil {
@@ -61,17 +64,28 @@ func (r *run) copyAll(ctx context.Context) error {
 			return err
 		}
 	}
-	if len(keyless) > 0 {
-		snap, err := r.source.Snapshot(ctx, postgres.SnapshotOptions{
-			Selection: r.only(keyless), LSN: postgres.LSNExact, Typed: true,
-			Told: func(who string) { r.o.Log.Warn("the copy waits for transactions that are open", "who", who) },
-		})
+	if len(exact) > 0 {
+		snap, err := r.exactSnapshot(ctx, exact)
 		if err != nil {
 			return err
 		}
-		return r.copyTables(ctx, snap, keyless)
+		return r.copyTables(ctx, snap, exact)
 	}
 	return nil
+}
+
+// exactSnapshot takes the snapshot of a temporary slot. The slot waits for transactions that run, and one of those may want
+// to TRUNCATE a table: so no table is locked before the slot is there, or both would wait for ever.
+func (r *run) exactSnapshot(ctx context.Context, tables []*table) (*postgres.Snapshot, error) {
+	slot, err := r.source.CreateSlot(ctx, postgres.SlotOptions{
+		Name: fmt.Sprintf("leat_copy_%d_%d", os.Getpid(), time.Now().UnixNano()), Temporary: true,
+		Waiting: func(who string) { r.o.Log.Warn("the copy waits for transactions that are open", "who", who) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer slot.Close()
+	return r.source.SnapshotAt(ctx, slot.Snapshot, slot.LSN, r.only(tables))
 }
 
 // copyTables reads the tables in one snapshot, chunk by chunk.
@@ -133,11 +147,11 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 		return nil, err
 	}
 	job := &copyJob{table: t, source: source, plan: plan, stamp: snap.LSN}
-	if job.copy, err = t.lake.Copy(ctx); err != nil {
+	if job.copy, err = t.lake.Copy(ctx, plan.Table, plan.Schema); err != nil {
 		return nil, err
 	}
 	shape := shapeOf(source)
-	if len(source.Identity()) == 0 { // chunks of two snapshots cannot be told apart by a key: all or nothing
+	if len(source.Identity()) == 0 || t.exact { // chunks of two snapshots cannot be told apart by a key: all or nothing
 		shape += snap.LSN.String()
 	}
 	if !usable(job.copy.Done(), shape, t.since) {
@@ -145,7 +159,7 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 		if err := job.copy.Abandon(ctx); err != nil {
 			return nil, err
 		}
-		if job.copy, err = t.lake.Copy(ctx); err != nil {
+		if job.copy, err = t.lake.Copy(ctx, plan.Table, plan.Schema); err != nil {
 			return nil, err
 		}
 	}

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/leatdata/leat/internal/change"
@@ -11,15 +12,15 @@ import (
 	"github.com/leatdata/leat/internal/spool"
 )
 
-// divert keeps a change for later: its table is being copied.
-func (r *run) divert(ctx context.Context, t *table, ev *postgres.Event) error {
+// divert keeps a change for later: its table is being copied. Of a TRUNCATE of several tables, raw and seq are this table's.
+func (r *run) divert(ctx context.Context, t *table, ev *postgres.Event, seq uint64, raw []byte) error {
 	if !r.spooling {
 		if err := r.spool.Begin(spool.Tx{LSN: ev.Tx.LSN, XID: ev.Tx.XID, Committed: ev.Tx.Committed}, r.begin); err != nil {
 			return err
 		}
 		r.spooling = true
 	}
-	return r.spool.Add(ctx, t.key, ev.Seq, ev.Raw)
+	return r.spool.Add(ctx, t.key, seq, raw)
 }
 
 func (r *run) spoolCommit(ctx context.Context, ev *postgres.Event) error {
@@ -51,6 +52,9 @@ func (r *run) drain(ctx context.Context, tables []*table) error {
 	byKey := map[string]*table{}
 	from := r.position
 	for _, t := range tables {
+		if err := r.place(ctx, t); err != nil { // its copy had ended before this attempt began
+			return err
+		}
 		r.setMode(t, checkpoint.Spooling)
 		byKey[t.key] = t
 		from = min(from, t.lake.Position())
@@ -68,6 +72,8 @@ func (r *run) drain(ctx context.Context, tables []*table) error {
 		r.setMode(t, checkpoint.Streaming)
 		t.dirty = false
 	}
+	// A table must not be listed twice: it would be committed by two goroutines at once.
+	r.dirty = slices.DeleteFunc(r.dirty, func(t *table) bool { return !t.dirty })
 	if err := r.save(ctx); err != nil {
 		return err
 	}

@@ -78,6 +78,8 @@ func (r *run) apply(ctx context.Context, ev *postgres.Event) error {
 		}
 	case postgres.EventTruncate:
 		return r.truncate(ctx, ev)
+	case postgres.EventMessage:
+		return r.message(ctx, ev)
 	}
 	return nil
 }
@@ -105,6 +107,10 @@ func (r *run) append(ctx context.Context, t *table, rel *postgres.Relation, ev *
 		}
 	}
 	if err := t.builder.Append(ev); err != nil {
+		if fault.Is(err, fault.ValueUncarriable) && !t.nullable {
+			// The log does not tell NOT NULL. What the catalog says of now need not have held when the row was written.
+			return &again{nullable: []string{t.name}}
+		}
 		return fault.Wrap(err, codeOf(err), t.name, "cannot carry a change of the transaction at %s", ev.Tx.LSN)
 	}
 	r.touch(t)

@@ -32,6 +32,7 @@ type run struct {
 	tables       map[string]*table // by key
 	byOID        map[uint32]*table
 	publications []string
+	messages     *table // where logical messages are kept; nil where they are not
 
 	// What follows belongs to the loop.
 	position      change.LSN // the end of the last whole transaction
@@ -127,6 +128,9 @@ func attempt(ctx context.Context, source *postgres.Source, o Options, next *agai
 	if err := r.startLog(ctx, next); err != nil {
 		return err
 	}
+	if err := r.openMessages(ctx); err != nil {
+		return err
+	}
 	r.resumeDrains()
 	r.o.Watch.Working(true)
 	defer r.o.Watch.Working(false)
@@ -183,6 +187,9 @@ func (r *run) close() {
 			_ = t.lake.Close() // what it had not committed is not missed
 		}
 	}
+	if r.messages != nil {
+		_ = r.messages.lake.Close()
+	}
 	if r.lake != nil {
 		_ = r.lake.Close()
 	}
@@ -232,13 +239,13 @@ func (r *run) startLog(ctx context.Context, next *again) (err error) {
 		}
 		// A message behind it lets the log come past the end also where nothing else is written; a role that may not
 		// write one waits for the server's own records.
-		if _, err := r.source.Heartbeat(ctx, "leat"); err != nil && !fault.Is(err, fault.SourceRights) {
+		if _, err := r.source.Heartbeat(ctx, heartbeatPrefix); err != nil && !fault.Is(err, fault.SourceRights) {
 			return err
 		}
 	}
 	r.log, err = r.source.Log(ctx, postgres.LogOptions{
 		Slot: r.o.Slot, Publications: r.publications, From: r.state.Position,
-		Binary: r.binary, Streaming: r.source.Version >= 140000, SpillDir: r.o.WorkDir + "/transactions",
+		Binary: r.binary, Streaming: r.source.Version >= 140000, Messages: r.o.Messages, SpillDir: r.o.WorkDir + "/transactions",
 	})
 	return err
 }

@@ -104,6 +104,7 @@ func (r *run) restoreModes(next *again) {
 		was, known := r.state.Tables[key]
 		anew := next.all || slices.ContainsFunc(next.tables, func(name string) bool { return name == t.name || name == key })
 		t.mode, t.since = was.Phase, was.Since
+		t.exact, t.nullable = anew && next.exact, slices.Contains(next.nullable, t.name)
 		switch {
 		case !known || was.OID != t.source.OID:
 			t.mode, t.since = checkpoint.Copying, r.state.Position

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/checkpoint"
@@ -22,10 +23,21 @@ type table struct {
 	mode    checkpoint.Phase
 	since   change.LSN // where its spool begins
 	lake    lake.Table
-	builder *postgres.ChangesBuilder
+	builder builder
 	version uint64 // of the relation the builder is for
-	dirty   bool
-	counts  [256]int64
+	exact   bool   // copied in a snapshot of which it is known what of the log it holds
+	// nullable: NOT NULL is believed of the key's columns only.
+	nullable bool
+	dirty    bool
+	counts   [256]int64
+}
+
+// builder collects changes until they are handed to the lake.
+type builder interface {
+	Append(ev *postgres.Event) error
+	Rows() int
+	Bytes() int64
+	Take() *change.Changes
 }
 
 // diverted says whether what the log tells of the table goes to the spool.
@@ -72,7 +84,7 @@ func (r *run) spec(t *table, plan *postgres.Plan) lake.Spec {
 		Table: plan.Table, Schema: plan.Schema, Current: t.keep.Current, History: t.keep.History,
 		Partition: r.o.PartitionBy(t.source.Schema, t.source.Name), Sort: r.o.SortBy(t.source.Schema, t.source.Name),
 		Reread: func(ctx context.Context, keys arrow.RecordBatch) (arrow.RecordBatch, error) {
-			return r.source.ReadKeys(ctx, plan, keys)
+			return r.reread(ctx, t, keys)
 		},
 	}
 	for _, attnum := range plan.Table.Identity() {
@@ -87,6 +99,56 @@ func (r *run) spec(t *table, plan *postgres.Plan) lake.Spec {
 	return s
 }
 
+// reread reads rows as they are now. Their columns are those of the lake's definition that the source still has, by their
+// names there.
+func (r *run) reread(ctx context.Context, t *table, keys arrow.RecordBatch) (arrow.RecordBatch, error) {
+	now, catalog, err := r.tableNow(ctx, t.source.OID)
+	if err != nil {
+		return nil, err
+	}
+	if now == nil {
+		return nil, fault.New(fault.SourceMissing, t.name, "values that the log left out cannot be read: the table is gone")
+	}
+	was := known(t).Columns
+	nameOf := map[string]string{} // in the lake, of the names of now
+	only := *now
+	only.Columns = nil
+	for _, c := range now.Columns {
+		if i := slices.IndexFunc(was, func(w change.Column) bool { return w.Attnum == c.Attnum }); i >= 0 {
+			only.Columns = append(only.Columns, c)
+			nameOf[c.Name] = was[i].Name
+		}
+	}
+	plan, err := catalog.Plan(&only, r.o.Policies)
+	if err != nil {
+		return nil, err
+	}
+	asked := renamed(keys, func(name string) string {
+		for now, then := range nameOf {
+			if then == name {
+				return now
+			}
+		}
+		return name
+	})
+	defer asked.Release()
+	rows, err := r.source.ReadKeys(ctx, plan, asked)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Release()
+	return renamed(rows, func(name string) string { return nameOf[name] }), nil
+}
+
+// renamed is the same record with other names of its columns.
+func renamed(rec arrow.RecordBatch, name func(string) string) arrow.RecordBatch {
+	fields := slices.Clone(rec.Schema().Fields())
+	for i := range fields {
+		fields[i].Name = name(fields[i].Name)
+	}
+	return array.NewRecordBatch(arrow.NewSchema(fields, nil), rec.Columns(), rec.NumRows())
+}
+
 // relation takes the definition of a table as the log tells it. Rows of before it have the shape of before, so the builder
 // is only changed at the next row.
 func (r *run) relation(ev *postgres.Event) {
@@ -97,7 +159,7 @@ func (r *run) relation(ev *postgres.Event) {
 
 // reshape follows a table's definition: the relation's columns get their attnums, the lake's table evolves, and a new
 // builder is made for rows of that shape.
-func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation) error {
+func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, from change.LSN) error {
 	if err := t.flush(ctx, r.o.Watch); err != nil {
 		return err
 	}
@@ -105,22 +167,14 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation) err
 	if err != nil {
 		return err
 	}
-	if t.lake == nil {
-		shape := now
-		if shape == nil {
-			shape = t.source
-		}
-		plan, err := catalog.Plan(shape, r.o.Policies)
-		if err != nil {
-			return err
-		}
-		if err := r.open(ctx, t, plan); err != nil {
-			return err
-		}
-	}
 	shape, err := postgres.Align(known(t), now, rel)
 	if err != nil {
 		return err
+	}
+	for i, c := range shape.Columns {
+		if t.nullable && !slices.Contains(shape.Identity(), c.Attnum) {
+			shape.Columns[i].NotNull = false
+		}
 	}
 	plan, err := catalog.Plan(shape, r.o.Policies)
 	if err != nil {
@@ -129,7 +183,7 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation) err
 	if r.binary && !plan.CanBinary() {
 		return r.restartAsText(t)
 	}
-	if err := r.evolve(ctx, t, shape, plan); err != nil {
+	if err := r.evolve(ctx, t, now, plan, from); err != nil {
 		return err
 	}
 	if t.builder, err = postgres.NewChangesBuilder(plan, rel); err != nil {
@@ -141,12 +195,8 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation) err
 
 // known is the table as the lake holds it.
 func known(t *table) *change.Table {
-	columns := t.lake.Columns()
-	if columns == nil {
-		return nil
-	}
 	k := *t.source
-	k.Columns = columns
+	k.Columns = t.lake.Columns()
 	return &k
 }
 
@@ -163,48 +213,124 @@ func (r *run) tableNow(ctx context.Context, oid uint32) (*change.Table, *postgre
 	return now, catalog, err
 }
 
-// evolve brings the lake's table to the shape of the rows that come now.
-func (r *run) evolve(ctx context.Context, t *table, shape *change.Table, plan *postgres.Plan) error {
-	before := known(t)
-	if before == nil {
+// place opens the table's place in the lake. A place that is there already keeps its own definition, in which the log goes
+// on; the source's of now counts for a new one only.
+func (r *run) place(ctx context.Context, t *table) error {
+	if t.lake != nil {
 		return nil
 	}
-	steps := postgres.Diff(before, shape)
-	if len(steps) == 0 {
-		return nil
+	now, catalog, err := r.tableNow(ctx, t.source.OID)
+	if err != nil {
+		return err
 	}
-	for _, s := range steps {
+	if now == nil {
+		now = t.source
+	}
+	plan, err := catalog.Plan(r.published(now), r.o.Policies)
+	if err != nil {
+		return err
+	}
+	return r.open(ctx, t, plan)
+}
+
+// evolve brings the lake's table to the shape of the rows that come now, which the plan is for; the log is at from.
+func (r *run) evolve(ctx context.Context, t *table, now *change.Table, plan *postgres.Plan, from change.LSN) error {
+	d := lake.Definition{Table: plan.Table, Schema: plan.Schema, From: from, Fill: map[int16]arrow.Array{}}
+	known := known(t)
+	if !t.exact && older(known, plan.Table, now) {
+		return r.anew(t, "the log tells of its definition before the copy, whose snapshot may have been of a later moment")
+	}
+	for _, s := range postgres.Diff(known, plan.Table) {
 		r.o.Log.Info("the table's definition has changed", "table", t.name, "change", stepText(s))
-		if s.Kind != postgres.StepAdded {
-			continue
-		}
-		d, err := r.source.AddedDefault(ctx, t.source.OID, s.To.Attnum)
-		if err != nil {
-			return err
-		}
-		if d.Kind == postgres.DefaultDiffers {
-			return r.anew(t, "a column was added whose values differ from row to row: "+s.To.Name)
+		switch {
+		case s.Kind == postgres.StepRetyped && !s.InPlace && !narrowed(s.From, s.To):
+			d.Rewritten = append(d.Rewritten, s.To.Attnum)
+		case s.Kind == postgres.StepAdded:
+			if err := r.fill(ctx, t, plan, s.To.Attnum, d.Fill); err != nil {
+				return err
+			}
 		}
 	}
-	err := t.lake.Evolve(ctx, shape, plan.Schema)
+	err := t.lake.Evolve(ctx, d)
 	if fault.Is(err, fault.SchemaUnfollowable) && r.o.CopyOnChange {
 		return r.anew(t, err.Error())
 	}
 	return err
 }
 
+// narrowed says whether a column has a type that takes fewer of the same values: the server has made sure that those it has
+// are among them.
+func narrowed(from, to change.Column) bool {
+	if from.Dims != to.Dims {
+		return false
+	}
+	family := func(c change.Column) int32 {
+		switch c.TypeOID {
+		case 20, 21, 23: // integers
+			return -2
+		case 25, 1043: // text, character varying
+			return -3
+		case 1700: // numeric of one scale
+			if c.Typmod >= 4 {
+				return (c.Typmod - 4) & 0x7ff
+			}
+		}
+		return -1
+	}
+	return family(from) != -1 && family(from) == family(to)
+}
+
+// fill finds out what the rows that are there have in a column that was added.
+func (r *run) fill(ctx context.Context, t *table, plan *postgres.Plan, attnum int16, fill map[int16]arrow.Array) error {
+	i := slices.IndexFunc(plan.Table.Columns, func(c change.Column) bool { return c.Attnum == attnum })
+	d, err := r.source.AddedDefault(ctx, t.source.OID, attnum)
+	if err != nil {
+		return err
+	}
+	switch d.Kind {
+	case postgres.DefaultDiffers:
+		return r.anew(t, "a column was added whose values differ from row to row: "+plan.Table.Columns[i].Name)
+	case postgres.DefaultMissing:
+		fill[attnum], err = plan.Value(i, d.Text)
+	}
+	return err
+}
+
+// older says whether the log lacks a column, or the type of one, that the lake has and the source still has: then the lake
+// was copied from a snapshot that came after what the log tells.
+func older(known, told, now *change.Table) bool {
+	if now == nil {
+		return false
+	}
+	for _, k := range known.Columns {
+		same := func(c change.Column) bool { return c.Attnum == k.Attnum }
+		is := slices.IndexFunc(now.Columns, same)
+		if is < 0 || now.Columns[is].TypeOID != k.TypeOID || now.Columns[is].Typmod != k.Typmod {
+			continue
+		}
+		was := slices.IndexFunc(told.Columns, same)
+		if was < 0 || told.Columns[was].TypeOID != k.TypeOID || told.Columns[was].Typmod != k.Typmod {
+			return true
+		}
+	}
+	return false
+}
+
 // anew ends this attempt; the next one copies the table again.
 func (r *run) anew(t *table, why string) error {
 	r.o.Log.Warn("the table is copied anew", "table", t.name, "because", why)
-	return &again{tables: []string{t.name}}
+	return &again{tables: []string{t.name}, exact: true}
 }
 
 // again is not a failure: the attempt ends so that the next one begins with other modes of tables.
 type again struct {
 	tables []string // to be copied anew
 	all    bool     // all of them are
-	text   bool     // values come as text
-	guard  bool     // the log goes to the spool
+	exact  bool     // in a snapshot of which it is known what of the log it holds
+	// nullable are tables of which NOT NULL is not believed.
+	nullable []string
+	text     bool // values come as text
+	guard    bool // the log goes to the spool
 }
 
 func (*again) Error() string { return "the run begins again" }

@@ -433,7 +433,7 @@ func (l *Log) Buffered() bool {
 		return true
 	}
 	block := l.block != nil
-	for m := range l.stream.ahead {
+	for m := range l.stream.atHand {
 		if len(m) <= 30 || m[5] != 'w' {
 			if m[0] == 'E' || m[0] == 'c' || m[0] == 'C' {
 				return true

@@ -58,6 +58,13 @@ type Tx struct {
 	Committed int64      // microseconds since 1970-01-01 UTC, by the server's clock
 }
 
+// TruncateOf is the message of a TRUNCATE as if it had named only relation i of Truncated: a reader that knows no other
+// relation understands it.
+func (e *Event) TruncateOf(i int) []byte {
+	raw := append([]byte{'T', 0, 0, 0, 1}, e.Raw[5]) // the options
+	return binary.BigEndian.AppendUint32(raw, e.Truncated[i].OID)
+}
+
 // Relation is a table's definition as the log tells it. It is never changed once made: a new definition is a new Relation.
 type Relation struct {
 	OID          uint32

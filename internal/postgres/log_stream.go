@@ -141,9 +141,9 @@ type walStream struct {
 	write    sync.Mutex    // one status at a time
 	received atomic.Uint64 // LSN up to which the log has come
 	durable  atomic.Uint64 // LSN that the consumer has acknowledged; 0 none yet
+	ahead    *readAhead    // from when the stream is open
 	reading  atomic.Bool   // a read waits for the server
-	heard    atomic.Int64  // since when a reader waits without bytes, in Unix nanoseconds
-	left     int64         // when the last read returned
+	heard    atomic.Int64  // since when it waits without bytes, in Unix nanoseconds
 	woken    bool          // it was the context that ended it
 	asked    chan struct{} // a status is wanted before its time
 	failed   atomic.Pointer[error]
@@ -158,31 +158,19 @@ func newWALStream(conn net.Conn, where string) *walStream {
 	return s
 }
 
-// readSocket reads once. A context that ends wakes it; the stream is whole afterwards and can be read on.
+// readSocket reads once, before the stream is open. A context that ends wakes it.
 func (s *walStream) readSocket(p []byte) (int, error) {
 	ctx := s.ctx
-	if err := s.failed.Load(); err != nil {
-		return 0, *err
-	}
 	if ctx.Err() != nil {
 		s.woken = true
 		return 0, context.Cause(ctx)
-	}
-	if now := time.Now().UnixNano(); now-s.left > int64(time.Second) {
-		s.heard.Store(now) // the consumer was elsewhere: the server has not been silent
 	}
 	woken := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		_ = s.conn.SetReadDeadline(time.Unix(1, 0))
 		close(woken)
 	})
-	s.reading.Store(true)
 	n, err := s.conn.Read(p)
-	s.reading.Store(false)
-	s.left = time.Now().UnixNano()
-	if n > 0 {
-		s.heard.Store(s.left)
-	}
 	if !stop() {
 		<-woken
 		_ = s.conn.SetReadDeadline(time.Time{})
@@ -191,9 +179,6 @@ func (s *walStream) readSocket(p []byte) (int, error) {
 		}
 		s.woken = true
 		return 0, context.Cause(ctx)
-	}
-	if failed := s.failed.Load(); failed != nil && n == 0 {
-		return 0, *failed
 	}
 	return n, err
 }
@@ -239,8 +224,8 @@ func (s *walStream) next() (kind byte, body []byte, err error) {
 	return kind, body, nil
 }
 
-// ahead are the whole messages at hand after the last one of next, each with kind and length.
-func (s *walStream) ahead(yield func([]byte) bool) {
+// atHand are the whole messages at hand after the last one of next, each with kind and length.
+func (s *walStream) atHand(yield func([]byte) bool) {
 	rest := s.in.buf[s.in.r+s.used : s.in.w]
 	for len(rest) >= 5 {
 		size := int(binary.BigEndian.Uint32(rest[1:])) + 1
@@ -271,12 +256,14 @@ func (s *walStream) begin(command string) error {
 	}
 }
 
-// keep sends the status until the stream is closed: every interval, and when it is asked for. silence ends a
+// keep begins to read ahead and sends the status until the stream is closed: every interval, and when it is asked for. silence ends a
 // stream in which the server, though asked, has said nothing for so long; 0 waits for ever.
 func (s *walStream) keep(every, silence time.Duration) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop, s.done = cancel, make(chan struct{})
 	s.heard.Store(time.Now().UnixNano())
+	s.ahead = newReadAhead(s)
+	s.in.read = s.ahead.read
 	go func() {
 		defer close(s.done)
 		if err := s.tellStatus(ctx, every, silence); err != nil {
@@ -362,17 +349,16 @@ func (s *walStream) close() {
 	if s.stop != nil {
 		s.stop()
 		<-s.done
+		s.ahead.leave()
 	}
 	_ = s.conn.SetReadDeadline(time.Now().Add(farewell))
-	if s.failed.Load() == nil && s.status(false) == nil && s.send('c', nil) == nil && s.send('X', nil) == nil {
-		p := s.in.buf
-		for {
-			if _, err := s.conn.Read(p); err != nil {
-				break
-			}
-		}
+	if s.ahead != nil && s.failed.Load() == nil && s.status(false) == nil && s.send('c', nil) == nil && s.send('X', nil) == nil {
+		<-s.ahead.ended
 	}
 	_ = s.conn.Close()
+	if s.ahead != nil {
+		<-s.ahead.ended
+	}
 }
 
 // notice is the fault in a notice of the server, if it is one: from 18 on, a publication that does not exist is

@@ -168,6 +168,8 @@ type SlotOptions struct {
 	Name     string
 	Failover bool // 17+: standbys that synchronize slots keep a copy
 	TwoPhase bool // 15+: prepared transactions are sent when they are prepared
+	// Temporary slots are gone with CreatedSlot.Close: their snapshot is what was wanted.
+	Temporary bool
 	// Waiting hears every two seconds whom the server waits for; may be nil.
 	Waiting func(string)
 }
@@ -182,7 +184,7 @@ type CreatedSlot struct {
 	conn *pgconn.PgConn
 }
 
-// Close ends the connection that keeps the exported snapshot. The slot stays.
+// Close ends the connection that keeps the exported snapshot. The slot stays, unless it is temporary.
 func (c *CreatedSlot) Close() { leave(c.conn) }
 
 // CreateSlot makes a logical slot for pgoutput. The server answers once every transaction that runs at that moment
@@ -216,7 +218,11 @@ func (s *Source) createSlotSQL(o SlotOptions) (string, error) {
 	if o.TwoPhase && s.Version < 150000 {
 		return "", fault.New(fault.SourceVersion, s.Name, "slots for prepared transactions can be made from PostgreSQL 15 on")
 	}
-	sql := "CREATE_REPLICATION_SLOT " + quoteIdent(o.Name) + " LOGICAL pgoutput "
+	kind := " LOGICAL pgoutput "
+	if o.Temporary {
+		kind = " TEMPORARY" + kind
+	}
+	sql := "CREATE_REPLICATION_SLOT " + quoteIdent(o.Name) + kind
 	if s.Version < 150000 {
 		return sql + "EXPORT_SNAPSHOT", nil
 	}

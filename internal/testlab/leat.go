@@ -119,6 +119,9 @@ func (p *Process) Kill() {
 // Stdout is what the process has written to its standard output so far.
 func (p *Process) Stdout() string { return string(p.stdout.bytes()) }
 
+// Stderr is what the process has written to its standard error so far.
+func (p *Process) Stderr() string { return string(p.stderr.bytes()) }
+
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 

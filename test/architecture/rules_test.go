@@ -53,7 +53,7 @@ var owners = map[string][]string{
 	"google.golang.org/api":                         {"internal/bucket"},
 	"gocloud.dev":                                   {"internal/bucket"},
 	"github.com/apache/arrow-go/v18":                {"internal/change", "internal/dump", "internal/format", "internal/lake", "internal/pipeline", "internal/postgres", "demo"},
-	"github.com/apache/iceberg-go":                  {"internal/lake"},
+	"github.com/apache/iceberg-go":                  {"internal/lake", "demo", "bench"},
 	"github.com/RoaringBitmap/roaring/v2":           {"internal/lake"},
 	"modernc.org/sqlite":                            {"internal/lake"},
 	"github.com/twmb/avro":                          {"internal/format"},

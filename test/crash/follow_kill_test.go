@@ -1,0 +1,238 @@
+package crash_test
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/leatdata/leat/internal/testlab"
+)
+
+// followKills is how often a scenario kills leat run.
+func followKills() int {
+	if long() {
+		return 200
+	}
+	return 5
+}
+
+func TestARunKilledAtAnyMomentLeavesTheLakeAsTheSource(t *testing.T) {
+	t.Parallel()
+	dice := seeded(t)
+	s := openShop(t, testlab.Postgres(t))
+	store := testlab.S3(t)
+	f := followToS3(t, s, store, store)
+	closed := s.open(dice)
+	for i := range followKills() {
+		p := f.start()
+		f.lives(p, time.Duration(300+dice.IntN(3000))*time.Millisecond)
+		p.Kill()
+		if dice.IntN(3) == 0 {
+			f.forget()
+		}
+		if i%3 == 2 { // what was copied under kills is whole now: from here on any moment can be rebuilt
+			f.catchUp()
+			s.remember()
+		}
+		if i%20 == 19 {
+			closed()
+			f.catchUp()
+			judgeLake(t, s, f, false)
+			if t.Failed() {
+				t.Fatalf("after kill %d", i)
+			}
+			closed = s.open(dice)
+		}
+	}
+	closed()
+	f.catchUp()
+	judgeLake(t, s, f, false)
+}
+
+// lives waits, and fails the test if the run ends by itself meanwhile.
+func (f *follower) lives(p *testlab.Process, d time.Duration) {
+	f.t.Helper()
+	select {
+	case <-time.After(d):
+	case <-p.Done():
+		f.t.Fatalf("leat run ends by itself:\n%s", last(p.Wait().Stderr, 40))
+	}
+}
+
+// handOff is a request that begins or ends a step that must not be half done.
+type handOff struct {
+	name  string
+	match func(*http.Request) bool
+	after bool // leat dies when the store has done it, but before leat hears
+}
+
+func put(parts ...string) func(*http.Request) bool {
+	return func(r *http.Request) bool {
+		if r.Method != http.MethodPut {
+			return false
+		}
+		for _, p := range parts {
+			if !strings.Contains(r.URL.Path, p) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+func both(name string, match func(*http.Request) bool) []handOff {
+	return []handOff{{name + ", before", match, false}, {name + ", after", match, true}}
+}
+
+// aCommit is a new version of a table that holds its own history of versions, not the first one, which makes it.
+func aCommit(r *http.Request) bool {
+	return put("/metadata/v", ".metadata.json")(r) && !strings.HasSuffix(r.URL.Path, "/v1.metadata.json")
+}
+
+func aData(r *http.Request) bool {
+	return put(".parquet")(r) && !strings.Contains(r.URL.Path, "copy-")
+}
+
+func join(all ...[]handOff) (out []handOff) {
+	for _, h := range all {
+		out = append(out, h...)
+	}
+	return out
+}
+
+// whileCopying are the hand-offs of a copy, in the order in which it comes to them.
+func whileCopying() []handOff {
+	return join(
+		both("a lease", put("/lease.json")), both("a state", put("/state.json")), both("a copied file", put("copy-", ".parquet")),
+		both("a ledger", put("/.leat/copy/")), both("a spool segment", put(".spool")), both("a copy's commit", aCommit),
+		both("the deletion of a ledger", deletion("/.leat/copy/")), both("the deletion of a spool segment", deletion(".spool")),
+	)
+}
+
+// whileFollowing are those of the log.
+func whileFollowing() []handOff {
+	return join(
+		both("a data file", aData), both("a manifest list", put("/metadata/snap-")), both("a commit", aCommit),
+		both("a hint", put("/version-hint.text")), both("a state", put("/state.json")), both("a lease", put("/lease.json")),
+		both("an expired file's deletion", deletion("/data/")),
+	)
+}
+
+// deletion matches one, and deletes of many, whose keys are in the body.
+func deletion(part string) func(*http.Request) bool {
+	return func(r *http.Request) bool {
+		return r.Method == http.MethodDelete && strings.Contains(r.URL.Path, part) || r.Method == http.MethodPost && r.URL.Query().Has("delete")
+	}
+}
+
+func TestARunKilledAtEachHandOffLeavesTheLakeAsTheSource(t *testing.T) {
+	t.Parallel()
+	dice := seeded(t)
+	s := openShop(t, testlab.Postgres(t))
+	store := testlab.S3(t)
+	k := &snare{}
+	proxy := testlab.FaultyS3(t, store, k.script)
+	f := followToS3(t, s, store, proxy.Store)
+	closed := s.open(dice)
+	rounds := 1
+	if long() {
+		rounds = 6
+	}
+	for range rounds {
+		f.killAtEach(k, dice, whileCopying())
+		f.catchUp()
+		s.remember()
+		f.killAtEach(k, dice, whileFollowing())
+		f.catchUp()
+		s.remember()
+		closed()
+		f.catchUp()
+		judgeLake(t, s, f, false)
+		if t.Failed() {
+			return
+		}
+		closed = s.open(dice)
+		if r := f.leat("resync", "--all"); r.Exit != 0 {
+			t.Fatalf("leat resync ends with %d:\n%s", r.Exit, r.Stderr)
+		}
+	}
+	f.killAtEach(k, dice, whileCopying())
+	closed()
+	f.catchUp()
+	judgeLake(t, s, f, false)
+}
+
+// killAtEach starts leat and kills it at one hand-off after the other. One that never comes, because another kill was in its
+// way, is left out after a while.
+func (f *follower) killAtEach(k *snare, dice *rand.Rand, all []handOff) {
+	f.t.Helper()
+	reachedSome := 0
+	for _, h := range all {
+		reached, killed := k.set(h, dice.IntN(3))
+		p := f.start()
+		select {
+		case <-reached:
+			reachedSome++
+		case <-time.After(6 * time.Second):
+			f.t.Logf("never reached: %s", h.name)
+		case <-p.Done():
+			f.t.Fatalf("%s: leat run ends by itself:\n%s", h.name, last(p.Wait().Stderr, 40))
+		}
+		p.Kill()
+		close(killed)
+		k.clear()
+	}
+	if reachedSome < len(all)/2 {
+		f.t.Errorf("only %d of %d hand-offs were reached: the test would prove less than it says", reachedSome, len(all))
+	}
+}
+
+// snare stops a request that matches until leat has been killed.
+type snare struct {
+	mu      sync.Mutex
+	armed   bool
+	skip    int
+	what    handOff
+	reached chan struct{}
+	killed  chan struct{}
+}
+
+func (s *snare) set(what handOff, skip int) (reached, killed chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.armed, s.what, s.skip = true, what, skip
+	s.reached, s.killed = make(chan struct{}), make(chan struct{})
+	return s.reached, s.killed
+}
+
+func (s *snare) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.armed = false
+}
+
+func (s *snare) script(r *http.Request) testlab.Answer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.armed || !s.what.match(r) {
+		return nil
+	}
+	if s.skip > 0 {
+		s.skip--
+		return nil
+	}
+	s.armed = false
+	reached, killed, after := s.reached, s.killed, s.what.after
+	return func(_ http.ResponseWriter, r *http.Request, upstream http.Handler) {
+		if after {
+			upstream.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		close(reached)
+		<-killed
+		panic(http.ErrAbortHandler)
+	}
+}

@@ -1,0 +1,93 @@
+package way_test
+
+import (
+	"testing"
+
+	"github.com/leatdata/leat/internal/testlab"
+)
+
+// reads is how a program that is not ours reads a table of the lake.
+type reads func(f followed, table string) (columns []string, rows [][]string)
+
+// judge compares the lake with the truth: current with the newest moment, history rebuilt with each.
+func judge(t testing.TB, of []followed, moments []moment, how map[string]reads, history reads) {
+	t.Helper()
+	newest := moments[len(moments)-1]
+	for _, f := range of {
+		truth := newest.tables[f.String()]
+		for who, read := range how {
+			names, all := read(f, f.name)
+			if d := truth.difference(pick(t, f.String(), names, all, f.columns)); d != "" {
+				t.Errorf("%s, as %s reads it:%s", f, who, d)
+			}
+		}
+		if history == nil {
+			continue
+		}
+		names, all := history(f, f.name+"_history")
+		log := events(t, f, names, all)
+		for _, m := range moments {
+			if d := m.tables[f.String()].difference(f.rebuilt(log, m.lsn)); d != "" {
+				t.Errorf("%s, rebuilt from its history to %X:%s", f, m.lsn, d)
+			}
+		}
+	}
+}
+
+// judges read a lake that lies in a folder.
+func judges(t testing.TB, folder string) (how map[string]reads, history reads) {
+	spark := testlab.SparkCatalog(t, map[string]string{"type": "hadoop", "warehouse": "file://" + folder})
+	pyiceberg := func(f followed, table string) ([]string, [][]string) {
+		return testlab.PyIceberg(t, "file://"+folder+"/"+f.schema+"/"+table)
+	}
+	return map[string]reads{"PyIceberg": pyiceberg, "Spark": func(f followed, table string) ([]string, [][]string) {
+		return spark.Query("select * from " + spark.Catalog + "." + f.schema + "." + table)
+	}}, pyiceberg
+}
+
+// followThrough copies a database and follows it while it is at work, ends and starts again, and returns moments of it, the
+// last of which is what the lake holds now.
+func followThrough(t testing.TB, p *pipeline, b business, of []followed, transactions int) []moment {
+	t.Helper()
+	run := p.start()
+	b.work(t, transactions, 1) // while it copies
+	p.ready(run)
+	moments := []moment{look(t, p.db, of)}
+	b.work(t, transactions, 2)
+	p.end(run)
+	b.work(t, transactions, 3) // while nobody looks
+	moments = append(moments, look(t, p.db, of))
+	run = p.start()
+	b.work(t, transactions, 4)
+	p.ready(run)
+	p.end(run)
+	p.catchUp()
+	return append(moments, look(t, p.db, of))
+}
+
+func TestPagilaAtWorkIsTheSameInTheLake(t *testing.T) {
+	t.Parallel()
+	db := testlab.Postgres(t, 15)
+	b := openPagila(t, db)
+	p := newPipeline(t, db)
+	of := tables(db)
+	moments := followThrough(t, p, b, of, 300)
+	how, history := judges(t, p.lake)
+	judge(t, of, moments, how, history)
+}
+
+func TestAShopAtWorkIsTheSameInTheLake(t *testing.T) {
+	t.Parallel()
+	for name, version := range map[string]string{"position deletes": "2", "deletion vectors": "3"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := testlab.Postgres(t)
+			b := openShop(db)
+			p := newPipeline(t, db).with("lake.format_version=" + version)
+			of := tables(db)
+			moments := followThrough(t, p, b, of, 240)
+			how, history := judges(t, p.lake)
+			judge(t, of, moments, how, history)
+		})
+	}
+}
