@@ -63,6 +63,7 @@ type options struct {
 	cache  string
 	bin    string
 	leat   string
+	python string
 	readme string
 }
 
@@ -80,6 +81,7 @@ func readFlags(args []string) (options, error) {
 	f.StringVar(&o.cache, "cache", cacheFolder(), "folder for the database's files; about 12 GB for 60,000,000 rows")
 	f.StringVar(&o.bin, "pgbin", "", "folder with PostgreSQL's programs (the newest of Debian's, else PATH)")
 	f.StringVar(&o.leat, "leat", "", "a leat to measure instead of this tree's")
+	f.StringVar(&o.python, "python", "/var/cache/leat-test/python/bin/python", "a Python with pyiceberg and pyarrow, for run-scan")
 	f.StringVar(&o.readme, "readme", "", "file to write the result into, between the two marks for this number of rows: bench/README.md")
 	if err := f.Parse(args); err != nil {
 		return o, err

@@ -17,7 +17,8 @@ type part struct {
 
 var parts = []part{
 	{"parquet", parquet}, {"csv", csv}, {"s3", overS3}, {"many", many}, {"wide", wide}, {"memory", memory},
-	{"run-history", runHistory}, {"run-current", runCurrent}, {"run-copy", runCopy},
+	{"run-history", runHistory}, {"run-current", runCurrent}, {"run-copy", runCopy}, {"run-large", runLarge},
+	{"run-latency", runLatency}, {"run-scan", runScan}, {"run-tables", runTables},
 }
 
 func partNames() []string {

@@ -29,6 +29,7 @@ type runView struct {
 	total     pipeline.Commit
 	lag       pipeline.Lag
 	followed  int64
+	copied    int64 // rows of copies that have ended
 	rate      rateMeter
 	copies    map[string]copyState
 	spool     int64
@@ -191,6 +192,7 @@ func (v *runView) Mode(table, mode string) {
 	defer v.mu.Unlock()
 	v.modes[table] = mode
 	if mode == "streaming" {
+		v.copied += v.copies[table].rows
 		delete(v.copies, table)
 	}
 	switch {
@@ -222,9 +224,13 @@ func (v *runView) done() {
 	defer v.mu.Unlock()
 	switch {
 	case v.json != nil:
-		v.json.event("done", map[string]any{"lsn": v.last.Position, "rows": v.total.Rows, "seconds": time.Since(v.began).Seconds()})
+		v.json.event("done", map[string]any{"lsn": v.last.Position, "rows": v.total.Rows, "copied": v.copied, "seconds": time.Since(v.began).Seconds()})
 	case v.tell || v.bars != nil:
-		fmt.Fprintf(v.out, "Caught up: %s followed, %s written, in %s.\n", plural(int(v.followed), "change"), byteText(v.total.Bytes), durationText(time.Since(v.began)))
+		copied := ""
+		if v.copied > 0 {
+			copied = plural(int(v.copied), "row") + " copied, "
+		}
+		fmt.Fprintf(v.out, "Caught up: %s%s followed (%s), in %s.\n", copied, plural(int(v.followed), "change"), byteText(v.total.Bytes), durationText(time.Since(v.began)))
 	}
 }
 

@@ -46,6 +46,7 @@ func (c *currentTable) applyFrom(ctx context.Context, ch *change.Changes, from i
 	if err := c.hashRows(ch); err != nil {
 		return err
 	}
+	c.noteHollow(ch, from)
 	for i := from; i <= ch.Len(); i++ {
 		if i < ch.Len() && ch.Ops[i] != change.OpTrunc {
 			continue
@@ -130,10 +131,11 @@ func (c *currentTable) applyRows(ctx context.Context, ch *change.Changes, from, 
 			c.chosen = append(c.chosen, uint32(row))
 		}
 	}
-	file, first, err := c.writeChosen(ctx, ch.Rows)
+	lies, err := c.writeChosen(ctx, ch.Rows)
 	if err != nil {
 		return err
 	}
+	written := 0
 	for i := len(c.effects) - 1; i >= 0; i-- {
 		e := &c.effects[i]
 		if e.row < 0 {
@@ -142,14 +144,14 @@ func (c *currentTable) applyRows(ctx context.Context, ch *change.Changes, from, 
 			}
 			continue
 		}
-		at, had, err := c.index.Put(e.hash, place(file, first))
+		at, had, err := c.index.Put(e.hash, lies.at(written))
 		if err != nil {
 			return err
 		}
 		if had {
 			c.kill(at)
 		}
-		first++
+		written++
 	}
 	return nil
 }
@@ -195,12 +197,12 @@ func (c *currentTable) applyWhole(ctx context.Context, ch *change.Changes, from,
 			c.chosen = append(c.chosen, uint32(i))
 		}
 	}
-	file, first, err := c.writeChosen(ctx, ch.Rows)
+	lies, err := c.writeChosen(ctx, ch.Rows)
 	if err != nil {
 		return err
 	}
 	for i, row := range c.chosen {
-		if _, _, err := c.index.Put(c.hashes[row], place(file, first+uint32(i))); err != nil {
+		if _, _, err := c.index.Put(c.hashes[row], lies.at(i)); err != nil {
 			return err
 		}
 	}
@@ -208,23 +210,26 @@ func (c *currentTable) applyWhole(ctx context.Context, ch *change.Changes, from,
 }
 
 // writeChosen writes the chosen rows, which are in order.
-func (c *currentTable) writeChosen(ctx context.Context, rows arrow.RecordBatch) (file, first uint32, err error) {
+func (c *currentTable) writeChosen(ctx context.Context, rows arrow.RecordBatch) (landed, error) {
 	n := len(c.chosen)
 	if n == 0 {
-		return 0, 0, nil
+		return landed{}, nil
 	}
 	start, end := int64(c.chosen[0]), int64(c.chosen[n-1])+1
 	var rec arrow.RecordBatch
 	if end-start == int64(n) {
 		rec = rows.NewSlice(start, end)
-	} else if rec, err = takeRows(ctx, rows, c.chosen); err != nil {
-		return 0, 0, err
+	} else {
+		var err error
+		if rec, err = takeRows(ctx, rows, c.chosen); err != nil {
+			return landed{}, err
+		}
 	}
 	defer rec.Release()
 	before := c.openBytes()
-	file, first, err = c.append(rec)
+	to, err := c.append(rec)
 	c.size.bytes += max(0, c.openBytes()-before)
-	return file, first, err
+	return to, err
 }
 
 func (c *currentTable) openBytes() int64 {

@@ -41,7 +41,8 @@ type fill map[int]arrow.Array
 
 // choose picks files to rewrite: those with many dead, and all small ones where there are enough.
 func choose(files []*trackedFile, target int64) []*trackedFile {
-	var small, bad []*trackedFile
+	var bad []*trackedFile
+	small, worn := map[string][]*trackedFile{}, map[string]bool{}
 	for _, f := range files {
 		if f == nil || f.pending || f.moved != nil {
 			continue
@@ -49,12 +50,15 @@ func choose(files []*trackedFile, target int64) []*trackedFile {
 		switch {
 		case f.deadRows()*deadPart > f.rows:
 			bad = append(bad, f)
+			worn[partitionOf(f.file)] = true
 		case f.file.FileSizeBytes()*smallPart < target:
-			small = append(small, f)
+			small[partitionOf(f.file)] = append(small[partitionOf(f.file)], f)
 		}
 	}
-	if len(small) >= leastFiles || len(small) > 0 && len(bad) > 0 {
-		bad = append(bad, small...)
+	for partition, few := range small { // files of two partitions never become one
+		if len(few) >= leastFiles || worn[partition] {
+			bad = append(bad, few...)
+		}
 	}
 	slices.SortFunc(bad, func(a, b *trackedFile) int { return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.number, b.number)) })
 	if len(bad) > mostFiles {

@@ -76,7 +76,7 @@ func (p *copyPart) iceSchema() *iceberg.Schema {
 	if p.staged != nil {
 		return p.staged.schema()
 	}
-	return p.keptTable.ice.schema()
+	return p.ice.schema()
 }
 
 type ledgerKey struct {
@@ -242,13 +242,13 @@ func (w *chunkWriter) Write(b change.Batch) error {
 	}
 	for i, p := range w.copy.parts {
 		if p.history == nil {
-			if _, _, err := w.sets[i].Write(b.Record); err != nil {
+			if _, err := w.sets[i].Spread(b.Record); err != nil {
 				return err
 			}
 			continue
 		}
 		record := p.history.compose(b.Record.Columns(), snapshotRows(b.Record, change.OpRead, w.stamp, 0, w.at), nil)
-		_, _, err := w.sets[i].Write(record)
+		_, err := w.sets[i].Spread(record)
 		record.Release()
 		if err != nil {
 			return err

@@ -47,6 +47,7 @@ type currentTable struct {
 	walk      walk
 	refilled  bool // files of the lake were written anew and go with the next commit
 	broken    error
+	hollow    map[keyindex.Hash]struct{} // keys whose rows lack values that nobody had when they were written
 
 	// Buffers that serve one record after another.
 	last           lastRows
@@ -116,11 +117,11 @@ func openCurrent(ctx context.Context, t *icebergTable, spec Spec, schema *arrow.
 
 // reset takes over what the lake holds now, after a copy has replaced the rows. Nothing may be pending.
 func (c *currentTable) reset(ctx context.Context, schema *arrow.Schema, spec Spec) error {
-	if err := c.close(); err != nil {
-		return err
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.index != nil {
+		c.drop() // it is of what the table held before, and must not be taken for the index of what it holds now
+	}
 	err := c.setSchema(schema, spec)
 	if err == nil {
 		c.base, err = withAside(schema, c.t.tbl.Schema())
@@ -133,7 +134,7 @@ func (c *currentTable) reset(ctx context.Context, schema *arrow.Schema, spec Spe
 
 func (c *currentTable) load(ctx context.Context) (err error) {
 	c.files, c.deletes, c.truncated, c.refilled, c.walk, c.broken = nil, nil, false, false, walk{}, nil
-	c.size.rows, c.size.bytes = 0, 0
+	c.size.rows, c.size.bytes, c.hollow = 0, 0, nil
 	if c.at, err = c.t.position(); err != nil {
 		return err
 	}
@@ -346,22 +347,49 @@ func (c *currentTable) newNumber() uint32 {
 	return n
 }
 
-// append writes a record to the open files and returns the file's number and the first row there.
-func (c *currentTable) append(rec arrow.RecordBatch) (file, row uint32, err error) {
+// append writes a record to the open files and returns where its rows lie.
+func (c *currentTable) append(rec arrow.RecordBatch) (landed, error) {
 	if c.open == nil {
 		c.open = c.t.newFileSet(c.uploads, c.schema)
 		c.openFirst = uint32(len(c.files))
 	}
-	n, first, err := c.open.Write(rec)
+	to, err := c.open.Spread(rec)
 	if err != nil {
-		return 0, 0, err
+		return landed{}, err
 	}
-	for uint32(len(c.files)) <= c.openFirst+uint32(n) {
-		c.newNumber()
+	var out landed
+	if len(to) > 1 {
+		out.each = make([]uint64, rec.NumRows())
 	}
-	f := c.files[c.openFirst+uint32(n)]
-	f.rows = first + rec.NumRows()
-	return f.number, uint32(first), nil
+	for _, l := range to {
+		for uint32(len(c.files)) <= c.openFirst+uint32(l.file) {
+			c.newNumber()
+		}
+		f := c.files[c.openFirst+uint32(l.file)]
+		out.first = place(f.number, uint32(l.row))
+		if l.rows == nil {
+			f.rows = l.row + rec.NumRows()
+			continue
+		}
+		f.rows = l.row + int64(len(l.rows))
+		for i, row := range l.rows {
+			out.each[row] = out.first + uint64(i)
+		}
+	}
+	return out, nil
+}
+
+// landed are the places of a record's rows: one behind the other, or each its own.
+type landed struct {
+	first uint64
+	each  []uint64
+}
+
+func (l landed) at(i int) uint64 {
+	if l.each != nil {
+		return l.each[i]
+	}
+	return l.first + uint64(i)
 }
 
 // seal ends the files being written: they can be read from then on.

@@ -11,9 +11,9 @@ import (
 	"github.com/leatdata/leat/internal/format"
 )
 
-// fileSet writes the rows of one table into Parquet data files of about the target size. Files are visible in the
-// bucket when they are full or the set is closed; to the table they belong only once a commit adds them. A set is
-// used by one goroutine.
+// fileSet writes the rows of one table into Parquet data files of about the target size, those of a partition into files of
+// their own. Files are visible in the bucket when they are full or the set is closed; to the table they belong only once a commit
+// adds them. A set is used by one goroutine.
 type fileSet struct {
 	table  *icebergTable
 	ctx    context.Context // of the uploads, which outlast one call
@@ -22,43 +22,97 @@ type fileSet struct {
 	prefix   string
 	metadata map[string]string
 
-	now   *openData
+	parts *partitioner         // nil before the first Write
+	open  map[string]*openData // by partition
+	turn  int64
 	urls  []string
-	done  []iceberg.DataFile
+	done  []iceberg.DataFile // by index, nil while the file is open
 	rows  int64
 	bytes int64 // of finished files
 }
 
-// openData is the file that is being written.
+// openData is a file that is being written.
 type openData struct {
 	upload bucket.Upload
 	writer format.Writer
+	index  int
+	values []any // of the partition
 	rows   int64
+	used   int64 // turn of the last write
+}
+
+// landing says where rows of a record went: to one file of the set, from a row on, one behind the other.
+type landing struct {
+	file int
+	row  int64
+	rows []uint32 // of the record; nil for all
 }
 
 // newFileSet begins a set. The schema carries field ids in its fields' metadata, as withFieldIDs gives them.
 func (t *icebergTable) newFileSet(ctx context.Context, schema *arrow.Schema) *fileSet {
-	return &fileSet{table: t, ctx: ctx, schema: schema}
+	return &fileSet{table: t, ctx: ctx, schema: schema, open: map[string]*openData{}}
 }
 
-// Write appends a record and says in which file of the set its first row lies, and where in it. A record never spans
-// two files.
+// Write appends a record whose rows are all of one partition, and says in which file of the set its first row lies, and where
+// in it. Such a record never spans two files.
 func (s *fileSet) Write(rec arrow.RecordBatch) (file int, firstRow int64, err error) {
-	if s.now == nil {
-		if err := s.begin(); err != nil {
-			return 0, 0, err
-		}
-	}
-	file, firstRow = len(s.urls)-1, s.now.rows
-	if err := s.now.writer.Write(rec); err != nil {
+	landed, err := s.Spread(rec)
+	if err != nil {
 		return 0, 0, err
 	}
-	s.now.rows += rec.NumRows()
-	s.rows += rec.NumRows()
-	if s.now.writer.Size() >= s.table.lake.TargetFileSize {
-		err = s.finish()
+	if len(landed) > 1 {
+		return 0, 0, fault.New(fault.Internal, s.table.where(), "rows of %d partitions came as those of one", len(landed))
 	}
-	return file, firstRow, err
+	return landed[0].file, landed[0].row, nil
+}
+
+// Spread appends a record, each partition's rows to its own file, and says where they went.
+func (s *fileSet) Spread(rec arrow.RecordBatch) ([]landing, error) {
+	if s.parts == nil {
+		var err error
+		if s.parts, err = s.table.partitioner(s.schema); err != nil {
+			return nil, err
+		}
+	}
+	portions := s.parts.split(rec)
+	landed := make([]landing, len(portions))
+	for i, p := range portions {
+		var err error
+		if landed[i], err = s.writePortion(p, rec); err != nil {
+			return nil, err
+		}
+	}
+	s.rows += rec.NumRows()
+	return landed, nil
+}
+
+func (s *fileSet) writePortion(p portion, rec arrow.RecordBatch) (landing, error) {
+	if p.rows != nil {
+		taken, err := takeRows(s.ctx, rec, p.rows)
+		if err != nil {
+			return landing{}, err
+		}
+		defer taken.Release()
+		rec = taken
+	}
+	now := s.open[p.key]
+	if now == nil {
+		var err error
+		if now, err = s.begin(p); err != nil {
+			return landing{}, err
+		}
+	}
+	at := landing{file: now.index, row: now.rows, rows: p.rows}
+	s.turn++
+	now.used = s.turn
+	if err := now.writer.Write(rec); err != nil {
+		return at, err
+	}
+	now.rows += rec.NumRows()
+	if now.writer.Size() >= s.table.lake.TargetFileSize {
+		return at, s.finish(p.key)
+	}
+	return at, nil
 }
 
 // URL names a file of the set, as position deletes must.
@@ -69,32 +123,47 @@ func (s *fileSet) Rows() int64 { return s.rows }
 
 // Bytes counts what is written and what is held back.
 func (s *fileSet) Bytes() int64 {
-	if s.now == nil {
-		return s.bytes
+	n := s.bytes
+	for _, now := range s.open {
+		n += now.writer.Size()
 	}
-	return s.bytes + s.now.writer.Size()
+	return n
 }
 
-func (s *fileSet) begin() error {
+// begin opens a partition's file; where too many are open, it ends the one that was not written to for longest.
+func (s *fileSet) begin(p portion) (*openData, error) {
+	if len(s.open) >= mostOpen {
+		oldest := ""
+		for key, o := range s.open {
+			if was, ok := s.open[oldest]; !ok || o.used < was.used {
+				oldest = key
+			}
+		}
+		if err := s.finish(oldest); err != nil {
+			return nil, err
+		}
+	}
 	t := s.table
-	key := t.dataKey(s.prefix + fresh() + ".parquet")
+	key := t.dataKey(s.parts.hivePath(p.values) + s.prefix + fresh() + ".parquet")
 	u, err := t.lake.Bucket.Create(s.ctx, key, bucket.WriteOptions{ContentType: format.Parquet.ContentType(), Lazy: true})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	w, err := format.NewParquet(u, s.schema, format.ParquetOptions{Compression: t.lake.Compression, Metadata: s.metadata})
 	if err != nil {
 		u.Abort()
-		return err
+		return nil, err
 	}
-	s.now = &openData{upload: u, writer: w}
+	now := &openData{upload: u, writer: w, index: len(s.urls), values: p.values}
+	s.open[p.key] = now
 	s.urls = append(s.urls, t.lake.url(key))
-	return nil
+	s.done = append(s.done, nil)
+	return now, nil
 }
 
-func (s *fileSet) finish() error {
-	now := s.now
-	s.now = nil
+func (s *fileSet) finish(key string) error {
+	now := s.open[key]
+	delete(s.open, key)
 	defer now.upload.Abort()
 	if err := now.writer.Close(); err != nil {
 		return err
@@ -103,19 +172,19 @@ func (s *fileSet) finish() error {
 	if err != nil {
 		return err
 	}
-	f, err := s.table.dataFile(iceberg.EntryContentData, s.urls[len(s.urls)-1], o.Size, now.writer)
+	f, err := s.table.dataFile(s.urls[now.index], o.Size, now.writer, s.parts.byID(now.values))
 	if err != nil {
 		return err
 	}
-	s.done = append(s.done, f)
+	s.done[now.index] = f
 	s.bytes += o.Size
 	return nil
 }
 
-// Close finishes the last file and returns all files in their order: the indices of Write are theirs.
+// Close finishes the last files and returns all files in their order: the indices of Write are theirs.
 func (s *fileSet) Close(ctx context.Context) ([]iceberg.DataFile, error) {
-	if s.now != nil {
-		if err := s.finish(); err != nil {
+	for key := range s.open {
+		if err := s.finish(key); err != nil {
 			return nil, err
 		}
 	}
@@ -124,31 +193,30 @@ func (s *fileSet) Close(ctx context.Context) ([]iceberg.DataFile, error) {
 
 // Abort gives up what is not finished and removes what is. What cannot be removed is left to Sweep.
 func (s *fileSet) Abort() {
-	if s.now != nil {
-		s.now.upload.Abort()
-		s.now = nil
+	for _, now := range s.open {
+		now.upload.Abort()
 	}
-	if len(s.done) == 0 {
-		return
-	}
+	clear(s.open)
 	files := s.table.lake.files(context.WithoutCancel(s.ctx))
 	for _, f := range s.done {
+		if f == nil {
+			continue
+		}
 		if err := files.Remove(f.FilePath()); err != nil {
 			s.table.lake.Log.Warn("a data file that no commit needs could not be removed", "file", f.FilePath(), "error", err)
-			return
+			break
 		}
 	}
 	s.done = nil
 }
 
-// dataFile tells the table what a Parquet file holds. The writer must have been closed. Position deletes go by the same
-// way, with content EntryContentPosDeletes.
-func (t *icebergTable) dataFile(content iceberg.ManifestEntryContent, url string, size int64, w format.Writer) (iceberg.DataFile, error) {
+// dataFile tells the table what a Parquet file holds. The writer must have been closed.
+func (t *icebergTable) dataFile(url string, size int64, w format.Writer, partition map[int]any) (iceberg.DataFile, error) {
 	sum, ok := format.SummaryOf(w)
 	if !ok {
 		return nil, fault.New(fault.Internal, url, "a data file was told of before it was closed")
 	}
-	b, err := iceberg.NewDataFileBuilder(t.tbl.Spec(), content, url, iceberg.ParquetFile, nil, nil, nil, sum.Rows, size)
+	b, err := iceberg.NewDataFileBuilder(t.tbl.Spec(), iceberg.EntryContentData, url, iceberg.ParquetFile, partition, nil, nil, sum.Rows, size)
 	if err != nil {
 		return nil, t.failed(err, "a data file cannot be added")
 	}

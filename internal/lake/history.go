@@ -234,7 +234,7 @@ func (h *historyTable) append(record arrow.RecordBatch) error {
 	if h.files == nil {
 		h.files = h.ice.newFileSet(h.ctx, h.schema)
 	}
-	_, _, err := h.files.Write(record)
+	_, err := h.files.Spread(record)
 	return err
 }
 

@@ -2,9 +2,11 @@ package lake
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +14,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/catalog"
+	"github.com/apache/iceberg-go/table"
 	"github.com/google/uuid"
 
 	"github.com/leatdata/leat/internal/change"
@@ -127,6 +131,7 @@ type portion struct {
 type partitioner struct {
 	fields  []partitionField
 	columns []int // of the fields, in the records
+	ids     []int // of Iceberg's partition fields; nil for plain files
 	known   map[string]int
 	buf     []byte
 }
@@ -313,6 +318,63 @@ func literalOf(column arrow.Array, t iceberg.Type, row int) iceberg.Literal {
 	return nil
 }
 
+// partitioner divides records of a data file's schema as the table's partition spec says.
+func (t *icebergTable) partitioner(schema *arrow.Schema) (*partitioner, error) {
+	p := &partitioner{known: map[string]int{}}
+	spec := t.tbl.Spec()
+	for _, f := range spec.Fields() {
+		if _, void := f.Transform.(iceberg.VoidTransform); void {
+			continue
+		}
+		at := slices.IndexFunc(schema.Fields(), func(c arrow.Field) bool { return fieldID(c) == f.SourceID() })
+		if at < 0 {
+			return nil, fault.New(fault.SchemaUnfollowable, t.where(), "the column of partition %s is gone", f.Name)
+		}
+		typ, err := icebergType(schema.Field(at), func() int { return 1 })
+		if err != nil {
+			return nil, err
+		}
+		p.fields = append(p.fields, partitionField{name: f.Name, column: schema.Field(at).Name, transform: f.Transform, typ: typ})
+		p.columns, p.ids = append(p.columns, at), append(p.ids, f.FieldID)
+	}
+	return p, nil
+}
+
+// byID is a partition's values by the ids of Iceberg's partition fields.
+func (p *partitioner) byID(values []any) map[int]any {
+	if len(p.ids) == 0 {
+		return nil
+	}
+	out := make(map[int]any, len(p.ids))
+	for i, id := range p.ids {
+		out[id] = values[i]
+	}
+	return out
+}
+
+// icebergPartitions makes the partition spec of a new table. Expressions of system columns are the history's alone.
+func icebergPartitions(of string, expressions []string, schema *arrow.Schema, icy *iceberg.Schema, system *arrow.Schema) (*iceberg.PartitionSpec, error) {
+	fields, err := partitionFields(of, ofTable(expressions, schema, system), schema)
+	if err != nil || len(fields) == 0 {
+		return iceberg.UnpartitionedSpec, err
+	}
+	var out []iceberg.PartitionField
+	for i, f := range fields {
+		source, _ := icy.FindFieldByName(f.column)
+		out = append(out, iceberg.PartitionField{SourceIDs: []int{source.ID}, FieldID: 1000 + i, Name: f.name, Transform: f.transform})
+	}
+	spec := iceberg.NewPartitionSpec(out...)
+	return &spec, nil
+}
+
+// ofTable leaves out expressions of system columns that the schema does not have: a current table has none.
+func ofTable(expressions []string, schema, system *arrow.Schema) []string {
+	return slices.DeleteFunc(slices.Clone(expressions), func(text string) bool {
+		f, ok := partitionExpression(strings.TrimSpace(text))
+		return ok && !schema.HasField(f.column) && system.HasField(f.column)
+	})
+}
+
 // hivePath is the folders of a partition as Hive's readers expect them: region=eu/created_at_day=2026-11-21/.
 func (p *partitioner) hivePath(values []any) string {
 	var b strings.Builder
@@ -343,3 +405,72 @@ func (f *partitionField) human(v any) string {
 }
 
 func humanValue(v any) string { return iceberg.IdentityTransform{}.ToHumanStr(v) }
+
+// partitionOf names the partition of a data file.
+func partitionOf(f iceberg.DataFile) string { return fmt.Sprint(f.SpecID(), f.Partition()) }
+
+// layoutOf is how a new Iceberg table is partitioned and sorted.
+func (t *lakeTable) layoutOf(schema *arrow.Schema, icy *iceberg.Schema) ([]catalog.CreateTableOpt, error) {
+	columns, err := profileColumns(t.lake.Profile)
+	if err != nil {
+		return nil, err
+	}
+	system := arrow.NewSchema(columns.fields(), nil)
+	spec, err := icebergPartitions(t.spec.Table.String(), t.spec.Partition, schema, icy, system)
+	if err != nil {
+		return nil, err
+	}
+	order, err := sortOrder(t.spec.Table.String(), ofTable(t.spec.Sort, schema, system), icy)
+	return []catalog.CreateTableOpt{catalog.WithPartitionSpec(spec), catalog.WithSortOrder(order)}, err
+}
+
+// sortOrder reads columns, each with "desc" behind it or not. The table records it for those who rewrite it; files of the
+// log's changes are in the log's order and do not claim another one.
+func sortOrder(of string, columns []string, icy *iceberg.Schema) (table.SortOrder, error) {
+	var fields []table.SortField
+	for _, text := range columns {
+		name, falling := strings.CutSuffix(strings.TrimSpace(text), " desc")
+		f, ok := icy.FindFieldByName(unquoteName(strings.TrimSpace(name)))
+		if !ok {
+			return table.UnsortedSortOrder, fault.New(fault.ConfigInvalid, "lake.sort_by", "%s: cannot sort by %q: the table has no such column", of, text).
+				WithMend("Write columns, with desc behind one that falls: created_at desc, id.")
+		}
+		s := table.SortField{SourceIDs: []int{f.ID}, Transform: iceberg.IdentityTransform{}, Direction: table.SortASC, NullOrder: table.NullsFirst}
+		if falling {
+			s.Direction, s.NullOrder = table.SortDESC, table.NullsLast
+		}
+		fields = append(fields, s)
+	}
+	if len(fields) == 0 {
+		return table.UnsortedSortOrder, nil
+	}
+	return table.NewSortOrder(1, fields)
+}
+
+// checkLayout refuses a setting that is not what the table was made with. A column that was renamed since may be called
+// either way.
+func (t *lakeTable) checkLayout(ice *icebergTable) error {
+	columns, err := profileColumns(t.lake.Profile)
+	if err != nil {
+		return err
+	}
+	system := arrow.NewSchema(columns.fields(), nil)
+	var want []partitionField
+	for _, text := range t.spec.Partition {
+		f, ok := partitionExpression(strings.TrimSpace(text))
+		if ok && (ice.kind == kindHistory || !system.HasField(f.column)) {
+			want = append(want, f)
+		}
+	}
+	spec := ice.tbl.Spec()
+	same := spec.NumFields() == len(want)
+	for i, f := range spec.Fields() {
+		column, _ := ice.tbl.Schema().FindColumnName(f.SourceID())
+		same = same && f.Transform.Equals(want[i].transform) && (f.Name == want[i].name || column == want[i].column)
+	}
+	if same {
+		return nil
+	}
+	return fault.New(fault.ConfigInvalid, "lake.partition_by", "%s was made with other partitions: %s", ice.where(), spec.String()).
+		WithMend("Set lake.partition_by to what the table has, or drop the table and copy it anew: leat resync.")
+}

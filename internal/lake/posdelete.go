@@ -3,7 +3,6 @@ package lake
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2"
@@ -61,7 +60,7 @@ func (c *currentTable) writePositions(ctx context.Context, files []*trackedFile,
 	groups := map[string][]*trackedFile{}
 	var order []string
 	for _, f := range files {
-		k := fmt.Sprint(f.file.SpecID(), f.file.Partition())
+		k := partitionOf(f.file)
 		if groups[k] == nil {
 			order = append(order, k)
 		}

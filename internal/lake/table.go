@@ -252,6 +252,9 @@ func (t *lakeTable) openKept(ctx context.Context, kind string) (*icebergTable, e
 	if err := t.checkOwner(ice); err != nil {
 		return nil, err
 	}
+	if err := t.checkLayout(ice); err != nil {
+		return nil, err
+	}
 	return ice, t.checkFields(ctx, ice)
 }
 
@@ -308,7 +311,11 @@ func (t *lakeTable) create(ctx context.Context, ice *icebergTable) error {
 		propKind:                                  ice.kind,
 		propColumns:                               encodeColumns(columns),
 	}
-	_, err = t.lake.catalog.CreateTable(ctx, ice.ident, icy, catalog.WithLocation(t.lake.url(ice.folder())), catalog.WithProperties(props))
+	layout, err := t.layoutOf(schema, icy)
+	if err != nil {
+		return err
+	}
+	_, err = t.lake.catalog.CreateTable(ctx, ice.ident, icy, append(layout, catalog.WithLocation(t.lake.url(ice.folder())), catalog.WithProperties(props))...)
 	if err != nil && !errors.Is(err, catalog.ErrTableAlreadyExists) {
 		return ice.failed(err, "it cannot be made")
 	}

@@ -17,8 +17,9 @@ import (
 // Where a value that the log left out comes from. The places are tried in this order: the row's earlier image in the log, an
 // earlier row of the same key in the same record, the row that the table holds, the source.
 type origin struct {
-	kind originKind
-	row  int32
+	kind   originKind
+	row    int32
+	before int32 // an earlier row of the record, -1 without
 }
 
 type originKind byte
@@ -27,7 +28,7 @@ const (
 	fromOld    originKind = iota // the earlier image, at row of Old
 	fromRecord                   // an earlier row of the record
 	fromLake                     // the row-th of those fetched from data files
-	fromSource                   // the row-th of those asked of the source
+	fromSource                   // the row-th of those asked of the source, or before when it does not know
 )
 
 // resolve fills in the values that the log left out. A value that nobody has any more stays marked: its row
@@ -46,6 +47,7 @@ func (c *currentTable) resolve(ctx context.Context, ch *change.Changes) (*change
 type wanted struct {
 	origins []origin // of each row; only those with marks count
 	marked  []bool
+	hollow  []bool   // of each row: what it had before may be unknown
 	lake    []uint64 // places of rows in data files
 	source  []int32  // rows of the record whose keys the source is asked for
 	columns []int    // that have marks
@@ -100,7 +102,7 @@ func markedColumns(ch *change.Changes) []int {
 
 // originsOf decides for each row with marks where its values are.
 func (c *currentTable) originsOf(ch *change.Changes, from int, columns []int) *wanted {
-	w := &wanted{origins: make([]origin, ch.Len()), marked: make([]bool, ch.Len()), columns: columns}
+	w := &wanted{origins: make([]origin, ch.Len()), marked: make([]bool, ch.Len()), hollow: make([]bool, ch.Len()), columns: columns}
 	c.last.reset(2 * ch.Len())
 	emptied := false
 	for i := from; i < ch.Len(); i++ {
@@ -135,20 +137,66 @@ func (c *currentTable) originsOf(ch *change.Changes, from int, columns []int) *w
 
 func (c *currentTable) originOf(ch *change.Changes, w *wanted, row int, key keyindex.Hash, emptied bool) origin {
 	if ch.OldRow != nil && ch.OldRow[row] >= 0 && (c.whole || ch.Table.ReplicaIdentity == 'f') {
-		return origin{fromOld, ch.OldRow[row]}
+		return origin{fromOld, ch.OldRow[row], -1}
 	}
 	earlier, known := c.last.get(key)
+	_, lacking := c.hollow[key]
 	switch {
-	case known && earlier >= 0:
-		return origin{fromRecord, earlier}
-	case !known && !emptied:
+	case known && earlier >= 0 && !w.hollow[earlier]:
+		return origin{fromRecord, earlier, -1}
+	case !known && !emptied && !lacking:
 		if at, ok := c.index.Get(key); ok {
 			w.lake = append(w.lake, at)
-			return origin{fromLake, int32(len(w.lake) - 1)}
+			return origin{fromLake, int32(len(w.lake) - 1), -1}
 		}
 	}
+	return c.originBehind(w, row, key, emptied)
+}
+
+// originBehind is for a row whose earlier state is unknown. That happens only while the log tells again what a copy's snapshot
+// has seen already: the snapshot may hold the row under the key that it moves to, or under one of a later move.
+func (c *currentTable) originBehind(w *wanted, row int, key keyindex.Hash, emptied bool) origin {
+	if h := c.hashes[row]; h != key && !emptied {
+		_, lacking := c.hollow[h]
+		if _, written := c.last.get(h); !written && !lacking {
+			if at, ok := c.index.Get(h); ok {
+				w.lake = append(w.lake, at)
+				return origin{fromLake, int32(len(w.lake) - 1), -1}
+			}
+		}
+	}
+	w.hollow[row] = true
+	before, known := c.last.get(key)
+	if !known {
+		before = -1
+	}
 	w.source = append(w.source, int32(row))
-	return origin{fromSource, int32(len(w.source) - 1)}
+	return origin{fromSource, int32(len(w.source) - 1), before}
+}
+
+// noteHollow remembers which keys have rows that lack values, because nobody had them: a row that follows one of them must not
+// take that for NULL.
+func (c *currentTable) noteHollow(ch *change.Changes, from int) {
+	columns := markedColumns(ch)
+	if len(columns) == 0 && len(c.hollow) == 0 {
+		return
+	}
+	if c.hollow == nil {
+		c.hollow = map[keyindex.Hash]struct{}{}
+	}
+	for i := from; i < ch.Len(); i++ {
+		if ch.Ops[i] == change.OpTrunc {
+			clear(c.hollow)
+			continue
+		}
+		if old, told := c.oldKey(ch, i); told {
+			delete(c.hollow, old)
+		}
+		delete(c.hollow, c.hashes[i])
+		if ch.Ops[i] != change.OpDelete && slices.ContainsFunc(columns, func(col int) bool { return ch.IsUnchanged(col, i) }) {
+			c.hollow[c.hashes[i]] = struct{}{}
+		}
+	}
 }
 
 // found are rows that were looked up: the wanted columns, and for each row asked for its place in them, -1 for none.
@@ -378,7 +426,12 @@ func (c *currentTable) compose(ctx context.Context, ch *change.Changes, w *wante
 			from[i] = uint32(heldAt + int(held.at[o.row]))
 		case fromSource:
 			if asked.values == nil || asked.at[o.row] < 0 {
-				left = left.Set(i)
+				if o.before >= 0 {
+					from[i] = from[o.before]
+				}
+				if o.before < 0 || left.Has(int(o.before)) {
+					left = left.Set(i)
+				}
 				continue
 			}
 			from[i] = uint32(askedAt + int(asked.at[o.row]))

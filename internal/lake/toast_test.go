@@ -99,3 +99,30 @@ func TestTheSourceIsAskedForWhatNobodyHereHas(t *testing.T) {
 		t.Errorf("the source was asked for %d rows", asked)
 	}
 }
+
+// A copy's snapshot may be later than the log that follows: then the log tells of moves to keys that the row has left already.
+func TestALargeValueOutlivesMovesThatTheCopyHasSeen(t *testing.T) {
+	t.Parallel()
+	nobody := func(context.Context, arrow.RecordBatch) (arrow.RecordBatch, error) {
+		return array.NewRecordBuilder(memory.DefaultAllocator, bedSchema).NewRecordBatch(), nil
+	}
+	one, two := int64(1), int64(2)
+	moves := []event{
+		{op: change.OpUpdate, id: 1, v: "a", keep: true},
+		{op: change.OpUpdate, id: 2, v: "b", keep: true, old: &one},
+		{op: change.OpUpdate, id: 2, v: "c", keep: true},
+		{op: change.OpUpdate, id: 3, v: "d", keep: true, old: &two},
+	}
+	for split := range len(moves) {
+		b := newCurrentBed(t, 2, false)
+		b.spec.Reread = nobody
+		b.reopen(t, false)
+		b.write(t, event{op: change.OpInsert, id: 3, v: "copied", big: "large"})
+		b.commit(t)
+		b.write(t, moves[:split]...)
+		b.commit(t)
+		b.write(t, moves[split:]...)
+		b.commit(t)
+		same(t, fmt.Sprint("after ", split), b.rows(t), map[string]int{"3|d|large": 1})
+	}
+}

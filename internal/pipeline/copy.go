@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -362,25 +361,21 @@ func (m *mailbox) all() []*table {
 // recent remembers the transactions that the log delivered last.
 type recent struct {
 	mu   sync.Mutex
-	xids map[uint32]struct{}
 	ring [1 << 14]uint32
 	next int
 }
 
 func (r *recent) put(xid uint32) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.xids == nil {
-		r.xids = map[uint32]struct{}{}
-	}
-	delete(r.xids, r.ring[r.next]) // an entry of 0 deletes nothing: no transaction has that number
 	r.ring[r.next] = xid
 	r.next = (r.next + 1) % len(r.ring)
-	r.xids[xid] = struct{}{}
+	r.mu.Unlock()
 }
 
 func (r *recent) all() []uint32 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Collect(maps.Keys(r.xids))
+	xids := slices.DeleteFunc(slices.Clone(r.ring[:]), func(xid uint32) bool { return xid == 0 }) // no transaction has that number
+	slices.Sort(xids)
+	return slices.Compact(xids)
 }

@@ -86,10 +86,13 @@ func (r *run) apply(ctx context.Context, ev *postgres.Event) error {
 
 // change takes a row's change to its table, or to the spool while the table is not there yet.
 func (r *run) change(ctx context.Context, t *table, ev *postgres.Event) error {
-	if t.diverted() {
-		return r.divert(ctx, t, ev, ev.Seq, ev.Raw)
+	if !t.diverted() {
+		return r.append(ctx, t, ev.Relation, ev)
 	}
-	return r.append(ctx, t, ev.Relation, ev)
+	if err := r.readable(ctx, t, ev.Relation); err != nil {
+		return err
+	}
+	return r.divert(ctx, t, ev, ev.Seq, ev.Raw)
 }
 
 func (r *run) append(ctx context.Context, t *table, rel *postgres.Relation, ev *postgres.Event) error {

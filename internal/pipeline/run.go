@@ -122,6 +122,9 @@ func attempt(ctx context.Context, source *postgres.Source, o Options, next *agai
 		return err
 	}
 	defer r.close()
+	if r.state.Control.Paused && r.o.UntilCaughtUp {
+		return fault.New(fault.PipelineBusy, r.o.Name, "the pipeline is paused, so it cannot catch up").WithMend("leat resume lets it go on.")
+	}
 	if r.state.Control.Paused {
 		return r.waitPaused(ctx)
 	}

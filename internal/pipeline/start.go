@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/checkpoint"
@@ -24,7 +25,7 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 	if err != nil {
 		return err
 	}
-	var full, inserts []*change.Table
+	var full, inserts, refused []*change.Table
 	r.chosen = map[uint32]bool{}
 	for _, source := range chosen {
 		r.chosen[source.OID] = true
@@ -32,10 +33,10 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 			continue // views and foreign tables have no log
 		}
 		t, whole, err := r.newTable(source)
-		if err != nil {
-			return err
-		}
 		switch {
+		case err != nil:
+			refused = append(refused, source)
+			continue
 		case t == nil:
 			continue
 		case whole:
@@ -44,6 +45,9 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 			inserts = append(inserts, source)
 		}
 		r.tables[t.key], r.byOID[source.OID] = t, t
+	}
+	if len(refused) > 0 {
+		return withoutIdentity(refused)
 	}
 	if len(r.tables) == 0 {
 		return fault.New(fault.SourceMissing, "run.tables", "no table matches").WithMend("Check the patterns, and whether the tables have a primary key (run.without_identity).")
@@ -81,18 +85,27 @@ func (r *run) newTable(source *change.Table) (t *table, whole bool, err error) {
 		case "inserts":
 			r.o.Log.Warn("only inserts and truncates are followed: the log cannot tell updates and deletes", "table", t.name)
 		default:
-			return nil, false, fault.New(fault.KeyMissing, t.name, "the log cannot tell its updates and deletes: it has no primary key or its replica identity is nothing").
-				WithMend("ALTER TABLE %s REPLICA IDENTITY FULL; or exclude it, or choose run.without_identity: skip or inserts.", postgres.QuoteTable(source.Schema, source.Name))
+			return nil, false, withoutIdentity([]*change.Table{source})
 		}
 	}
 	if t.keep.Auto && !whole {
 		t.keep.Current = false
 	}
-	if t.keep.Current && !whole {
-		return nil, false, fault.New(fault.KeyMissing, t.name, "current needs a key, and the log does not tell one").
-			WithMend("ALTER TABLE %s REPLICA IDENTITY FULL, or keep its history only.", postgres.QuoteTable(source.Schema, source.Name))
+	if t.keep.Current && !whole { // of inserts alone no latest state can be kept
+		return nil, false, withoutIdentity([]*change.Table{source})
 	}
 	return t, whole, nil
+}
+
+// withoutIdentity names all tables whose updates the log cannot tell, with the SQL that mends it.
+func withoutIdentity(tables []*change.Table) error {
+	var names, sql []string
+	for _, t := range tables {
+		names = append(names, t.String())
+		sql = append(sql, "ALTER TABLE "+postgres.QuoteTable(t.Schema, t.Name)+" REPLICA IDENTITY FULL;")
+	}
+	return fault.New(fault.KeyMissing, strings.Join(names, ", "), "the log cannot tell updates and deletes: there is no primary key, or the replica identity is nothing").
+		WithMend("%s Or exclude them, keep history only, or choose run.without_identity: skip or inserts.", strings.Join(sql, " "))
 }
 
 // restoreModes gives each table the mode it had, unless it is to be copied anew.

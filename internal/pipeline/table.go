@@ -25,7 +25,9 @@ type table struct {
 	lake    lake.Table
 	builder builder
 	version uint64 // of the relation the builder is for
-	exact   bool   // copied in a snapshot of which it is known what of the log it holds
+	// readable is the relation's version of which the spool's binary values can be read.
+	readable uint64
+	exact    bool // copied in a snapshot of which it is known what of the log it holds
 	// nullable: NOT NULL is believed of the key's columns only.
 	nullable bool
 	dirty    bool
@@ -190,6 +192,30 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, fro
 		return err
 	}
 	t.version = rel.Version
+	return nil
+}
+
+// readable begins again with values as text before one goes to the spool that could not be read there in its binary form.
+func (r *run) readable(ctx context.Context, t *table, rel *postgres.Relation) error {
+	if !r.binary || t.readable == rel.Version {
+		return nil
+	}
+	now, catalog, err := r.tableNow(ctx, rel.OID)
+	if err != nil {
+		return err
+	}
+	shape, err := postgres.Align(t.source, now, rel)
+	if err != nil {
+		return err
+	}
+	plan, err := catalog.Plan(shape, r.o.Policies)
+	if err != nil {
+		return err
+	}
+	if !plan.CanBinary() {
+		return r.restartAsText(t)
+	}
+	t.readable = rel.Version
 	return nil
 }
 

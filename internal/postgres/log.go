@@ -81,7 +81,7 @@ func (s *Source) Log(ctx context.Context, o LogOptions) (*Log, error) {
 		_ = h.Conn.Close()
 		return nil, err
 	}
-	burst.on = true
+	burst.begin()
 	every, silence := o.StatusEvery, time.Duration(0)
 	if every <= 0 {
 		every = 10 * time.Second

@@ -10,6 +10,13 @@ import (
 // committing. Without it the walsender, which a socket of some hundred messages stops, would stand still meanwhile.
 const aheadBuffer = 8 << 20
 
+const (
+	aheadEnough = 128 << 10
+	// aheadWait is the least time between two looks at a busy stream that gives little at once: to be woken for every
+	// read costs more than what was read.
+	aheadWait = 2 * time.Millisecond
+)
+
 // readAhead reads a stream into a ring. Its goroutine alone reads the connection.
 type readAhead struct {
 	stream *walStream
@@ -22,7 +29,10 @@ type readAhead struct {
 	full   bool  // the reader waits for room
 
 	data, room chan struct{}
+	last       time.Time     // when the consumer took something
+	small      bool          // it was little
 	leaving    chan struct{} // nobody wants the data any more
+	left       sync.Once
 	ended      chan struct{}
 }
 
@@ -106,6 +116,9 @@ func (a *readAhead) read(p []byte) (int, error) {
 	if failed := s.failed.Load(); failed != nil {
 		return 0, *failed
 	}
+	if wait := aheadWait - time.Since(a.last); a.small && wait > aheadWait/8 {
+		nap(wait)
+	}
 	for {
 		if s.ctx.Err() != nil {
 			s.woken = true
@@ -113,6 +126,7 @@ func (a *readAhead) read(p []byte) (int, error) {
 		}
 		a.mu.Lock()
 		if n, err := a.take(p); n > 0 || err != nil {
+			a.last, a.small = time.Now(), n < aheadEnough
 			return n, err
 		}
 		a.hungry = true
@@ -154,5 +168,6 @@ func (a *readAhead) take(p []byte) (int, error) {
 	return n, nil
 }
 
-// leave ends the reading: the goroutine goes on until the connection ends, but keeps nothing.
-func (a *readAhead) leave() { close(a.leaving) }
+// leave ends the reading: the goroutine goes on until the connection ends, but keeps nothing that there is no room for. It
+// may be called again.
+func (a *readAhead) leave() { a.left.Do(func() { close(a.leaving) }) }

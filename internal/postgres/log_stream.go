@@ -37,6 +37,12 @@ const (
 	burstWait = 250 * time.Microsecond
 )
 
+// begin is called when the stream does, while nobody reads.
+func (c *burstConn) begin() {
+	c.on = true
+	c.Conn = quiet(c.Conn)
+}
+
 // Read serves from what was read ahead.
 func (c *burstConn) Read(p []byte) (int, error) {
 	if c.r == c.w {

@@ -1,6 +1,7 @@
 // Package testlab starts the real servers that tests talk to: PostgreSQL of every supported major, S3
-// (versitygw, Ceph), Azure (azurite), GCS (fake-gcs-server), and what stands between them and leat: a TCP
-// proxy that spoils connections, an S3 proxy that answers by a script, and leat's own binary as a process.
+// (versitygw, Ceph), Azure (azurite), GCS (fake-gcs-server), an Iceberg catalog (Nessie), and what stands between
+// them and leat: a TCP proxy that spoils connections, an S3 proxy that answers by a script, and leat's own binary
+// as a process; and readers of Iceberg tables that are not ours: Spark and PyIceberg.
 //
 // Its key types are [DB], a database of the test's own on a shared server; [Store], a bucket of the test's
 // own; and [Binary], leat as users run it.

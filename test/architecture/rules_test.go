@@ -55,6 +55,7 @@ var owners = map[string][]string{
 	"github.com/apache/arrow-go/v18":                {"internal/change", "internal/dump", "internal/format", "internal/lake", "internal/pipeline", "internal/postgres", "demo"},
 	"github.com/apache/iceberg-go":                  {"internal/lake", "demo", "bench"},
 	"github.com/RoaringBitmap/roaring/v2":           {"internal/lake"},
+	"github.com/google/uuid":                        {"internal/lake"},
 	"modernc.org/sqlite":                            {"internal/lake"},
 	"github.com/twmb/avro":                          {"internal/format"},
 	"github.com/klauspost/compress":                 {"internal/format", "internal/spool"},

@@ -57,16 +57,14 @@ func TestARunOutlivesWhatTheDatabaseDoes(t *testing.T) {
 			s.started(t)
 		}},
 		{"the wire is slow", func() {
-			wire.add("slow", "latency", toxics.Attributes{"latency": 150, "jitter": 100})
-			wire.add("thin", "bandwidth", toxics.Attributes{"rate": 100})
+			wire.spoil("slow", "latency", toxics.Attributes{"latency": 150, "jitter": 100})
 			s.goes(f, p)
-			wire.remove("slow")
-			wire.remove("thin")
+			wire.mend("slow")
 		}},
 		{"the wire is cut after each 20 kB", func() {
-			wire.add("cut", "limit_data", toxics.Attributes{"bytes": 20_000})
+			wire.spoil("cut", "limit_data", toxics.Attributes{"bytes": 20_000})
 			until(t, "the run notices", func() bool { return strings.Contains(p.Stderr(), "tried again") })
-			wire.remove("cut")
+			wire.mend("cut")
 		}},
 		{"nobody answers", func() {
 			if err := wire.Disable(); err != nil {
@@ -88,6 +86,23 @@ func TestARunOutlivesWhatTheDatabaseDoes(t *testing.T) {
 	closed()
 	f.catchUp()
 	judgeLake(t, s, f, false)
+}
+
+// spoil is add on a busy wire: toxiproxy answers 503 when a link is slow to hear, and does it all the same.
+func (c cutting) spoil(name, kind string, attributes toxics.Attributes) {
+	c.t.Helper()
+	until(c.t, "the wire is spoiled", func() bool {
+		_, err := c.AddToxic(name, kind, "downstream", 1, attributes)
+		return err == nil || strings.Contains(err.Error(), "exists")
+	})
+}
+
+func (c cutting) mend(name string) {
+	c.t.Helper()
+	until(c.t, "the wire is mended", func() bool {
+		err := c.RemoveToxic(name)
+		return err == nil || strings.Contains(err.Error(), "not found")
+	})
 }
 
 func (s *shop) started(t testing.TB) {

@@ -456,7 +456,9 @@ func (j *followJudge) rebuild(f followed, all []event, to change.LSN) content2 {
 			clear(state)
 		case e.op == "d":
 			if have := state[id]; len(have) > 0 {
-				gone = have[0]
+				if e.seq%2 != 0 { // the log's own numbers are doubled
+					gone = have[0]
+				}
 				state[id] = have[1:]
 			}
 		case f.key == nil && e.op == "u" && old == nil: // the row has not changed

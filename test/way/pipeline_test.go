@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -22,7 +23,8 @@ type pipeline struct {
 	t    testing.TB
 	db   *testlab.DB
 	leat *testlab.Binary
-	lake string   // URL or folder
+	lake string // URL or folder
+	name string
 	port string   // address of /metrics and /readyz
 	env  []string // of every command
 	all  []string // arguments of every command
@@ -40,10 +42,10 @@ func newPipeline(t testing.TB, db *testlab.DB) *pipeline {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	lake := t.TempDir()
+	lake, name := t.TempDir(), "way_"+db.Name[len(db.Name)-8:] // slots are shared by all databases of a server
 	return &pipeline{
-		t: t, db: db, leat: testlab.Leat(t), lake: lake, port: port, env: db.Env(),
-		all: []string{"--from", db.Bare, "--to", lake, "--name", "way"},
+		t: t, db: db, leat: testlab.Leat(t), lake: lake, name: name, port: port, env: db.Env(),
+		all: []string{"--from", db.Bare, "--to", lake, "--name", name},
 		run: []string{"--keep", "both", "--commit-interval", "300ms", "--work-dir", t.TempDir(), "--metrics", port},
 	}
 }
@@ -89,6 +91,12 @@ func (p *pipeline) with(settings ...string) *pipeline {
 		p.all = append(p.all, "--set", s)
 	}
 	return p
+}
+
+// in moves the lake to a store, which the environment tells how to reach.
+func (p *pipeline) in(store string, env ...string) {
+	p.all[slices.Index(p.all, p.lake)], p.lake = store, store
+	p.env = append(p.env, env...)
 }
 
 // do runs a command to its end, which must be good, and returns its standard output.
@@ -157,7 +165,7 @@ func wait(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
-	tick := time.NewTicker(200 * time.Millisecond)
+	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for !is() {
 		select {

@@ -92,7 +92,10 @@ func TestRequestsThatMakeNoSenseAreRefused(t *testing.T) {
 			t.Errorf("leat %v: %d %s", c.command, r.Exit, r.Stderr)
 		}
 	}
-	p.catchUp()
+	p.db.Exec("insert into notes select generate_series(1, 70)")
+	if r := p.start("--until-caught-up").WaitWithin(patience); r.Exit != 0 || !strings.Contains(r.Stdout, "Caught up: 70 rows copied, 0 changes followed") {
+		t.Errorf("the first run: %d %s%s", r.Exit, r.Stdout, r.Stderr)
+	}
 	if r := p.leat.Run(p.env, append([]string{"resync", "--table", "public.nodes"}, p.all...)...); r.Exit != 2 || !strings.Contains(r.Stderr, "no such table") {
 		t.Errorf("a table that is not there: %d %s", r.Exit, r.Stderr)
 	}
@@ -104,8 +107,8 @@ func TestTheLakeIsMaintainedByHand(t *testing.T) {
 	db.Exec("create table notes (id int primary key, note text); insert into notes select i from generate_series(1, 300) i")
 	p := newPipeline(t, db).with("run.maintain_interval=0s", "lake.keep_snapshots=1", "lake.snapshot_age=0s", "lake.orphan_age=0s")
 	p.catchUp()
-	for i := range 12 {
-		db.Exec(fmt.Sprintf("update notes set note = 'round %d' where id %% 12 = %d; insert into notes values (%d)", i, i, 1000+i))
+	for i := range 5 {
+		db.Exec(fmt.Sprintf("update notes set note = 'round %d' where id %% 5 = %d; insert into notes values (%d)", i, i, 1000+i))
 		p.catchUp()
 	}
 	files := "select count(*), sum(record_count) from %s.public.notes.%s"
@@ -136,17 +139,17 @@ func TestARunIsWatched(t *testing.T) {
 	p.ready(run)
 	db.Exec("insert into notes values (1001); update notes set note = 'x' where id <= 10; delete from notes where id > 290 and id < 300")
 	want := map[string]string{
-		`leat_rows_total{op="c",pipeline="way",table="public.notes"}`: "1", `leat_rows_total{op="u",pipeline="way",table="public.notes"}`: "10",
-		`leat_rows_total{op="d",pipeline="way",table="public.notes"}`: "9", `leat_streaming{pipeline="way"}`: "1",
-		`leat_tables{phase="streaming",pipeline="way"}`: "1",
+		`leat_rows_total{op="c",pipeline="NAME",table="public.notes"}`: "1", `leat_rows_total{op="u",pipeline="NAME",table="public.notes"}`: "10",
+		`leat_rows_total{op="d",pipeline="NAME",table="public.notes"}`: "9", `leat_streaming{pipeline="NAME"}`: "1",
+		`leat_tables{phase="streaming",pipeline="NAME"}`: "1",
 	}
 	page := ""
 	wait(t, "the metrics count the changes", func() bool {
 		_, page = p.get("/metrics")
-		return strings.Contains(page, `op="d",pipeline="way",table="public.notes"} 9`)
+		return strings.Contains(page, `op="d",pipeline="`+p.name+`",table="public.notes"} 9`)
 	})
 	for name, value := range want {
-		if !strings.Contains(page, name+" "+value+"\n") {
+		if name = strings.ReplaceAll(name, "NAME", p.name); !strings.Contains(page, name+" "+value+"\n") {
 			t.Errorf("no %s %s in\n%s", name, value, page)
 		}
 	}
