@@ -51,6 +51,7 @@ type TableState struct {
 	Phase  Phase      `json:"phase"`
 	OID    uint32     `json:"oid,omitempty"`
 	Since  change.LSN `json:"since,omitempty"`  // where its spool begins
+	Upper  change.LSN `json:"upper,omitempty"`  // nothing from here on was in the snapshot of its copy
 	Code   fault.Code `json:"code,omitempty"`   // of a failed one
 	Reason string     `json:"reason,omitempty"` // of a failed one
 	Resync string     `json:"resync,omitempty"` // the request that its copy answers

@@ -39,6 +39,9 @@ type CopyEnd interface {
 	// Finish makes the finished chunks the content of the current table and adds them to the history, at the given
 	// position: the least stamp of the chunks. One commit a kept table; a Finish that was broken off is taken up by the next one.
 	Finish(ctx context.Context, position change.LSN) error
+	// Finished says whether Finish has come to its end, also in an earlier process, and Upkeep.ForgetCopy was not called
+	// since.
+	Finished() bool
 	// Abandon removes what was copied.
 	Abandon(ctx context.Context) error
 }
@@ -106,7 +109,7 @@ func (t *lakeTable) Copy(ctx context.Context, source *change.Table, schema *arro
 	if err := c.shape(ctx); err != nil {
 		return nil, err
 	}
-	c.folder = t.lake.key(".leat", "copy", lakeName(t.lake.Pipeline), lakeName(t.spec.Table.Schema), lakeName(t.spec.Table.Name))
+	c.folder = t.copyFolder()
 	data, err := bucket.ReadAll(ctx, t.lake.Bucket, c.note(), 4096)
 	var note copyNote
 	switch {
@@ -360,10 +363,35 @@ func (c *lakeCopy) Finish(ctx context.Context, position change.LSN) error {
 			}
 		}
 	}
-	if err := c.adopt(ctx); err != nil {
+	return c.adopt(ctx)
+}
+
+func (c *lakeCopy) Finished() bool {
+	return !slices.ContainsFunc(c.parts, func(p copyPart) bool { return p.ice.property(propCopy) != c.id })
+}
+
+// ForgetCopy removes the note of a copy that was finished, and its ledgers.
+func (t *lakeTable) ForgetCopy(ctx context.Context) error {
+	return forgetCopy(ctx, t.lake.Bucket, t.copyFolder())
+}
+
+// forgetCopy removes the note first: without it the ledgers are nobody's.
+func forgetCopy(ctx context.Context, b bucket.Bucket, folder string) error {
+	if err := b.Delete(ctx, folder+"/copy.json"); err != nil {
 		return err
 	}
-	return c.remove(ctx)
+	var keys []string
+	for o, err := range b.List(ctx, folder+"/") {
+		if err != nil {
+			return err
+		}
+		keys = append(keys, o.Key)
+	}
+	return b.Delete(ctx, keys...)
+}
+
+func (t *lakeTable) copyFolder() string {
+	return t.lake.key(".leat", "copy", lakeName(t.lake.Pipeline), lakeName(t.spec.Table.Schema), lakeName(t.spec.Table.Name))
 }
 
 // adopt makes the copy's definition the table's.

@@ -198,13 +198,21 @@ func (c *filesCopy) ledgers(ctx context.Context) ([]fileLedger, error) {
 // Finish names the files of all chunks in one manifest. A Finish that was broken off is taken up by the next one.
 func (c *filesCopy) Finish(ctx context.Context, position change.LSN) error {
 	t := c.table
-	if !slices.ContainsFunc(t.last.Copies, func(f finishedCopy) bool { return f.ID == c.id }) {
+	if !c.Finished() {
 		if err := c.publish(ctx, position); err != nil {
 			t.broken = err
 			return err
 		}
 	}
-	return c.remove(ctx)
+	return nil
+}
+
+func (c *filesCopy) Finished() bool {
+	return slices.ContainsFunc(c.table.last.Copies, func(f finishedCopy) bool { return f.ID == c.id })
+}
+
+func (t *filesTable) ForgetCopy(ctx context.Context) error {
+	return forgetCopy(ctx, t.lake.Bucket, t.copyFolder())
 }
 
 func (c *filesCopy) publish(ctx context.Context, position change.LSN) error {

@@ -61,6 +61,8 @@ type Upkeep interface {
 	// Copy begins a copy of the whole table, or takes up one that was broken off. The rows have the given definition; it
 	// becomes the table's with Finish, whatever the table had before.
 	Copy(ctx context.Context, source *change.Table, schema *arrow.Schema) (Copy, error)
+	// ForgetCopy is called when the caller has noted, where it outlasts a crash, that a copy was finished.
+	ForgetCopy(ctx context.Context) error
 	Maintain(ctx context.Context, o MaintainOptions) (Maintained, error)
 }
 

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/leatdata/leat/internal/change"
@@ -15,7 +16,7 @@ func (r *run) lookAround(ctx context.Context) error {
 		return err
 	}
 	// Each drain reads the spool from the oldest copy on: tables that end at about the same time share one.
-	if len(r.drainable) > 0 && !r.inDanger() && (r.copying.Load() == 0 || r.now.Sub(r.drainedAt) >= drainEvery) {
+	if len(r.drainable) > 0 && !r.inDanger() && r.past(r.drainable) && (r.copying.Load() == 0 || r.now.Sub(r.drainedAt) >= drainEvery) {
 		tables := r.drainable
 		r.drainable, r.drainedAt, r.guarded = nil, r.now, false
 		if err := r.drain(ctx, tables); err != nil {
@@ -45,6 +46,11 @@ func (r *run) takeCopied(ctx context.Context) error {
 	}
 	r.drainable = append(r.drainable, done...)
 	return r.store.Save(ctx, r.state)
+}
+
+// past says whether the log has come past everything that the copies' snapshots hold.
+func (r *run) past(tables []*table) bool {
+	return !slices.ContainsFunc(tables, func(t *table) bool { return r.position < t.upper })
 }
 
 const drainEvery = 30 * time.Second

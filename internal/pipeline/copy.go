@@ -24,16 +24,18 @@ import (
 
 // copyJob is the copy of one table.
 type copyJob struct {
-	table  *table
-	source *change.Table
-	plan   *postgres.Plan
-	copy   lake.Copy
-	chunks []postgres.Chunk
-	ids    []string
-	left   atomic.Int64
-	total  int
-	rows   atomic.Int64
-	stamp  change.LSN // the smallest of all chunks
+	table    *table
+	source   *change.Table
+	plan     *postgres.Plan
+	copy     lake.Copy
+	chunks   []postgres.Chunk
+	ids      []string
+	left     atomic.Int64
+	total    int
+	finished bool // by an earlier process
+	rows     atomic.Int64
+	upper    change.LSN // nothing from here on is in the snapshot
+	stamp    change.LSN // the smallest of all chunks
 }
 
 // copyAll copies the tables that want it. What the log tells of them meanwhile goes to the spool: they were diverted
@@ -94,7 +96,14 @@ func (r *run) copyTables(ctx context.Context, snap *postgres.Snapshot, tables []
 	if err != nil {
 		return err
 	}
-	return r.runCopies(ctx, snap, jobs)
+	if err := r.runCopies(ctx, snap, jobs); err != nil {
+		return err
+	}
+	// The loop waits until the log has come past the snapshot; on a quiet server nothing else would bring it there.
+	if _, err := r.source.Heartbeat(ctx, heartbeatPrefix); err != nil && !fault.Is(err, fault.SourceRights) {
+		return err
+	}
+	return nil
 }
 
 // only selects the tables by name.
@@ -145,13 +154,17 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 	if err != nil {
 		return nil, err
 	}
-	job := &copyJob{table: t, source: source, plan: plan, stamp: snap.LSN}
+	job := &copyJob{table: t, source: source, plan: plan, stamp: snap.LSN, upper: snap.LSNUpper}
 	if job.copy, err = t.lake.Copy(ctx, plan.Table, plan.Schema); err != nil {
 		return nil, err
 	}
 	shape := shapeOf(source)
 	if len(source.Identity()) == 0 || t.exact { // chunks of two snapshots cannot be told apart by a key: all or nothing
 		shape += snap.LSN.String()
+	}
+	if job.copy.Finished() && usable(job.copy.Done(), "", t.since) { // by a process that ended before it could say so
+		job.finished = true
+		return job, nil
 	}
 	if !usable(job.copy.Done(), shape, t.since) {
 		r.o.Log.Info("a copy that was broken off cannot be gone on with; it begins again", "table", t.name)
@@ -189,7 +202,7 @@ func chunkID(shape string, step, from int64, open bool) string {
 // usable says whether the chunks that are done belong to the table as it is now, and to a time that the spool reaches back to.
 func usable(done map[string]change.LSN, shape string, since change.LSN) bool {
 	for id, stamp := range done {
-		if !strings.HasPrefix(id, shape+".") || stamp < since {
+		if shape != "" && !strings.HasPrefix(id, shape+".") || stamp < since {
 			return false
 		}
 	}
@@ -323,9 +336,12 @@ func (r *run) finishCopy(ctx context.Context, j *copyJob) error {
 	if err := r.store.Valid(); err != nil {
 		return err
 	}
-	if err := j.copy.Finish(ctx, j.stamp); err != nil {
-		return fault.Wrap(err, codeOf(err), j.table.name, "cannot put the copy in its place")
+	if !j.finished {
+		if err := j.copy.Finish(ctx, j.stamp); err != nil {
+			return fault.Wrap(err, codeOf(err), j.table.name, "cannot put the copy in its place")
+		}
 	}
+	j.table.upper = max(j.upper, j.table.upper) // read by the loop only after put
 	r.o.Log.Info("copied", "table", j.table.name, "rows", j.rows.Load(), "lsn", j.stamp)
 	r.copied.put(j.table)
 	r.copying.Add(-1)

@@ -77,11 +77,21 @@ func (r *run) drain(ctx context.Context, tables []*table) error {
 	if err := r.save(ctx); err != nil {
 		return err
 	}
+	for _, t := range tables {
+		if err := t.lake.ForgetCopy(ctx); err != nil {
+			return err
+		}
+	}
 	return r.trimSpool(ctx)
 }
 
 func (r *run) applySpool(ctx context.Context, byKey map[string]*table, from change.LSN) error {
 	events := postgres.NewEventReader()
+	// Below it the copy's snapshot may be ahead of what has been applied: no state that the source never had is committed.
+	upper := change.LSN(0)
+	for _, t := range byKey {
+		upper = max(upper, t.upper)
+	}
 	var pending int64
 	for rec, err := range r.spool.Read(ctx, from, func(key string) bool { return byKey[key] != nil }) {
 		if err != nil {
@@ -97,7 +107,7 @@ func (r *run) applySpool(ctx context.Context, byKey map[string]*table, from chan
 			return err
 		}
 		pending += n
-		if ev.Kind == postgres.EventCommit && pending >= r.o.CommitRows {
+		if ev.Kind == postgres.EventCommit && pending >= r.o.CommitRows && ev.Position >= upper {
 			if err := r.commitDrained(ctx, byKey, ev.Position); err != nil {
 				return err
 			}

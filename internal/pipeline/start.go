@@ -116,7 +116,7 @@ func (r *run) restoreModes(next *again) {
 	for key, t := range r.tables {
 		was, known := r.state.Tables[key]
 		anew := next.all || slices.ContainsFunc(next.tables, func(name string) bool { return name == t.name || name == key })
-		t.mode, t.since = was.Phase, was.Since
+		t.mode, t.since, t.upper = was.Phase, was.Since, was.Upper
 		t.exact, t.nullable = anew && next.exact, slices.Contains(next.nullable, t.name)
 		switch {
 		case !known || was.OID != t.source.OID:
@@ -141,7 +141,7 @@ func (r *run) restoreModes(next *again) {
 
 func (r *run) setMode(t *table, mode checkpoint.Phase) {
 	t.mode = mode
-	r.state.Tables[t.key] = checkpoint.TableState{Phase: mode, OID: t.source.OID, Since: t.since}
+	r.state.Tables[t.key] = checkpoint.TableState{Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper}
 	r.o.Watch.Mode(t.name, string(mode))
 }
 

@@ -22,6 +22,7 @@ type table struct {
 	keep    Keep
 	mode    checkpoint.Phase
 	since   change.LSN // where its spool begins
+	upper   change.LSN // nothing from here on was in the snapshot of its copy
 	lake    lake.Table
 	builder builder
 	version uint64 // of the relation the builder is for
