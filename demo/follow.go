@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/iceberg-go/catalog"
 	iceio "github.com/apache/iceberg-go/io"
 	"github.com/apache/iceberg-go/table"
@@ -261,6 +262,9 @@ func (s *sum) addRecord(rec arrow.RecordBatch, columns []string) error {
 	for row := range int(rec.NumRows()) {
 		for i, a := range at {
 			values[i] = a.ValueStr(row)
+			if d, ok := a.(*array.Decimal128); ok && d.IsValid(row) { // with all decimals, as PostgreSQL writes it
+				values[i] = d.Value(row).ToString(d.DataType().(*arrow.Decimal128Type).Scale)
+			}
 		}
 		s.add(values)
 	}

@@ -44,6 +44,10 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 		default:
 			inserts = append(inserts, source)
 		}
+		if plan, err := catalog.Plan(r.published(source), r.o.Policies); err == nil && !plan.CanBinary() && !next.text {
+			r.o.Log.Info("values of the log are taken as text: a column's type has no exact binary form", "table", t.name)
+			next.text = true
+		}
 		r.tables[t.key], r.byOID[source.OID] = t, t
 	}
 	if len(refused) > 0 {

@@ -126,7 +126,7 @@ func (a *readAhead) read(p []byte) (int, error) {
 		}
 		a.mu.Lock()
 		if n, err := a.take(p); n > 0 || err != nil {
-			a.last, a.small = time.Now(), n < aheadEnough
+			a.last = time.Now()
 			return n, err
 		}
 		a.hungry = true
@@ -159,6 +159,7 @@ func (a *readAhead) take(p []byte) (int, error) {
 	copy(p, a.buf[at:at+n]) // what has come stays as it is until r moves on
 	a.mu.Lock()
 	a.r += n
+	a.small = a.r == a.w && n < aheadEnough
 	wake := a.full
 	a.full = false
 	a.mu.Unlock()
