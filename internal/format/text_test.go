@@ -85,7 +85,9 @@ func TestTextFilesHaveTheFormsThatPostgreSQLGives(t *testing.T) {
 	}, []string{"plain", `""`, `"say ""x"", y"`, "\"a\nb\"", `"\."`, "ü\x01\t\\"},
 		[]string{`"plain"`, `""`, `"say \"x\", y"`, `"a\nb"`, `"\\."`, `"ü\u0001\t\\"`})
 	f(arrow.Field{Type: arrow.BinaryTypes.String, Metadata: arrow.MetadataFrom(map[string]string{change.LogicalKey: change.LogicalJSON})},
-		func(b array.Builder) { b.(*array.StringBuilder).AppendValues([]string{`{"a": [1.50]}`, "[1,\n2]"}, nil) },
+		func(b array.Builder) {
+			b.(*array.StringBuilder).AppendValues([]string{`{"a": [1.50]}`, "[1,\n2]"}, nil)
+		},
 		[]string{`"{""a"": [1.50]}"`, "\"[1,\n2]\""}, []string{`{"a": [1.50]}`, `[1, 2]`})
 	f(arrow.Field{Type: arrow.BinaryTypes.Binary}, func(b array.Builder) { b.(*array.BinaryBuilder).AppendValues([][]byte{{0, 255}, {}}, nil) },
 		[]string{`\x00ff`, `\x`}, []string{`"\\x00ff"`, `"\\x"`})

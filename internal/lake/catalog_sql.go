@@ -27,7 +27,7 @@ func (l *Lake) openSQL(dialect icesql.SupportedDialect) error {
 		"warehouse": l.url(l.key()), icesql.SchemaVersionKey: icesql.SchemaVersionV1,
 	})
 	if err != nil {
-		db.Close()
+		_ = db.Close() // the error that counts is there
 		return fault.Wrap(err, fault.LakeFailed, l.Catalog.URI, "the catalog's database cannot be used")
 	}
 	l.use(cat, func() error { return errors.Join(cat.Close(), db.Close()) })

@@ -50,10 +50,10 @@ type currentTable struct {
 	hollow    map[keyindex.Hash]struct{} // keys whose rows lack values that nobody had when they were written
 
 	// Buffers that serve one record after another.
-	last           lastRows
-	hashes, olds   []keyindex.Hash
-	effects        []effect
-	chosen, places []uint32
+	last         lastRows
+	hashes, olds []keyindex.Hash
+	effects      []effect
+	chosen       []uint32
 }
 
 // trackedFile is a data file that holds live rows, or is about to.

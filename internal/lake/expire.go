@@ -73,11 +73,10 @@ func (t *icebergTable) reach(ctx context.Context, snapshots []table.Snapshot, to
 				continue
 			}
 			to[m.FilePath()] = true
-			entries, err := m.FetchEntries(files, live)
-			if err != nil {
-				return t.failed(err, "a manifest cannot be read")
-			}
-			for _, e := range entries {
+			for e, err := range m.Entries(files, live) {
+				if err != nil {
+					return t.failed(err, "a manifest cannot be read")
+				}
 				to[e.DataFile().FilePath()] = true
 			}
 		}

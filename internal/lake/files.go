@@ -81,13 +81,11 @@ func OpenFiles(ctx context.Context, o FilesOptions) (*Files, error) {
 	if !l.guarded {
 		o.Log.Warn("the store has no conditional writes: the lease alone keeps a second writer away", "store", can.URL)
 	}
-	if err := os.MkdirAll(o.WorkDir, 0o700); err == nil {
-		l.local, err = os.MkdirTemp(o.WorkDir, "files-")
+	if err := os.MkdirAll(o.WorkDir, 0o700); err != nil {
+		return nil, fault.Wrap(err, fault.StateUnusable, o.WorkDir, "there is no room for files in the making")
 	}
-	if l.local == "" {
-		return nil, fault.New(fault.StateUnusable, o.WorkDir, "there is no room for files in the making")
-	}
-	return l, nil
+	l.local, err = os.MkdirTemp(o.WorkDir, "files-")
+	return l, fault.Wrap(err, fault.StateUnusable, o.WorkDir, "there is no room for files in the making")
 }
 
 // Close removes what is in the making. Tables must have been closed; the bucket stays open.
@@ -102,7 +100,7 @@ func (l *Files) Table(ctx context.Context, spec Spec) (Table, error) {
 	t := &filesTable{lake: l, spec: spec, folder: l.folder(spec.Table)}
 	t.uploads, t.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := t.open(ctx); err != nil {
-		t.Close()
+		_ = t.Close() // the error that counts is there
 		return nil, err
 	}
 	return t, nil

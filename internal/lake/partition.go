@@ -273,7 +273,7 @@ func appendPartitionValue(to []byte, v any) []byte {
 	case iceberg.Decimal:
 		return appendSized(to, v.Val.ToString(0))
 	}
-	return appendSized(to, humanValue(v))
+	return appendSized(to, fmt.Sprint(v)) // tells two values of one column apart, no more
 }
 
 // literalOf is a value as Iceberg's library has it, nil for null.
@@ -401,10 +401,8 @@ func hiveValue(v string) string {
 
 // human is a partition's value for people and paths.
 func (f *partitionField) human(v any) string {
-	return f.transform.ToHumanStr(v)
+	return f.transform.ToHumanStrType(f.typ, v)
 }
-
-func humanValue(v any) string { return iceberg.IdentityTransform{}.ToHumanStr(v) }
 
 // partitionOf names the partition of a data file.
 func partitionOf(f iceberg.DataFile) string { return fmt.Sprint(f.SpecID(), f.Partition()) }

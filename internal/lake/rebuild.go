@@ -121,7 +121,7 @@ func (t *icebergTable) openParquet(ctx context.Context, f iceberg.DataFile) (*fi
 	props := parquet.NewReaderProperties(memory.DefaultAllocator)
 	r, err := file.NewParquetReader(in, file.WithReadProps(props))
 	if err != nil {
-		in.Close()
+		_ = in.Close() // the error that counts is there
 		return nil, t.failed(err, "data file %s cannot be read", f.FilePath())
 	}
 	return r, nil

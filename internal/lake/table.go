@@ -112,7 +112,7 @@ func (l *Lake) Table(ctx context.Context, spec Spec) (Table, error) {
 	uploads, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	t := &lakeTable{lake: l, spec: spec, cancel: cancel}
 	if err := t.open(ctx, uploads); err != nil {
-		t.Close()
+		_ = t.Close() // the error that counts is there
 		return nil, err
 	}
 	return t, nil

@@ -225,10 +225,12 @@ const stopWithin = 15 * time.Second
 
 // unlessEnded drops the error of a side that was told to end.
 func unlessEnded(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
 		return nil
+	default:
+		return err
 	}
-	return err
 }
 
 // startLog opens the log where the saved state ends.

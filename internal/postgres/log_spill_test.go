@@ -39,7 +39,7 @@ func TestWhatIsSpilledComesBackInOrderWithoutWhatWasRolledBack(t *testing.T) {
 			t.Fatalf("%d bytes in memory", s.memory)
 		}
 		if subxid == xid || xid != 2 {
-			want[xid] = append(want[xid], fmt.Sprint(len(rest), rest[:min(1, len(rest))]))
+			want[xid] = append(want[xid], fmt.Sprint(len(rest), string(rest[:min(1, len(rest))])))
 		}
 	}
 	s.abort(2, 102)
@@ -60,7 +60,7 @@ func TestWhatIsSpilledComesBackInOrderWithoutWhatWasRolledBack(t *testing.T) {
 				break
 			}
 			if !aborted {
-				have = append(have, fmt.Sprint(len(raw)-1, raw[1:min(2, len(raw))]))
+				have = append(have, fmt.Sprint(len(raw)-1, string(raw[1:min(2, len(raw))])))
 			}
 		}
 		if !slices.Equal(have, want[xid]) {

@@ -371,7 +371,10 @@ func (s *walStream) close() {
 // only warned of, and its tables are left out without a word.
 func (s *walStream) notice(body []byte) error {
 	var n pgproto3.NoticeResponse
-	if n.Decode(body) != nil || n.Code != "55000" {
+	if err := n.Decode(body); err != nil {
+		return malformed("a notice: %v", err)
+	}
+	if n.Code != "55000" {
 		return nil
 	}
 	return fault.New(fault.PublicationUnusable, s.where, "the server warns: %s", oneLine(strings.Join([]string{n.Message, n.Detail}, " ")))
