@@ -313,7 +313,7 @@ func (l lossyUpload) Commit(ctx context.Context) (bucket.Object, error) {
 func TestALostAnswerIsResolvedByLooking(t *testing.T) {
 	everywhere(t, func(t *testing.T, b bucket.Bucket) {
 		for range 2 {
-			s := open(t, &lossy{Bucket: b}, checkpoint.Options{TTL: 300 * time.Millisecond})
+			s := open(t, &lossy{Bucket: b}, checkpoint.Options{TTL: 300 * time.Millisecond, Patience: 30 * time.Second})
 			for p := range change.LSN(10) {
 				must(t, s.Save(t.Context(), checkpoint.State{Position: p}))
 			}
