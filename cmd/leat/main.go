@@ -61,9 +61,11 @@ func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "leat",
 		Short: "Carry PostgreSQL data into object storage, exactly",
-		Long: `leat carries PostgreSQL tables into S3, Ceph, GCS, Azure or a folder, all at one
-moment, every value exact, and writes a manifest that proves what is there.`,
+		Long: `leat carries PostgreSQL into a data lake on S3, Ceph, GCS, Azure or a folder, every
+value exact: dump takes tables, all at one moment, and writes a manifest that proves
+what is there; run follows the write-ahead log into Iceberg tables, exactly once.`,
 		Example: `  leat check --from postgres://app@db/shop --to s3://egress/shop
+  leat run   --from postgres://repl@db/shop --to s3://lake/shop
   leat dump  --from postgres://app@db/shop --to s3://egress/shop --table 'public.*' --format parquet
   leat dump  -f leat.yaml`,
 		Version:       version,

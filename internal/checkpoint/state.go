@@ -54,7 +54,7 @@ type TableState struct {
 	Upper  change.LSN `json:"upper,omitempty"`  // nothing from here on was in the snapshot of its copy
 	Code   fault.Code `json:"code,omitempty"`   // of a failed one
 	Reason string     `json:"reason,omitempty"` // of a failed one
-	Resync string     `json:"resync,omitempty"` // the request that its copy answers
+	Anew   bool       `json:"anew,omitempty"`   // it was copied before, and is to be copied again
 }
 
 // Control is what the pipeline has made of requests.

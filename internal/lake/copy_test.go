@@ -64,6 +64,9 @@ func TestACopyGoesOnWhereItWasBrokenOff(t *testing.T) {
 	}
 	expect(t, readBack(t, dir+"/public/orders"), []string{"id", "name"}, `1 "a"`, `2 "b"`)
 	expect(t, readBack(t, dir+"/public/orders_history"), []string{"_leat_op", "_leat_lsn", "_leat_seq", "id"}, `"r" 256 0 1`, `"r" 512 0 2`)
+	if err := table.ForgetCopy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if n := count(t, table.lake, ".leat/"); n != 0 {
 		t.Errorf("%d ledgers are left", n)
 	}

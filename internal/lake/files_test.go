@@ -259,6 +259,9 @@ func TestACopyIntoChangeFilesGoesOnWhereItWasBrokenOff(t *testing.T) {
 		t.Errorf("it stands at %s", table.Position())
 	}
 	expect(t, readFiles(t, dir, "public.orders"), []string{"_leat_op", "_leat_lsn", "id", "name"}, `"r" 256 1 "a"`, `"r" 512 2 "b"`, `"u" 768 1 "c"`)
+	if err := table.ForgetCopy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if n := count(t, &Lake{Options: Options{Bucket: l.Bucket}}, ".leat/"); n != 0 {
 		t.Errorf("%d ledgers are left", n)
 	}

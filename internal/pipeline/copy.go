@@ -162,11 +162,11 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 	if len(source.Identity()) == 0 || t.exact { // chunks of two snapshots cannot be told apart by a key: all or nothing
 		shape += snap.LSN.String()
 	}
-	if job.copy.Finished() && usable(job.copy.Done(), "", t.since) { // by a process that ended before it could say so
+	if job.copy.Finished() && !t.anew && usable(job.copy.Done(), "", t.since) { // by a process that ended before it could say so
 		job.finished = true
 		return job, nil
 	}
-	if !usable(job.copy.Done(), shape, t.since) {
+	if job.copy.Finished() || !usable(job.copy.Done(), shape, t.since) {
 		r.o.Log.Info("a copy that was broken off cannot be gone on with; it begins again", "table", t.name)
 		if err := job.copy.Abandon(ctx); err != nil {
 			return nil, err

@@ -120,7 +120,7 @@ func (r *run) restoreModes(next *again) {
 	for key, t := range r.tables {
 		was, known := r.state.Tables[key]
 		anew := next.all || slices.ContainsFunc(next.tables, func(name string) bool { return name == t.name || name == key })
-		t.mode, t.since, t.upper = was.Phase, was.Since, was.Upper
+		t.mode, t.since, t.upper, t.anew = was.Phase, was.Since, was.Upper, was.Anew || anew
 		t.exact, t.nullable = anew && next.exact, slices.Contains(next.nullable, t.name)
 		switch {
 		case !known || was.OID != t.source.OID:
@@ -144,8 +144,8 @@ func (r *run) restoreModes(next *again) {
 }
 
 func (r *run) setMode(t *table, mode checkpoint.Phase) {
-	t.mode = mode
-	r.state.Tables[t.key] = checkpoint.TableState{Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper}
+	t.mode, t.anew = mode, t.anew && mode == checkpoint.Copying
+	r.state.Tables[t.key] = checkpoint.TableState{Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper, Anew: t.anew}
 	r.o.Watch.Mode(t.name, string(mode))
 }
 

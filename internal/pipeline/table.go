@@ -22,6 +22,7 @@ type table struct {
 	keep    Keep
 	mode    checkpoint.Phase
 	since   change.LSN // where its spool begins
+	anew    bool       // a copy that is finished is not the one that is wanted
 	upper   change.LSN // nothing from here on was in the snapshot of its copy
 	lake    lake.Table
 	builder builder
