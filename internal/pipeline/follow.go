@@ -193,10 +193,17 @@ const lookEvery = 100 * time.Millisecond
 // due says whether what is pending must be committed now.
 func (r *run) due() bool {
 	if r.since.IsZero() { // nothing but the position has moved
-		return r.position > r.saved && r.now.Sub(r.savedAt) >= idleSave
+		wait := idleSave
+		if r.spooled {
+			wait = spoolSave
+		}
+		return r.position > r.saved && r.now.Sub(r.savedAt) >= wait
 	}
 	return r.rows >= r.o.CommitRows || r.bytes+r.unwritten() >= r.o.CommitBytes || r.now.Sub(r.since) >= r.o.CommitInterval
 }
+
+// spoolSave is how often what was spooled is made durable, so that the server can let it go.
+const spoolSave = time.Second
 
 // idleSave is how often the position is saved while no followed table changes.
 const idleSave = 10 * time.Second

@@ -134,6 +134,9 @@ func attempt(ctx context.Context, source *postgres.Source, o Options, next *agai
 	if err := r.openMessages(ctx); err != nil {
 		return err
 	}
+	if r.guarded {
+		r.lookAtSlot(ctx) // the danger is not over because another attempt begins
+	}
 	r.resumeDrains()
 	r.o.Watch.Working(true)
 	defer r.o.Watch.Working(false)

@@ -143,7 +143,7 @@ func TestARunOutlivesWhatTheStoreDoes(t *testing.T) {
 		t.Log(c.name)
 		before := hits.Load()
 		fault.Store(&c.answer)
-		until(t, "the store fails often", func() bool { return hits.Load() > before+40 })
+		until(t, "the store fails often", func() bool { return hits.Load() > before+12 })
 		fault.Store(nil)
 		s.goes(f, p)
 	}
