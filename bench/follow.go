@@ -93,7 +93,7 @@ func runLarge(ctx context.Context, b *bench) error {
 	if err := errors.Join(b.forget(ctx, database), b.cluster.do(ctx, "postgres", "CREATE DATABASE "+database), b.cluster.do(ctx, database, ledgerSQL)); err != nil {
 		return err
 	}
-	defer b.forget(context.WithoutCancel(ctx), database)
+	defer func() { _ = b.forget(context.WithoutCancel(ctx), database) }() // the cluster goes with the bench
 	l := &ledger{b: b, database: database}
 	defer os.RemoveAll(l.folder("history"))
 	if _, err := b.cluster.measure(ctx, b.cluster.env(database), l.command("history")...); err != nil {
@@ -137,7 +137,7 @@ func runScan(ctx context.Context, b *bench) error {
 	if err := b.clone(ctx, template, l.database); err != nil {
 		return err
 	}
-	defer b.forget(context.WithoutCancel(ctx), l.database)
+	defer func() { _ = b.forget(context.WithoutCancel(ctx), l.database) }() // the cluster goes with the bench
 	worn, fresh := filepath.Join(b.scratch, "worn"), filepath.Join(b.scratch, "fresh")
 	defer os.RemoveAll(worn)
 	defer os.RemoveAll(fresh)

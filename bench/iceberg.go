@@ -4,7 +4,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -33,8 +35,12 @@ func newestMetadata(table string) (string, error) {
 	}
 	for {
 		path := filepath.Join(table, "metadata", fmt.Sprintf("v%d.metadata.json", n))
-		if _, err := os.Stat(filepath.Join(table, "metadata", fmt.Sprintf("v%d.metadata.json", n+1))); err != nil {
+		_, err := os.Stat(filepath.Join(table, "metadata", fmt.Sprintf("v%d.metadata.json", n+1)))
+		if errors.Is(err, fs.ErrNotExist) {
 			return path, nil
+		}
+		if err != nil {
+			return "", err
 		}
 		n++
 	}

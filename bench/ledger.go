@@ -141,8 +141,8 @@ func (l *ledger) table(keep string) string {
 	return filepath.Join(l.folder(keep), "lake", "public", name)
 }
 
-func (l *ledger) command(keep string, more ...string) []string {
-	return append(l.b.follow(l.folder(keep), keep, "--table", "public.ledger", "--keep", keep, "--until-caught-up"), more...)
+func (l *ledger) command(keep string) []string {
+	return l.b.follow(l.folder(keep), keep, "--table", "public.ledger", "--keep", keep, "--until-caught-up")
 }
 
 // follow is a run of leat with a folder of its own for lake and work.

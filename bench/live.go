@@ -133,7 +133,7 @@ func runLatency(ctx context.Context, b *bench) error {
 	if err := b.clone(ctx, template, l.database); err != nil {
 		return err
 	}
-	defer b.forget(context.WithoutCancel(ctx), l.database)
+	defer func() { _ = b.forget(context.WithoutCancel(ctx), l.database) }() // the cluster goes with the bench
 	progress("commit to readable: %d changes a second for %s", each*perSecond, long)
 	if _, err := b.cluster.measure(ctx, b.cluster.env(l.database), l.command("current")...); err != nil {
 		return err
@@ -239,7 +239,7 @@ func (b *bench) busyTables(ctx context.Context, n, busy int, long time.Duration)
 		return 0, err
 	}
 	defer os.RemoveAll(folder)
-	defer b.forget(context.WithoutCancel(ctx), database)
+	defer func() { _ = b.forget(context.WithoutCancel(ctx), database) }() // the cluster goes with the bench
 	if err := b.cluster.do(ctx, database, fmt.Sprintf(`DO $$ BEGIN FOR i IN 1..%d LOOP
 		EXECUTE format('CREATE TABLE t%%s (id bigint PRIMARY KEY, n int NOT NULL, at timestamptz NOT NULL)', i);
 		EXECUTE format('INSERT INTO t%%s SELECT g, g, now() FROM generate_series(1, 1000) g', i); END LOOP; END $$`, n)); err != nil {

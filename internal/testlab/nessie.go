@@ -121,7 +121,7 @@ func writeNessieSettings(dir string, s Store, ports [2]int) error {
 	}
 	path := filepath.Join(dir, "config", "application.properties")
 	if err := os.WriteFile(path, []byte(strings.Join(settings, "\n")+"\n"), 0o600); err != nil {
-		return fmt.Errorf("Nessie's settings: %w", err)
+		return fmt.Errorf("settings of Nessie: %w", err)
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ func (db *DB) Standby() *DB {
 		out.mu.Lock()
 		defer out.mu.Unlock()
 		if out.conn != nil {
-			out.conn.PgConn().Conn().Close()
+			_ = out.conn.PgConn().Conn().Close() // the server is going anyway
 		}
 	})
 	return out

@@ -27,7 +27,6 @@ type shop struct {
 	moments []moment
 	done    atomic.Int64 // transactions
 	serial  atomic.Int64 // makes keys
-	shapes  atomic.Int64 // changes of definitions so far
 }
 
 const shopSQL = `
