@@ -161,7 +161,7 @@ func (c *lakeCopy) shape(ctx context.Context) error {
 	return nil
 }
 
-func (c *lakeCopy) note() string { return c.folder + "/copy.json" }
+func (c *lakeCopy) note() string { return c.folder + "/" + copyNoteName }
 
 // list finds the finished chunks, and removes what an earlier copy left that was finished or abandoned.
 func (c *lakeCopy) list(ctx context.Context) error {
@@ -377,7 +377,7 @@ func (t *lakeTable) ForgetCopy(ctx context.Context) error {
 
 // forgetCopy removes the note first: without it the ledgers are nobody's.
 func forgetCopy(ctx context.Context, b bucket.Bucket, folder string) error {
-	if err := b.Delete(ctx, folder+"/copy.json"); err != nil {
+	if err := b.Delete(ctx, folder+"/"+copyNoteName); err != nil {
 		return err
 	}
 	var keys []string
@@ -451,20 +451,15 @@ func (p *copyPart) cut(ctx context.Context, position change.LSN) ([]iceberg.Data
 	return set.Close(ctx)
 }
 
-// remove deletes the note first: without it the ledgers are nobody's, and the next copy removes them.
+// remove forgets the copy: what it knew of chunks is gone with its note.
 func (c *lakeCopy) remove(ctx context.Context) error {
-	b := c.table.lake.Bucket
-	if err := b.Delete(ctx, c.note()); err != nil {
-		return err
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var keys []string
-	for _, k := range c.done {
-		keys = append(keys, k.key)
+	if err := forgetCopy(ctx, c.table.lake.Bucket, c.folder); err != nil {
+		return err
 	}
 	clear(c.done)
-	return b.Delete(ctx, keys...)
+	return nil
 }
 
 func (c *lakeCopy) Abandon(ctx context.Context) error {

@@ -262,20 +262,15 @@ func (c *filesCopy) cut(ctx context.Context, position change.LSN) ([]fileEntry, 
 	return batch.upload(ctx, c.table.folder, c.stem("", position))
 }
 
-// remove deletes the note first: without it the ledgers are nobody's, and the next copy removes them.
+// remove forgets the copy: what it knew of chunks is gone with its note.
 func (c *filesCopy) remove(ctx context.Context) error {
-	b := c.table.lake.Bucket
-	if err := b.Delete(ctx, c.note()); err != nil {
-		return err
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var keys []string
-	for _, k := range c.done {
-		keys = append(keys, k.key)
+	if err := forgetCopy(ctx, c.table.lake.Bucket, c.table.copyFolder()); err != nil {
+		return err
 	}
 	clear(c.done)
-	return b.Delete(ctx, keys...)
+	return nil
 }
 
 // Abandon removes what was copied, unless it is part of the table by now.
@@ -284,7 +279,7 @@ func (c *filesCopy) Abandon(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(c.table.last.Copies, func(f finishedCopy) bool { return f.ID == c.id }) {
+	if !c.Finished() {
 		var keys []string
 		for _, l := range ledgers {
 			for _, f := range l.Files {

@@ -320,9 +320,6 @@ func (s *Spool) Size() int64 {
 	return s.size
 }
 
-// Durable is the position up to which Flush, or a full segment, has written.
-func (s *Spool) Durable() change.LSN { return s.durable }
-
 // Delete removes what holds nothing from a position on.
 func (s *Spool) Delete(ctx context.Context, upTo change.LSN) error {
 	s.mu.Lock()
