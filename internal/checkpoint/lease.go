@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"os"
@@ -72,12 +73,10 @@ func (s *Store) isFree(ctx context.Context, held Lease, seen time.Duration) (boo
 // storesTime asks for the store's time by writing an object.
 func (s *Store) storesTime(ctx context.Context) (time.Time, error) {
 	key := s.prefix + "clock-" + rand.Text()
-	if _, err := bucket.WriteAll(ctx, s.bucket, key, []byte("what is the time?\n"), bucket.WriteOptions{ContentType: "text/plain", Lazy: true}); err != nil {
-		return time.Time{}, err
-	}
+	_, failed := bucket.WriteAll(ctx, s.bucket, key, []byte("what is the time?\n"), bucket.WriteOptions{ContentType: "text/plain", Lazy: true})
 	o, err := s.bucket.Stat(ctx, key)
 	if err != nil {
-		return time.Time{}, err
+		return time.Time{}, cmp.Or(failed, err)
 	}
 	return o.Modified, s.bucket.Delete(ctx, key)
 }

@@ -355,7 +355,9 @@ func (c *lakeCopy) Finish(ctx context.Context, position change.LSN) error {
 	if err != nil {
 		return err
 	}
-	for i := range c.parts {
+	// The history comes last: if this ends in between and the copy is made anew in a later snapshot, the current table is
+	// replaced again, but a history that had the first copy would lack what happened between the two.
+	for i := len(c.parts) - 1; i >= 0; i-- {
 		p := &c.parts[i]
 		if p.ice.property(propCopy) != c.id {
 			if err := c.finishOne(ctx, p, ledgers, position); err != nil {

@@ -1,14 +1,17 @@
 package lake
 
 import (
+	"context"
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
 )
 
 func bothSpec() Spec {
@@ -72,6 +75,52 @@ func TestACopyGoesOnWhereItWasBrokenOff(t *testing.T) {
 	}
 	write(t, table, changes(t, spec, 0x300, "ud", `[{"id":1,"name":"c"},{"id":2}]`), 0x310)
 	expect(t, readBack(t, dir+"/public/orders"), []string{"id", "name"}, `1 "c"`)
+}
+
+// oneCommit lets one table be committed and refuses the next.
+type oneCommit struct {
+	bucket.Bucket
+	commits int
+}
+
+func (b *oneCommit) Create(ctx context.Context, key string, o bucket.WriteOptions) (bucket.Upload, error) {
+	if strings.HasSuffix(key, ".metadata.json") {
+		if b.commits++; b.commits == 2 {
+			return nil, fault.New(fault.BucketUnreachable, key, "the store is gone")
+		}
+	}
+	return b.Bucket.Create(ctx, key, o)
+}
+
+func TestACopyThatEndsBetweenItsTwoTablesLeavesNoGapInTheHistory(t *testing.T) {
+	t.Parallel()
+	dir, spec := t.TempDir(), bothSpec()
+	store := &oneCommit{commits: -100}
+	l := testLake(t, dir, func(o *Options) { store.Bucket = o.Bucket; o.Bucket = store })
+	table := open(t, l, spec)
+	c := begin(t, table, spec)
+	copyChunk(t, c, spec, "all", 0x100, `[{"id":1,"name":"a"}]`)
+	store.commits = 0
+	if err := c.Finish(t.Context(), 0x100); !fault.Is(err, fault.BucketUnreachable) {
+		t.Fatalf("the second commit was to fail: %v", err)
+	}
+	table.Close()
+
+	table = open(t, testLake(t, dir, nil), spec)
+	c = begin(t, table, spec)
+	if c.Finished() {
+		t.Error("half a copy counts as finished")
+	}
+	if err := c.Abandon(t.Context()); err != nil { // its rows have no key: those of a later snapshot cannot be told from them
+		t.Fatal(err)
+	}
+	c = begin(t, table, spec)
+	copyChunk(t, c, spec, "all", 0x200, `[{"id":1,"name":"b"}]`)
+	if err := c.Finish(t.Context(), 0x200); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, readBack(t, dir+"/public/orders"), []string{"id", "name"}, `1 "b"`)
+	expect(t, readBack(t, dir+"/public/orders_history"), []string{"_leat_op", "_leat_lsn", "name"}, `"r" 512 "b"`)
 }
 
 func TestAnotherCopyReplacesTheStateAndEndsWhatTheHistoryToldBefore(t *testing.T) {

@@ -233,7 +233,13 @@ func (f *follower) from(host string) {
 
 func (f *follower) start(more ...string) *testlab.Process {
 	f.t.Helper()
-	return testlab.Leat(f.t).Start(f.env, append(append([]string{"run"}, f.args...), more...)...)
+	p := testlab.Leat(f.t).Start(f.env, append(append([]string{"run"}, f.args...), more...)...)
+	f.t.Cleanup(func() {
+		if f.t.Failed() { // what every process said is how a rare failure is understood
+			f.t.Logf("leat run %s said:\n%s", strings.Join(more, " "), last(p.Wait().Stderr, 60))
+		}
+	})
+	return p
 }
 
 // catchUp runs until the lake holds everything, and fails the test when that does not succeed.
