@@ -79,10 +79,18 @@ func (b *bench) openLedger(ctx context.Context) (*ledger, error) {
 	if err := b.clone(ctx, template, l.database); err != nil {
 		return nil, err
 	}
-	for _, keep := range []string{"history", "current"} {
+	for _, keep := range []string{"current", "history"} {
 		progress("copying %d rows into a lake of %s", rows, keep)
 		if _, err := b.cluster.measure(ctx, b.cluster.env(l.database), l.command(keep)...); err != nil {
 			return nil, err
+		}
+		if keep == "current" { // the first change makes the key index: what that costs is measured by a run of its own
+			if err := b.cluster.do(ctx, l.database, "UPDATE ledger SET amount = amount WHERE id = 1"); err != nil {
+				return nil, err
+			}
+			if _, err := b.cluster.measure(ctx, b.cluster.env(l.database), l.command(keep)...); err != nil {
+				return nil, err
+			}
 		}
 		if err := os.Rename(l.folder(keep), l.template(keep)); err != nil {
 			return nil, err

@@ -43,7 +43,7 @@ func (c *currentTable) take(ctx context.Context, ch *change.Changes) error {
 }
 
 func (c *currentTable) applyFrom(ctx context.Context, ch *change.Changes, from int) error {
-	if err := c.hashRows(ch); err != nil {
+	if err := c.hashRows(ctx, ch); err != nil {
 		return err
 	}
 	c.noteHollow(ch, from)
@@ -64,8 +64,11 @@ func (c *currentTable) applyFrom(ctx context.Context, ch *change.Changes, from i
 	return nil
 }
 
-// hashRows fills hashes, of each row, and olds, of each earlier image.
-func (c *currentTable) hashRows(ch *change.Changes) error {
+// hashRows fills hashes, of each row, and olds, of each earlier image: what the index is asked for next.
+func (c *currentTable) hashRows(ctx context.Context, ch *change.Changes) error {
+	if err := c.readFiles(ctx); err != nil {
+		return err
+	}
 	columns, err := c.keyColumns(ch.Rows)
 	if err != nil {
 		return err

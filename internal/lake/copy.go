@@ -214,6 +214,15 @@ func (c *lakeCopy) Done() map[string]change.LSN {
 	return out
 }
 
+const copyPrefix = "copy-"
+
+// copyStamp is the stamp in the name of a file that a copy wrote.
+func copyStamp(url string) (string, bool) {
+	name, ok := strings.CutPrefix(url[strings.LastIndexByte(url, '/')+1:], copyPrefix)
+	stamp, _, found := strings.Cut(name, "-")
+	return stamp, ok && found
+}
+
 func stampHex(stamp change.LSN) string {
 	text := strconv.FormatUint(uint64(stamp), 16)
 	return strings.Repeat("0", 16-len(text)) + text
@@ -223,7 +232,7 @@ func (c *lakeCopy) Chunk(ctx context.Context, id string, stamp change.LSN) (Chun
 	w := &chunkWriter{copy: c, id: id, stamp: stamp, at: time.Now().UnixMicro()}
 	for _, p := range c.parts {
 		set := p.ice.newFileSet(ctx, p.schema)
-		set.prefix = "copy-" + stampHex(stamp) + "-"
+		set.prefix = copyPrefix + stampHex(stamp) + "-"
 		set.metadata = map[string]string{"leat.stamp": stamp.String()}
 		w.sets = append(w.sets, set)
 	}

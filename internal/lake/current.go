@@ -37,6 +37,7 @@ type currentTable struct {
 	// mu guards what follows. Ingest holds it while it writes and commits, maintenance while it plans and commits.
 	mu        sync.Mutex
 	index     *keyindex.Index
+	unread    bool           // the index is empty, and the files' keys are read when the first change needs them
 	files     []*trackedFile // by number, nil where the file is gone
 	deletes   []*deleteFile
 	at        change.LSN                  // transactions before are in the lake
@@ -186,7 +187,8 @@ func (c *currentTable) snapshotID() int64 {
 	return 0
 }
 
-// loadIndex opens the index and lists the files, and builds the index from them where there is none to be trusted.
+// loadIndex opens the index and lists the files. Where there is no index to be trusted it is built when it is needed: a table
+// that never changes never pays for one.
 func (c *currentTable) loadIndex(ctx context.Context) error {
 	x, err := keyindex.Open(c.indexPath(), keyindex.Options{Multi: c.whole, Snapshot: c.snapshotID()})
 	if err != nil {
@@ -220,10 +222,27 @@ func (c *currentTable) loadIndex(ctx context.Context) error {
 	if err := c.loadDeletes(ctx, deletes, numbers); err != nil {
 		return err
 	}
-	if ok {
-		return nil
+	c.unread = !ok
+	if copiedInParts(data) {
+		return c.readFiles(ctx)
 	}
-	return c.rebuild(ctx)
+	return nil
+}
+
+// copiedInParts says whether files are of one copy that was read in more than one snapshot: such files may hold two rows of
+// one key, of which one has to go.
+func copiedInParts(data []liveFile) bool {
+	first := ""
+	for _, f := range data {
+		stamp, ok := copyStamp(f.File().FilePath())
+		if ok && first != "" && stamp != first {
+			return true
+		}
+		if ok {
+			first = stamp
+		}
+	}
+	return false
 }
 
 // track lists the files by their numbers.
@@ -269,7 +288,7 @@ func (c *currentTable) close() error {
 	if c.index == nil {
 		return nil
 	}
-	if c.broken != nil || c.isPending() {
+	if c.broken != nil || c.unread || c.isPending() {
 		c.drop()
 		return nil
 	}

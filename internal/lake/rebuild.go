@@ -228,6 +228,15 @@ type keyRows struct {
 	hashes []keyindex.Hash
 }
 
+// readFiles fills the index if that has not been done yet.
+func (c *currentTable) readFiles(ctx context.Context) error {
+	if !c.unread {
+		return nil
+	}
+	c.unread = false
+	return c.rebuild(ctx)
+}
+
 // rebuild fills the empty index with the live rows of all files, several files at once.
 func (c *currentTable) rebuild(ctx context.Context) error {
 	fields := make([]arrow.Field, len(c.key))

@@ -105,7 +105,7 @@ func (c *currentTable) reindex(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.index, c.walk = x, walk{}
+	c.index, c.walk, c.unread = x, walk{}, false
 	for i, f := range c.files {
 		if f != nil && f.moved != nil && !f.leaves {
 			c.files[i] = nil // no place leads there any more

@@ -58,7 +58,7 @@ func (c *currentTable) resolveFrom(ctx context.Context, ch *change.Changes, from
 	if len(columns) == 0 {
 		return ch, nil
 	}
-	if err := c.hashRows(ch); err != nil {
+	if err := c.hashRows(ctx, ch); err != nil {
 		return nil, err
 	}
 	w := c.originsOf(ch, from, columns)
