@@ -62,8 +62,8 @@ func runCopy(ctx context.Context, b *bench) error {
 		if err := os.RemoveAll(l.folder("current")); err != nil { // another part's
 			return err
 		}
-		return b.cluster.do(ctx, database, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'leat_current'",
-			"DROP PUBLICATION IF EXISTS leat_current", "SELECT pg_prewarm('ledger')")
+		return b.cluster.do(ctx, database, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '"+l.slot("current")+"'",
+			"DROP PUBLICATION IF EXISTS "+l.slot("current"), "SELECT pg_prewarm('ledger')")
 	}
 	ours.after = func(context.Context) (int64, error) {
 		size, err := l.check("current")
@@ -83,7 +83,7 @@ func runCopy(ctx context.Context, b *bench) error {
 	b.report.runs(rows, o...)
 	b.report.ratio(o[1], o[0], 1.1)
 	b.report.memory(o[1], 512*mib)
-	return b.cluster.do(ctx, database, "SELECT pg_drop_replication_slot('leat_current')", "DROP PUBLICATION leat_current")
+	return b.cluster.do(ctx, database, "SELECT pg_drop_replication_slot('"+l.slot("current")+"')", "DROP PUBLICATION "+l.slot("current"))
 }
 
 // runLarge takes one transaction of ten million rows. Only memory counts: one run.

@@ -95,7 +95,7 @@ func (b *bench) openLedger(ctx context.Context) (*ledger, error) {
 		if err := os.Rename(l.folder(keep), l.template(keep)); err != nil {
 			return nil, err
 		}
-		if err := b.copySlot(ctx, l.database, "leat_"+keep, "base_"+keep); err != nil {
+		if err := b.copySlot(ctx, l.database, l.slot(keep), "base_"+keep); err != nil {
 			return nil, err
 		}
 	}
@@ -149,8 +149,13 @@ func (l *ledger) table(keep string) string {
 	return filepath.Join(l.folder(keep), "lake", "public", name)
 }
 
+// pipeline is the name of the pipeline that keeps the ledger so, and slot that of its slot and publication: slots are shared by
+// all databases of the server.
+func (l *ledger) pipeline(keep string) string { return l.database + "_" + keep }
+func (l *ledger) slot(keep string) string     { return "leat_" + l.pipeline(keep) }
+
 func (l *ledger) command(keep string) []string {
-	return l.b.follow(l.folder(keep), keep, "--table", "public.ledger", "--keep", keep, "--until-caught-up")
+	return l.b.follow(l.folder(keep), l.pipeline(keep), "--table", "public.ledger", "--keep", keep, "--until-caught-up")
 }
 
 // follow is a run of leat with a folder of its own for lake and work.
@@ -175,7 +180,7 @@ func (l *ledger) follower(name, keep string, index bool) contender {
 					return err
 				}
 			}
-			return l.b.copySlot(ctx, l.database, "base_"+keep, "leat_"+keep)
+			return l.b.copySlot(ctx, l.database, "base_"+keep, l.slot(keep))
 		},
 		after: func(context.Context) (int64, error) {
 			after, err := l.check(keep)
@@ -214,7 +219,7 @@ func (l *ledger) receiver(keep string) contender {
 	return contender{
 		name: "pg_recvlogical -f /dev/null", env: l.b.cluster.env(l.database),
 		args: []string{"pg_recvlogical", "-d", l.database, "--slot", slot, "--start", "--endpos", l.end, "-f", "/dev/null", "-F", "0",
-			"-o", "proto_version=2", "-o", "binary=true", "-o", "publication_names=leat_" + keep},
+			"-o", "proto_version=2", "-o", "binary=true", "-o", "publication_names=" + l.slot(keep)},
 		before: func(ctx context.Context) error { return l.b.copySlot(ctx, l.database, "base_"+keep, slot) },
 		after:  func(context.Context) (int64, error) { return 0, nil },
 	}

@@ -138,7 +138,7 @@ func runLatency(ctx context.Context, b *bench) error {
 	if _, err := b.cluster.measure(ctx, b.cluster.env(l.database), l.command("current")...); err != nil {
 		return err
 	}
-	p, err := b.startLive(ctx, l.database, b.follow(l.folder("current"), "current", "--table", "public.ledger", "--keep", "current", "--commit-interval", "1s"))
+	p, err := b.startLive(ctx, l.database, b.follow(l.folder("current"), l.pipeline("current"), "--table", "public.ledger", "--keep", "current", "--commit-interval", "1s"))
 	if err != nil {
 		return err
 	}
