@@ -152,7 +152,7 @@ func runOptions(cfg *config.Config, target bucket.Bucket, log *slog.Logger, watc
 
 func maintainOptions(cfg *config.Config) lake.MaintainOptions {
 	return lake.MaintainOptions{
-		Compact: true, MergeDeletes: 32, KeepSnapshots: cfg.Lake.KeepSnapshots, KeepFor: time.Duration(cfg.Lake.SnapshotAge),
+		Compact: true, MergeDeletes: 32, MergeManifests: true, KeepSnapshots: cfg.Lake.KeepSnapshots, KeepFor: time.Duration(cfg.Lake.SnapshotAge),
 	}
 }
 

@@ -33,6 +33,7 @@ type s3Bucket struct {
 	bare    atomic.Bool // If-Match wants the ETag without its quotes
 	seen    atomic.Bool // the bucket exists: a 404 is the object's
 	buffers buffers
+	courier func() (*courier, error) // finds out where the bucket is, once
 }
 
 func (b *s3Bucket) key(key string) *string { return aws.String(b.at.root + key) }

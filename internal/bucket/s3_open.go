@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -47,6 +48,7 @@ func openS3(ctx context.Context, at place, opts Options) (*s3Bucket, error) {
 	}
 	b := &s3Bucket{at: at, wire: wire, opts: opts, buffers: buffers{keep: opts.PartParallel + 1}}
 	b.client = s3.NewFromConfig(cfg, b.configure)
+	b.courier = sync.OnceValues(func() (*courier, error) { return b.newCourier(context.WithoutCancel(ctx)) })
 	return b, b.describe()
 }
 

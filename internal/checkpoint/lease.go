@@ -219,7 +219,11 @@ func (s *Store) Confirm(ctx context.Context) error {
 	if s.Valid() == nil {
 		return nil
 	}
-	if err := s.renew(ctx); err != nil {
+	err := s.renew(ctx)
+	for fault.Is(err, fault.ObjectExists) { // an earlier renewal of ours came late and was in the way
+		err = s.renew(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	return s.Valid()

@@ -55,6 +55,10 @@ type TableState struct {
 	Code   fault.Code `json:"code,omitempty"`   // of a failed one
 	Reason string     `json:"reason,omitempty"` // of a failed one
 	Anew   bool       `json:"anew,omitempty"`   // it was copied before, and is to be copied again
+	// Published is what the publication gave of the table when its copy began: columns and row filter; "" all of it.
+	Published string `json:"published,omitempty"`
+	// Leaves are the partitions of a table that is followed as one; nil where nobody has looked.
+	Leaves []uint32 `json:"leaves,omitzero"`
 }
 
 // Control is what the pipeline has made of requests.

@@ -1,6 +1,8 @@
 package lake
 
 import (
+	"strconv"
+	"time"
 	"unsafe"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -38,15 +40,15 @@ func profileColumns(profile string) (systemColumns, error) {
 			{arrow.Field{Name: "_leat_op", Type: arrow.BinaryTypes.String}, fillOp},
 			{arrow.Field{Name: "_leat_lsn", Type: arrow.PrimitiveTypes.Int64}, fillLSN},
 			{arrow.Field{Name: "_leat_seq", Type: arrow.PrimitiveTypes.Int64}, fillSeq},
-			{arrow.Field{Name: "_leat_committed_at", Type: utc}, fillTime(utc, 1, nil)},
+			{arrow.Field{Name: "_leat_committed_at", Type: utc}, fillTime(utc, 1)},
 			{arrow.Field{Name: "_leat_txid", Type: arrow.PrimitiveTypes.Int64}, fillXID},
 			{arrow.Field{Name: "_leat_unchanged", Type: arrow.ListOf(arrow.BinaryTypes.String), Nullable: true}, fillUnchanged},
 		}, nil
 	case "airbyte":
 		return systemColumns{
 			{arrow.Field{Name: "_ab_cdc_lsn", Type: arrow.PrimitiveTypes.Int64}, fillLSN},
-			{arrow.Field{Name: "_ab_cdc_updated_at", Type: utc}, fillTime(utc, 1, nil)},
-			{arrow.Field{Name: "_ab_cdc_deleted_at", Type: utc, Nullable: true}, fillTime(utc, 1, isDelete)},
+			{arrow.Field{Name: "_ab_cdc_updated_at", Type: arrow.BinaryTypes.String}, fillInstant(nil)},
+			{arrow.Field{Name: "_ab_cdc_deleted_at", Type: arrow.BinaryTypes.String, Nullable: true}, fillInstant(isDelete)},
 			{arrow.Field{Name: "_ab_cdc_seq", Type: arrow.PrimitiveTypes.Int64}, fillSeq},
 			{arrow.Field{Name: "_ab_cdc_op", Type: arrow.BinaryTypes.String}, fillOp},
 		}, nil
@@ -55,9 +57,9 @@ func profileColumns(profile string) (systemColumns, error) {
 			{arrow.Field{Name: "__op", Type: arrow.BinaryTypes.String}, fillOp},
 			{arrow.Field{Name: "__source_lsn", Type: arrow.PrimitiveTypes.Int64}, fillLSN},
 			{arrow.Field{Name: "__source_seq", Type: arrow.PrimitiveTypes.Int64}, fillSeq},
-			{arrow.Field{Name: "__source_ts_ms", Type: arrow.PrimitiveTypes.Int64}, fillTime(arrow.PrimitiveTypes.Int64, 1000, nil)},
+			{arrow.Field{Name: "__source_ts_ms", Type: arrow.PrimitiveTypes.Int64}, fillTime(arrow.PrimitiveTypes.Int64, 1000)},
 			{arrow.Field{Name: "__source_txId", Type: arrow.PrimitiveTypes.Int64}, fillXID},
-			{arrow.Field{Name: "__deleted", Type: arrow.FixedWidthTypes.Boolean}, fillDeleted},
+			{arrow.Field{Name: "__deleted", Type: arrow.BinaryTypes.String}, fillDeleted},
 		}, nil
 	}
 	return nil, fault.New(fault.ConfigInvalid, "", "%q is not a profile: leat, airbyte or debezium", profile)
@@ -114,36 +116,53 @@ func fillXID(r historyRows, source []int, _ []arrow.Field) arrow.Array {
 	return int64s(arrow.PrimitiveTypes.Int64, v, nil, 0)
 }
 
-// fillTime gives the commit's time in microseconds divided by unit; null for operations that only does not want.
-func fillTime(t arrow.DataType, unit int64, only func(change.Op) bool) func(historyRows, []int, []arrow.Field) arrow.Array {
+// fillTime gives the commit's time in microseconds divided by unit.
+func fillTime(t arrow.DataType, unit int64) func(historyRows, []int, []arrow.Field) arrow.Array {
 	return func(r historyRows, source []int, _ []arrow.Field) arrow.Array {
 		v := make([]int64, len(r.ops))
 		r.each(source, func(i, from int) { v[i] = r.Committed[from] / unit })
-		if only == nil {
-			return int64s(t, v, nil, 0)
-		}
-		valid, nulls := make([]byte, (len(v)+7)/8), 0
-		for i, o := range r.ops {
-			if only(o) {
-				valid[i>>3] |= 1 << (i & 7)
-			} else {
-				nulls++
-			}
-		}
-		return int64s(t, v, memory.NewBufferBytes(valid), nulls)
+		return int64s(t, v, nil, 0)
 	}
 }
 
-func fillDeleted(r historyRows, _ []int, _ []arrow.Field) arrow.Array {
-	bits := make([]byte, (len(r.ops)+7)/8)
-	for i, o := range r.ops {
-		if isDelete(o) {
-			bits[i>>3] |= 1 << (i & 7)
-		}
+// fillInstant writes the commit's time as Airbyte does: Java's Instant of milliseconds, with three decimals or none. It is
+// null for operations that only does not want; a nil one wants all.
+func fillInstant(only func(change.Op) bool) func(historyRows, []int, []arrow.Field) arrow.Array {
+	return func(r historyRows, source []int, _ []arrow.Field) arrow.Array {
+		b := array.NewStringBuilder(memory.DefaultAllocator)
+		defer b.Release()
+		var at int64
+		text := ""
+		r.each(source, func(i, from int) {
+			if only != nil && !only(r.ops[i]) {
+				b.AppendNull()
+				return
+			}
+			if ms := r.Committed[from] / 1000; ms != at || text == "" { // rows of one transaction share it
+				at, text = ms, instant(ms)
+			}
+			b.Append(text)
+		})
+		return b.NewArray()
 	}
-	data := array.NewData(arrow.FixedWidthTypes.Boolean, len(r.ops), []*memory.Buffer{nil, memory.NewBufferBytes(bits)}, nil, 0, 0)
-	defer data.Release()
-	return array.MakeFromData(data)
+}
+
+func instant(ms int64) string {
+	layout := "2006-01-02T15:04:05.000Z"
+	if ms%1000 == 0 {
+		layout = "2006-01-02T15:04:05Z"
+	}
+	return time.UnixMilli(ms).UTC().Format(layout)
+}
+
+// fillDeleted says "true" or "false": Debezium's own column is a text.
+func fillDeleted(r historyRows, _ []int, _ []arrow.Field) arrow.Array {
+	b := array.NewStringBuilder(memory.DefaultAllocator)
+	defer b.Release()
+	for _, o := range r.ops {
+		b.Append(strconv.FormatBool(isDelete(o)))
+	}
+	return b.NewArray()
 }
 
 // fillUnchanged names the columns whose values the log left out and nobody could fill in. Without any the list is null.

@@ -147,27 +147,24 @@ func (r *run) tend(ctx context.Context) error {
 const (
 	slotEvery   = 5 * time.Second
 	askEvery    = 3 * time.Second
-	tablesEvery = 30 * time.Second
+	tablesEvery = 5 * time.Second
 )
 
-// lookForTables notices tables that were made, dropped or made again since the attempt began.
+// lookForTables notices tables that were made, dropped or made again since the attempt began, and partitions that came
+// or went.
 func (r *run) lookForTables(ctx context.Context) {
-	catalog, err := r.source.Catalog(ctx)
+	now, leaves, err := r.source.Look(ctx, r.o.Selection, r.roots)
 	if err != nil {
 		return // the loop's own connection tells of a server that is gone
 	}
-	now, err := catalog.Tables(ctx, r.o.Selection)
-	if err != nil {
-		return
-	}
 	seen := 0
-	for _, t := range now {
-		if r.chosen[t.OID] {
+	for _, oid := range now {
+		if r.chosen[oid] {
 			seen++
 		}
 	}
-	if seen != len(now) || seen != len(r.chosen) {
-		r.o.Log.Info("tables were made or dropped; the run looks at them")
+	if seen != len(now) || seen != len(r.chosen) || !slices.Equal(leaves, r.leaves) {
+		r.o.Log.Info("tables or partitions were made or dropped; the run looks at them")
 		r.changed.Store(true)
 	}
 }

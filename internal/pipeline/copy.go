@@ -148,6 +148,7 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 	if err != nil {
 		return nil, err
 	}
+	plan.RowFilter = r.gives[postgres.Name{Schema: source.Schema, Name: source.Name}].RowFilter
 	r.opening.Lock() // the loop never touches a diverted table, but two copies may want one lake
 	err = r.open(ctx, t, plan)
 	r.opening.Unlock()
@@ -158,7 +159,7 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 	if job.copy, err = t.lake.Copy(ctx, plan.Table, plan.Schema); err != nil {
 		return nil, err
 	}
-	shape := shapeOf(source)
+	shape := shapeOf(source, plan.RowFilter)
 	if len(source.Identity()) == 0 || t.exact { // chunks of two snapshots cannot be told apart by a key: all or nothing
 		shape += snap.LSN.String()
 	}
@@ -179,14 +180,15 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 	return job, nil
 }
 
-// shapeOf names what must stay as it is for chunks of two snapshots to belong together: the columns, and the file
-// whose pages the chunks are. (A rewrite moves rows between pages without a word in the log.)
-func shapeOf(t *change.Table) string {
+// shapeOf names what must stay as it is for chunks of two snapshots to belong together: the columns, which rows are read, and
+// the file whose pages the chunks are. (A rewrite moves rows between pages without a word in the log.)
+func shapeOf(t *change.Table, rowFilter string) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%d/%d", t.OID, t.Filenode)
 	for _, c := range t.Columns {
 		fmt.Fprintf(h, "/%d:%q:%d:%d", c.Attnum, c.Name, c.TypeOID, c.Typmod)
 	}
+	h.Write([]byte(rowFilter))
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 

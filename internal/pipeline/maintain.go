@@ -37,7 +37,7 @@ func (r *run) maintainTable(ctx context.Context, t *table) error {
 		return fault.Wrap(err, codeOf(err), t.name, "cannot maintain the table")
 	}
 	if done != (lake.Maintained{}) {
-		r.o.Log.Info("maintained", "table", t.name, "compacted", done.Compacted, "written", done.Written, "merged_deletes", done.MergedDeletes,
+		r.o.Log.Info("maintained", "table", t.name, "compacted", done.Compacted, "written", done.Written, "merged_deletes", done.MergedDeletes, "merged_manifests", done.MergedManifests,
 			"expired", done.Snapshots, "removed", done.Removed)
 	}
 	return nil
@@ -53,6 +53,7 @@ type Swept struct {
 // Maintain does once what a run does in the background: it compacts and expires every table, and sweeps files that no
 // table knows. It takes the pipeline's lease, so it is pipeline-busy beside a run.
 func Maintain(ctx context.Context, source *postgres.Source, o Options, orphansOlderThan time.Duration) (did Swept, err error) {
+	o.MaintainTo.Thorough = true
 	r := &run{o: o, source: source, tables: map[string]*table{}, byOID: map[uint32]*table{}, stopping: new(atomic.Bool)}
 	if err := r.takeLease(ctx); err != nil {
 		return did, err

@@ -39,8 +39,13 @@ func (r *run) openMessages(ctx context.Context) error {
 	return nil
 }
 
-// message keeps a logical message.
+// message keeps a logical message. One that stands outside of transactions moves the position past itself, or it would be told
+// again after a crash and not be known. The log tells where its record ends, which is where the next one may begin: so the position
+// is that end, and the message counts as standing just before it.
 func (r *run) message(ctx context.Context, ev *postgres.Event) error {
+	if !ev.Message.Transactional && !r.inTransaction {
+		r.position = max(r.position, ev.Message.LSN)
+	}
 	if r.messages == nil || ev.Message.Prefix == heartbeatPrefix {
 		return nil
 	}
@@ -71,12 +76,12 @@ func newMessageRows() *messageRows {
 	return &messageRows{rows: array.NewRecordBuilder(memory.DefaultAllocator, schema), c: change.Changes{Table: messagesTable}}
 }
 
-// Append takes a message. One outside of any transaction stands where it was written; it has no commit time.
+// Append takes a message. One outside of any transaction stands where it was written, see message; it has no commit time.
 func (m *messageRows) Append(ev *postgres.Event) error {
 	m.rows.Field(0).(*array.StringBuilder).Append(ev.Message.Prefix)
 	m.rows.Field(1).(*array.BinaryBuilder).Append(ev.Message.Content)
 	m.rows.Field(2).(*array.BooleanBuilder).Append(ev.Message.Transactional)
-	lsn, committed, xid := ev.Message.LSN, int64(0), uint32(0)
+	lsn, committed, xid := ev.Message.LSN-1, int64(0), uint32(0)
 	if ev.Message.Transactional {
 		lsn, committed, xid = ev.Tx.LSN, ev.Tx.Committed, ev.Tx.XID
 	}

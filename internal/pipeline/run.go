@@ -32,7 +32,8 @@ type run struct {
 	tables       map[string]*table // by key
 	byOID        map[uint32]*table
 	publications []string
-	messages     *table // where logical messages are kept; nil where they are not
+	gives        map[postgres.Name]postgres.PublishedTable // what they give of each table
+	messages     *table                                    // where logical messages are kept; nil where they are not
 
 	// What follows belongs to the loop.
 	position      change.LSN // the end of the last whole transaction
@@ -67,8 +68,10 @@ type run struct {
 	copying  atomic.Int32
 	retained atomic.Int64
 	lost     atomic.Bool
-	changed  atomic.Bool     // the database has other tables than chosen
+	changed  atomic.Bool     // the database has other tables than chosen, or other partitions
 	chosen   map[uint32]bool // the OIDs of all tables that the selection gave
+	roots    []uint32        // of them, those that are followed as one although they have partitions
+	leaves   []postgres.Leaf // theirs
 	seen     atomic.Uint64
 	asked    chan struct{}
 }

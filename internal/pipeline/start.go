@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -44,10 +45,6 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 		default:
 			inserts = append(inserts, source)
 		}
-		if plan, err := catalog.Plan(r.published(source), r.o.Policies); err == nil && !plan.CanBinary() && !next.text {
-			r.o.Log.Info("values of the log are taken as text: a column's type has no exact binary form", "table", t.name)
-			next.text = true
-		}
 		r.tables[t.key], r.byOID[source.OID] = t, t
 	}
 	if len(refused) > 0 {
@@ -56,8 +53,20 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 	if len(r.tables) == 0 {
 		return fault.New(fault.SourceMissing, "run.tables", "no table matches").WithMend("Check the patterns, and whether the tables have a primary key (run.without_identity).")
 	}
+	if err := r.lookAtLeaves(ctx, catalog, full, next); err != nil {
+		return err
+	}
+	if err := r.publish(ctx, full, inserts); err != nil {
+		return err
+	}
+	for _, t := range r.tables {
+		if plan, err := catalog.Plan(r.published(t.source), r.o.Policies); err == nil && !plan.CanBinary() && !next.text {
+			r.o.Log.Info("values of the log are taken as text: a column's type has no exact binary form", "table", t.name)
+			next.text = true
+		}
+	}
 	r.restoreModes(next)
-	return r.publish(ctx, full, inserts)
+	return nil
 }
 
 // sameServer refuses to go on with the positions of another server: after a restore from backup, or with the address of
@@ -122,6 +131,12 @@ func (r *run) restoreModes(next *again) {
 		anew := next.all || slices.ContainsFunc(next.tables, func(name string) bool { return name == t.name || name == key })
 		t.mode, t.since, t.upper, t.anew = was.Phase, was.Since, was.Upper, was.Anew || anew
 		t.exact, t.nullable = anew && next.exact, slices.Contains(next.nullable, t.name)
+		t.published = r.givenOf(t.source)
+		if known && was.OID == t.source.OID && was.Published != t.published {
+			// What the log told by the old rules stands in it yet, so the copy must know what of it the snapshot holds.
+			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "the publication gives other rows or columns of it")
+			t.published, t.exact, t.anew, anew = was.Published, true, true, true
+		}
 		switch {
 		case !known || was.OID != t.source.OID:
 			t.mode, t.since = checkpoint.Copying, r.state.Position
@@ -145,7 +160,12 @@ func (r *run) restoreModes(next *again) {
 
 func (r *run) setMode(t *table, mode checkpoint.Phase) {
 	t.mode, t.anew = mode, t.anew && mode == checkpoint.Copying
-	r.state.Tables[t.key] = checkpoint.TableState{Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper, Anew: t.anew}
+	if mode != checkpoint.Copying {
+		t.published = r.givenOf(t.source)
+	}
+	r.state.Tables[t.key] = checkpoint.TableState{
+		Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper, Anew: t.anew, Published: t.published, Leaves: t.leaves,
+	}
 	r.o.Watch.Mode(t.name, string(mode))
 }
 
@@ -181,7 +201,82 @@ func (r *run) publish(ctx context.Context, full, inserts []*change.Table) error 
 		}
 		r.publications = append(r.publications, p.name)
 	}
+	given, err := r.source.Published(ctx, r.publications)
+	r.gives = map[postgres.Name]postgres.PublishedTable{}
+	for _, t := range given {
+		r.gives[postgres.Name{Schema: t.Schema, Name: t.Name}] = t
+	}
+	return err
+}
+
+// givenOf is what the publications give of a table, in one word to compare it by: "" is all of it.
+func (r *run) givenOf(source *change.Table) string {
+	g := r.gives[postgres.Name{Schema: source.Schema, Name: source.Name}]
+	if g.Columns == nil && g.RowFilter == "" {
+		return ""
+	}
+	return fmt.Sprintf("%q where %s", g.Columns, g.RowFilter)
+}
+
+// lookAtLeaves looks at the partitions of tables that are followed as one. A leaf of which the log tells less than of its root is
+// refused as a table without an identity is. One that was attached with its rows brought them without a word in the log: then only a
+// new copy has them. Of one that was detached or dropped the lake keeps the rows, as it does of a table.
+func (r *run) lookAtLeaves(ctx context.Context, catalog *postgres.Catalog, full []*change.Table, next *again) (err error) {
+	for oid, t := range r.byOID {
+		if t.source.Kind == change.KindPartitioned {
+			r.roots, t.leaves = append(r.roots, oid), []uint32{}
+		}
+	}
+	if r.leaves, err = catalog.Leaves(ctx, r.roots); err != nil {
+		return err
+	}
+	var weak []*change.Table
+	for _, l := range r.leaves {
+		t := r.byOID[l.Root]
+		t.leaves = append(t.leaves, l.OID)
+		if l.Weak && slices.Contains(full, t.source) {
+			weak = append(weak, &change.Table{Schema: l.Schema, Name: l.Name})
+		}
+		was, known := r.state.Tables[t.key]
+		if !known || was.OID != l.Root || was.Leaves == nil || slices.Contains(was.Leaves, l.OID) {
+			continue
+		}
+		had, err := catalog.AttachedWithRows(ctx, l)
+		if err != nil {
+			return err
+		}
+		if had {
+			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "a partition was attached with its rows: "+l.Schema+"."+l.Name)
+			next.tables = append(next.tables, t.name)
+		}
+	}
+	if len(weak) > 0 {
+		return weakLeaves(weak)
+	}
+	r.tellOfLostLeaves()
 	return nil
+}
+
+func (r *run) tellOfLostLeaves() {
+	for key, t := range r.tables {
+		was := r.state.Tables[key]
+		lost := slices.DeleteFunc(slices.Clone(was.Leaves), func(oid uint32) bool { return slices.Contains(t.leaves, oid) })
+		if was.OID == t.source.OID && len(lost) > 0 {
+			r.o.Log.Warn("partitions were detached or dropped; the lake keeps their rows until the table is copied anew: leat resync --table "+t.name,
+				"table", t.name, "partitions", len(lost))
+		}
+	}
+}
+
+// weakLeaves names all partitions of which the log tells too little, with the SQL that mends it.
+func weakLeaves(leaves []*change.Table) error {
+	var names, sql []string
+	for _, t := range leaves {
+		names = append(names, t.String())
+		sql = append(sql, "ALTER TABLE "+postgres.QuoteTable(t.Schema, t.Name)+" REPLICA IDENTITY FULL;")
+	}
+	return fault.New(fault.KeyMissing, strings.Join(names, ", "), "the partition's replica identity is weaker than its root's: the log cannot tell its updates and deletes").
+		WithMend("%s Or give them the root's key and identity.", strings.Join(sql, " "))
 }
 
 const insertsSuffix = "_inserts"

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -28,8 +29,10 @@ type table struct {
 	builder builder
 	version uint64 // of the relation the builder is for
 	// readable is the relation's version of which the spool's binary values can be read.
-	readable uint64
-	exact    bool // copied in a snapshot of which it is known what of the log it holds
+	readable  uint64
+	exact     bool     // copied in a snapshot of which it is known what of the log it holds
+	published string   // see checkpoint.TableState
+	leaves    []uint32 // likewise
 	// nullable: NOT NULL is believed of the key's columns only.
 	nullable bool
 	dirty    bool
@@ -104,8 +107,17 @@ func (r *run) spec(t *table, plan *postgres.Plan) lake.Spec {
 }
 
 // reread reads rows as they are now. Their columns are those of the lake's definition that the source still has, by their
-// names there.
+// names there. A table that is altered between the look at its definition and the reading is looked at again.
 func (r *run) reread(ctx context.Context, t *table, keys arrow.RecordBatch) (arrow.RecordBatch, error) {
+	for {
+		rows, err := r.rereadOnce(ctx, t, keys)
+		if !errors.Is(err, postgres.ErrAltered) {
+			return rows, err
+		}
+	}
+}
+
+func (r *run) rereadOnce(ctx context.Context, t *table, keys arrow.RecordBatch) (arrow.RecordBatch, error) {
 	now, catalog, err := r.tableNow(ctx, t.source.OID)
 	if err != nil {
 		return nil, err
@@ -372,7 +384,7 @@ func (r *run) restartAsText(t *table) error {
 // published is the table as the log will tell it: without columns that the publication leaves out.
 func (r *run) published(source *change.Table) *change.Table {
 	t := *source
-	only := r.o.ColumnList(source.Schema, source.Name)
+	only := r.gives[postgres.Name{Schema: source.Schema, Name: source.Name}].Columns
 	t.Columns = slices.DeleteFunc(slices.Clone(source.Columns), func(c change.Column) bool {
 		if len(only) > 0 {
 			return !slices.Contains(only, c.Name)

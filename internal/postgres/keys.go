@@ -3,6 +3,8 @@ package postgres
 import (
 	"context"
 	"encoding/hex"
+	"errors"
+	"slices"
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -16,8 +18,12 @@ import (
 // keysAtOnce bounds the length of a statement.
 const keysAtOnce = 500
 
+// ErrAltered says that a table's definition is no longer the one of the plan: who looks again finds the new one.
+var ErrAltered = errors.New("the table's definition has just changed")
+
 // ReadKeys reads the rows that have the given keys, as they are now. The columns of keys are named as the table's; the record
-// has the plan's columns, rows in no order, and lacks the rows that are gone. The caller releases it.
+// has the plan's columns, rows in no order, and lacks the rows that are gone. The caller releases it. Nothing is read, and
+// ErrAltered returned, when a column of the plan is no longer there as the plan has it.
 func (s *Source) ReadKeys(ctx context.Context, p *Plan, keys arrow.RecordBatch) (arrow.RecordBatch, error) {
 	only := Selection{PartitionRoots: p.Table.Kind == change.KindPartitioned, Choose: func(all []Name, _ []string) (chosen []int, err error) {
 		for i, n := range all {
@@ -32,6 +38,9 @@ func (s *Source) ReadKeys(ctx context.Context, p *Plan, keys arrow.RecordBatch) 
 		return nil, err
 	}
 	defer sn.Close()
+	if !has(sn.Tables, p.Table) {
+		return nil, ErrAltered
+	}
 	r, err := sn.Reader(ctx, Shared{})
 	if err != nil {
 		return nil, err
@@ -67,6 +76,17 @@ func (s *Source) ReadKeys(ctx context.Context, p *Plan, keys arrow.RecordBatch) 
 		rows += n
 	}
 	return joined(p, parts, rows)
+}
+
+// has says whether one of the tables, which are locked, has all columns of t just as t has them.
+func has(tables []*change.Table, t *change.Table) bool {
+	return slices.ContainsFunc(tables, func(now *change.Table) bool {
+		return now.OID == t.OID && !slices.ContainsFunc(t.Columns, func(c change.Column) bool {
+			return !slices.ContainsFunc(now.Columns, func(n change.Column) bool {
+				return n.Attnum == c.Attnum && n.Name == c.Name && n.TypeOID == c.TypeOID && n.Typmod == c.Typmod
+			})
+		})
+	})
 }
 
 func joined(p *Plan, parts [][]arrow.Array, rows int64) (arrow.RecordBatch, error) {

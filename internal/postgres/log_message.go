@@ -34,7 +34,7 @@ type Event struct {
 	// it again. Nil for EventIdle.
 	Raw []byte
 	Tx  Tx // from Begin to Commit; zero outside
-	// Seq counts the rows of the transaction from 1. A TRUNCATE counts each of its tables: relation i of
+	// Seq counts the rows and messages of the transaction from 1. A TRUNCATE counts each of its tables: relation i of
 	// Truncated has Seq+i.
 	Seq      uint64
 	Relation *Relation // of Relation, Insert, Update and Delete
@@ -325,6 +325,10 @@ func (r *EventReader) message(c *cursor) {
 	m := LogicalMessage{Transactional: c.u8()&1 != 0, LSN: change.LSN(c.u64()), Prefix: c.text()}
 	m.Content = c.take(int(c.u32()))
 	r.event.Kind, r.event.Message = EventMessage, m
+	if r.open {
+		r.seq++
+		r.event.Seq = r.seq
+	}
 }
 
 // cursor reads big-endian fields. Past the end it gives zeros and remembers that it did.

@@ -102,8 +102,11 @@ type Plan struct {
 	Table   *change.Table
 	Schema  *arrow.Schema
 	Columns []PlannedColumn
-	carry   []carrier
-	query   string // SELECT list
+	// RowFilter is the condition of the rows that Reader.Batches reads, in SQL; "" is all rows.
+	RowFilter string
+
+	carry []carrier
+	query string // SELECT list
 }
 
 // Plan decides how each column of the table is carried.

@@ -60,6 +60,7 @@ type publication struct {
 // application's work. So a table without a usable replica identity is key-missing here, unless InsertsOnly; and so is a row
 // filter or column list that would have that effect.
 func (s *Source) EnsurePublication(ctx context.Context, o PublicationOptions) (changed bool, err error) {
+	o.Given = o.Given || s.InRecovery
 	if err := s.publishable(o); err != nil {
 		return false, err
 	}
@@ -76,7 +77,7 @@ func (s *Source) EnsurePublication(ctx context.Context, o PublicationOptions) (c
 	if err != nil || len(statements) == 0 {
 		return false, err
 	}
-	if o.Given || s.InRecovery {
+	if o.Given {
 		what := "it does not exist"
 		if have.exists {
 			what = "it does not give all that is needed"

@@ -136,7 +136,15 @@ func from(t *change.Table) string {
 // Batches reads a chunk and hands it on batch by batch; a batch is valid until yield returns.
 // It returns the rows read, and for each column how often its policy was applied.
 func (r *Reader) Batches(ctx context.Context, p *Plan, chunk Chunk, yield func(change.Batch) error) (rows int64, applied []int64, err error) {
-	return r.batches(ctx, p, chunk.where(), yield)
+	where := chunk.where()
+	switch {
+	case p.RowFilter == "":
+	case where == "":
+		where = " where (" + p.RowFilter + ")"
+	default:
+		where += " and (" + p.RowFilter + ")"
+	}
+	return r.batches(ctx, p, where, yield)
 }
 
 func (r *Reader) batches(ctx context.Context, p *Plan, where string, yield func(change.Batch) error) (rows int64, applied []int64, err error) {

@@ -72,22 +72,22 @@ def spark(jars, scratch):
 
 
 def pyiceberg():
-    """Answers {"settings": {...}, "table": ["schema", "name"]} through a catalog, or {"folder": "file:///..."} without one."""
+    """Answers {"settings": {...}, "table": ["schema", "name"]} through a catalog, or {"folder": "file:///...", "properties": {...}} without one."""
     from pyiceberg.catalog import load_catalog
     from pyiceberg.io import load_file_io
     from pyiceberg.table import StaticTable
 
-    def newest(folder):
-        io = load_file_io({}, folder)
+    def newest(folder, properties):
+        io = load_file_io(properties, folder)
         with io.new_input(f"{folder}/metadata/version-hint.text").open() as f:
             version = int(f.read().decode().strip())
         while io.new_input(f"{folder}/metadata/v{version + 1}.metadata.json").exists():  # the hint may lag behind
             version += 1
-        return StaticTable.from_metadata(f"{folder}/metadata/v{version}.metadata.json")
+        return StaticTable.from_metadata(f"{folder}/metadata/v{version}.metadata.json", properties)
 
     def answer(question):
         if "folder" in question:
-            table = newest(question["folder"])
+            table = newest(question["folder"], question.get("properties", {}))
         else:
             table = load_catalog("lake", **question["settings"]).load_table(tuple(question["table"]))
         rows = table.scan().to_arrow()

@@ -45,6 +45,12 @@ func PyIceberg(t testing.TB, folder string) (columns []string, rows [][]string) 
 	return askPyIceberg(t, map[string]any{"folder": folder})
 }
 
+// PyIcebergAt is PyIceberg for a folder in an object store; the properties tell how to reach it.
+func PyIcebergAt(t testing.TB, folder string, properties map[string]string) (columns []string, rows [][]string) {
+	t.Helper()
+	return askPyIceberg(t, map[string]any{"folder": folder, "properties": properties})
+}
+
 // PyIcebergCatalog reads a table of a catalog. The settings are those of PyIceberg, such as type and uri.
 func PyIcebergCatalog(t testing.TB, settings map[string]string, table ...string) (columns []string, rows [][]string) {
 	t.Helper()

@@ -3,6 +3,7 @@ package way_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -169,4 +170,13 @@ func pick(t testing.TB, what string, names []string, all [][]string, want []stri
 		}
 	}
 	return sorted(out)
+}
+
+func readAll(t testing.TB, r io.Reader) []byte {
+	t.Helper()
+	data, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }

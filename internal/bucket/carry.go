@@ -1,0 +1,71 @@
+package bucket
+
+import (
+	"context"
+	"io"
+)
+
+// Cargo is an object with all that is kept beside its bytes, as it goes from one bucket to another.
+type Cargo struct {
+	Object
+	ContentType, CacheControl, ContentEncoding, ContentDisposition, ContentLanguage, Expires string
+
+	Tags     string            // as a query; "" for none
+	Tagged   bool              // there are tags, which the server does not tell with the object
+	Parts    int               // that it was sent in; 0 when it was sent whole or the server does not tell
+	PartSize int64             // bytes of each part but the last; 0 where the server does not tell
+	Sums     map[string]string // of the whole content, by algorithm in small letters (crc64nvme, sha256, …), in base64
+}
+
+// Part is a part of an upload that is not finished.
+type Part struct {
+	Number int
+	Size   int64
+	ETag   string
+}
+
+// Unfinished is an upload in parts that was begun and not ended.
+type Unfinished struct {
+	ID    string
+	Parts []Part
+}
+
+// Carrier is a Bucket that can hand objects on with all that is kept beside them. Each call is one attempt: whoever carries
+// many objects decides when one is tried again. Keys may be any that the server has.
+type Carrier interface {
+	Bucket
+	// Fetch reads an object. With an ETag it must still be the current one: object-exists otherwise.
+	Fetch(ctx context.Context, key, etag string) (Cargo, io.ReadCloser, error)
+	// FetchRange reads some bytes of an object that still has the ETag.
+	FetchRange(ctx context.Context, key, etag string, offset, length int64) (io.ReadCloser, error)
+	// Describe says all that is known about an object, also its parts and tags.
+	Describe(ctx context.Context, key string) (Cargo, error)
+	// Tags of an object, as a query.
+	Tags(ctx context.Context, key string) (string, error)
+	// Deliver writes an object in one request, whose body the server checks by its SHA-256. It returns the ETag and, where the server
+	// encrypts, how.
+	Deliver(ctx context.Context, c Cargo, data []byte) (etag, encryption string, err error)
+	// Begin begins an upload in parts.
+	Begin(ctx context.Context, c Cargo) (id string, err error)
+	// Unfinished are the uploads of a key that were begun, the latest first.
+	Unfinished(ctx context.Context, key string) ([]Unfinished, error)
+	// Send sends a part, which the server checks by its SHA-256.
+	Send(ctx context.Context, key, id string, number int, data []byte) (etag string, err error)
+	// Complete makes an object of the parts.
+	Complete(ctx context.Context, key, id string, parts []Part) (etag string, err error)
+	// Cancel gives an upload up.
+	Cancel(ctx context.Context, key, id string) error
+	// Reaches says whether the other bucket lies on the same server, under the same keys, so that Copy works.
+	Reaches(other Carrier) bool
+	// Copy has the server copy an object of the other bucket, which still has the ETag: whole up to 5 GiB.
+	Copy(ctx context.Context, from Carrier, c Cargo) (etag string, err error)
+}
+
+// CarrierOf returns the bucket as a Carrier, if its kind is one.
+func CarrierOf(b Bucket) (Carrier, bool) {
+	if f, ok := b.(*front); ok {
+		b = f.Bucket
+	}
+	c, ok := b.(Carrier)
+	return c, ok
+}

@@ -1,0 +1,380 @@
+package bucket
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/xml"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/encoding/httpbinding"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// courier sends the few requests that come once an object: signed by the SDK's signer, but without the rest of the SDK, which takes
+// more time than the server and the network for a small object.
+type courier struct {
+	base   url.URL // of the bucket
+	region string
+	creds  aws.CredentialsProvider
+	signer *v4.Signer
+}
+
+// newCourier asks the SDK's own rules where the bucket is.
+func (b *s3Bucket) newCourier(ctx context.Context) (*courier, error) {
+	o := b.client.Options()
+	at, err := s3.NewDefaultEndpointResolverV2().ResolveEndpoint(ctx, s3.EndpointParameters{
+		Bucket: &b.at.name, Region: &o.Region, ForcePathStyle: aws.Bool(o.UsePathStyle), Endpoint: o.BaseEndpoint,
+	})
+	if err != nil {
+		return nil, fault.New(fault.ConfigInvalid, b.at.String(), "the bucket's address cannot be made").Because(&cause{scrub(err), err})
+	}
+	return &courier{
+		base: at.URI, region: o.Region, creds: o.Credentials,
+		signer: v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }),
+	}, nil
+}
+
+// emptySHA256 is the hash of no bytes.
+const emptySHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+// ask sends a request about an object and returns the answer, or the fault that it tells. right is the permission it needs.
+func (b *s3Bucket) ask(ctx context.Context, method, key, query string, header http.Header, body []byte, right string) (*http.Response, error) {
+	at, err := b.courier()
+	if err != nil {
+		return nil, err
+	}
+	where := at.base
+	path := strings.TrimSuffix(where.Path, "/") + "/" + b.at.root + key
+	where.Path, where.RawPath, where.RawQuery = path, httpbinding.EscapePath(path, false), query
+	req := (&http.Request{Method: method, URL: &where, Host: where.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
+	sum := emptySHA256
+	if body != nil {
+		hash := sha256.Sum256(body)
+		sum = hex.EncodeToString(hash[:])
+		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		if len(body) == 0 {
+			req.Body = http.NoBody
+		}
+	}
+	header.Set("X-Amz-Content-Sha256", sum)
+	if at.creds != nil {
+		creds, err := at.creds.Retrieve(ctx)
+		if err != nil {
+			return nil, b.fault(ctx, err, right, key)
+		}
+		if err := at.signer.SignHTTP(ctx, creds, req, sum, "s3", at.region, time.Now()); err != nil {
+			return nil, fault.New(fault.BucketAuth, b.at.object(key), "the request cannot be signed").Because(&cause{scrub(err), err})
+		}
+	}
+	resp, err := b.wire.RoundTrip(req)
+	if err != nil {
+		return nil, b.fault(ctx, err, right, key)
+	}
+	if resp.StatusCode < 300 {
+		b.seen.Store(true)
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	return nil, b.fault(ctx, told(resp), right, key)
+}
+
+// told reads the error that an answer holds, in the form of the SDK's own.
+func told(resp *http.Response) error {
+	var said struct {
+		Code    string `xml:"Code"`
+		Message string `xml:"Message"`
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if err == nil {
+		err = xml.Unmarshal(text, &said)
+	}
+	if err != nil || said.Code == "" {
+		said.Code = cmp.Or(map[int]string{
+			http.StatusNotFound: "NotFound", http.StatusPreconditionFailed: "PreconditionFailed", http.StatusForbidden: "AccessDenied",
+		}[resp.StatusCode], "HTTP"+strconv.Itoa(resp.StatusCode))
+	}
+	return &smithyhttp.ResponseError{
+		Response: &smithyhttp.Response{Response: resp},
+		Err:      &smithy.GenericAPIError{Code: said.Code, Message: said.Message},
+	}
+}
+
+// drain reads what is left of an answer, so that the connection can be used again.
+func drain(resp *http.Response) error {
+	_, err := io.Copy(io.Discard, resp.Body)
+	return errors.Join(err, resp.Body.Close())
+}
+
+func (b *s3Bucket) Fetch(ctx context.Context, key, etag string) (Cargo, io.ReadCloser, error) {
+	header := http.Header{}
+	if etag != "" {
+		header.Set("If-Match", *b.ifMatch(etag))
+	}
+	if b.known.Checksums == "crc32" {
+		header.Set("X-Amz-Checksum-Mode", "ENABLED")
+	}
+	resp, err := b.ask(ctx, http.MethodGet, key, "", header, nil, "s3:GetObject")
+	if err != nil {
+		return Cargo{}, nil, b.missing(ctx, err)
+	}
+	c := cargoOf(key, resp.Header)
+	c.Size = resp.ContentLength
+	return c, resp.Body, nil
+}
+
+func (b *s3Bucket) FetchRange(ctx context.Context, key, etag string, offset, length int64) (io.ReadCloser, error) {
+	header := http.Header{"Range": {*rangeHeader(offset, length)}}
+	if etag != "" {
+		header.Set("If-Match", *b.ifMatch(etag))
+	}
+	resp, err := b.ask(ctx, http.MethodGet, key, "", header, nil, "s3:GetObject")
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// cargoOf reads what the headers of an answer tell.
+func cargoOf(key string, h http.Header) Cargo {
+	c := Cargo{
+		Object:      Object{Key: key, ETag: h.Get("Etag"), Encryption: h.Get("X-Amz-Server-Side-Encryption")},
+		ContentType: h.Get("Content-Type"), CacheControl: h.Get("Cache-Control"), ContentEncoding: h.Get("Content-Encoding"),
+		ContentDisposition: h.Get("Content-Disposition"), ContentLanguage: h.Get("Content-Language"), Expires: h.Get("Expires"),
+		Tagged: h.Get("X-Amz-Tagging-Count") != "" && h.Get("X-Amz-Tagging-Count") != "0",
+	}
+	if h.Get("X-Amz-Server-Side-Encryption-Customer-Algorithm") != "" {
+		c.Encryption = "SSE-C"
+	}
+	c.Modified, _ = http.ParseTime(h.Get("Last-Modified")) // the zero time where there is none
+	c.Parts, _ = strconv.Atoi(h.Get("X-Amz-Mp-Parts-Count"))
+	for name, values := range h {
+		if meta, ok := strings.CutPrefix(name, "X-Amz-Meta-"); ok {
+			if c.Metadata == nil {
+				c.Metadata = map[string]string{}
+			}
+			if meta = strings.ToLower(meta); meta != writeMark {
+				c.Metadata[meta] = strings.Join(values, ",")
+			}
+		}
+		sum, ok := strings.CutPrefix(name, "X-Amz-Checksum-")
+		if ok && sum != "Type" && !strings.Contains(values[0], "-") && h.Get("X-Amz-Checksum-Type") != "COMPOSITE" {
+			if c.Sums == nil {
+				c.Sums = map[string]string{}
+			}
+			c.Sums[strings.ToLower(sum)] = values[0]
+		}
+	}
+	return c
+}
+
+func (b *s3Bucket) Describe(ctx context.Context, key string) (Cargo, error) {
+	header := http.Header{"X-Amz-Checksum-Mode": {"ENABLED"}}
+	resp, err := b.ask(ctx, http.MethodHead, key, "", header, nil, "s3:GetObject")
+	if err != nil {
+		return Cargo{}, b.missing(ctx, err)
+	}
+	_ = resp.Body.Close()
+	c := cargoOf(key, resp.Header)
+	c.Size = resp.ContentLength
+	if !strings.Contains(c.ETag, "-") {
+		return c, nil
+	}
+	// Servers that know the request answer with the first part alone; others with the whole, or refuse.
+	resp, err = b.ask(ctx, http.MethodHead, key, "partNumber=1", http.Header{"If-Match": {*b.ifMatch(c.ETag)}}, nil, "s3:GetObject")
+	if err != nil {
+		return c, nil
+	}
+	_ = resp.Body.Close()
+	if resp.ContentLength > 0 && resp.ContentLength < c.Size {
+		c.PartSize = resp.ContentLength
+		c.Parts, _ = strconv.Atoi(resp.Header.Get("X-Amz-Mp-Parts-Count"))
+	}
+	return c, nil
+}
+
+func (b *s3Bucket) Tags(ctx context.Context, key string) (string, error) {
+	out, err := b.client.GetObjectTagging(ctx, &s3.GetObjectTaggingInput{Bucket: &b.at.name, Key: b.key(key)})
+	if err != nil {
+		return "", b.fault(ctx, err, "s3:GetObjectTagging", key)
+	}
+	tags := url.Values{}
+	for _, t := range out.TagSet {
+		tags.Set(aws.ToString(t.Key), aws.ToString(t.Value))
+	}
+	return tags.Encode(), nil
+}
+
+// headers are those that make an object of a cargo. What the bucket's options ask for goes before what the source had.
+func (b *s3Bucket) headers(c Cargo) http.Header {
+	h := http.Header{}
+	set := func(name, value string) {
+		if value != "" {
+			h.Set(name, value)
+		}
+	}
+	set("Content-Type", c.ContentType)
+	set("Cache-Control", c.CacheControl)
+	set("Content-Encoding", c.ContentEncoding)
+	set("Content-Disposition", c.ContentDisposition)
+	set("Content-Language", c.ContentLanguage)
+	set("Expires", c.Expires)
+	set("X-Amz-Tagging", c.Tags)
+	set("X-Amz-Server-Side-Encryption", b.opts.SSE)
+	set("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id", b.opts.KMSKeyID)
+	for k, v := range c.Metadata {
+		set("X-Amz-Meta-"+k, v)
+	}
+	return h
+}
+
+func (b *s3Bucket) Deliver(ctx context.Context, c Cargo, data []byte) (etag, encryption string, err error) {
+	if err := b.able(ctx, WriteOptions{}, &b.put, b.probePut); err != nil {
+		return "", "", err
+	}
+	if data == nil {
+		data = []byte{}
+	}
+	resp, err := b.ask(ctx, http.MethodPut, c.Key, "", b.headers(c), data, "s3:PutObject")
+	if err != nil {
+		return "", "", err
+	}
+	return resp.Header.Get("Etag"), resp.Header.Get("X-Amz-Server-Side-Encryption"), b.ended(ctx, drain(resp), c.Key)
+}
+
+// ended judges the end of an answer whose headers said that all is well.
+func (b *s3Bucket) ended(ctx context.Context, err error, key string) error {
+	return b.fault(ctx, err, "s3:PutObject", key)
+}
+
+func (b *s3Bucket) Begin(ctx context.Context, c Cargo) (string, error) {
+	if err := b.able(ctx, WriteOptions{}, &b.put, b.probePut); err != nil {
+		return "", err
+	}
+	out, err := b.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
+		Bucket: &b.at.name, Key: b.key(c.Key), ContentType: optional(c.ContentType), CacheControl: optional(c.CacheControl),
+		ContentEncoding: optional(c.ContentEncoding), ContentDisposition: optional(c.ContentDisposition), ContentLanguage: optional(c.ContentLanguage),
+		Metadata: c.Metadata, Tagging: optional(c.Tags), ServerSideEncryption: types.ServerSideEncryption(b.opts.SSE), SSEKMSKeyId: optional(b.opts.KMSKeyID),
+	})
+	if err != nil {
+		return "", b.fault(ctx, err, "s3:PutObject", c.Key)
+	}
+	return aws.ToString(out.UploadId), nil
+}
+
+func (b *s3Bucket) Unfinished(ctx context.Context, key string) ([]Unfinished, error) {
+	type begun struct {
+		id string
+		at time.Time
+	}
+	var found []begun
+	in := &s3.ListMultipartUploadsInput{Bucket: &b.at.name, Prefix: b.key(key)}
+	for {
+		page, err := b.client.ListMultipartUploads(ctx, in)
+		if err != nil {
+			return nil, b.fault(ctx, err, "s3:ListBucketMultipartUploads", key)
+		}
+		for _, u := range page.Uploads {
+			if aws.ToString(u.Key) == b.at.root+key {
+				found = append(found, begun{aws.ToString(u.UploadId), aws.ToTime(u.Initiated)})
+			}
+		}
+		if !aws.ToBool(page.IsTruncated) || page.NextKeyMarker == nil {
+			break
+		}
+		in.KeyMarker, in.UploadIdMarker = page.NextKeyMarker, page.NextUploadIdMarker
+	}
+	slices.SortFunc(found, func(x, y begun) int { return y.at.Compare(x.at) })
+	out := make([]Unfinished, 0, len(found))
+	for _, u := range found {
+		parts, err := b.partsOf(ctx, key, u.id)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Unfinished{u.id, parts})
+	}
+	return out, nil
+}
+
+func (b *s3Bucket) partsOf(ctx context.Context, key, id string) (parts []Part, err error) {
+	pages := s3.NewListPartsPaginator(b.client, &s3.ListPartsInput{Bucket: &b.at.name, Key: b.key(key), UploadId: &id})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, b.fault(ctx, err, "s3:ListMultipartUploadParts", key)
+		}
+		for _, p := range page.Parts {
+			parts = append(parts, Part{Number: int(aws.ToInt32(p.PartNumber)), Size: aws.ToInt64(p.Size), ETag: aws.ToString(p.ETag)})
+		}
+	}
+	return parts, nil
+}
+
+func (b *s3Bucket) Send(ctx context.Context, key, id string, number int, data []byte) (string, error) {
+	query := url.Values{"partNumber": {strconv.Itoa(number)}, "uploadId": {id}}
+	resp, err := b.ask(ctx, http.MethodPut, key, query.Encode(), http.Header{}, data, "s3:PutObject")
+	if err != nil {
+		return "", err
+	}
+	return resp.Header.Get("Etag"), b.ended(ctx, drain(resp), key)
+}
+
+func (b *s3Bucket) Complete(ctx context.Context, key, id string, parts []Part) (string, error) {
+	in := &s3.CompleteMultipartUploadInput{Bucket: &b.at.name, Key: b.key(key), UploadId: &id, MultipartUpload: &types.CompletedMultipartUpload{}}
+	for _, p := range parts {
+		in.MultipartUpload.Parts = append(in.MultipartUpload.Parts, types.CompletedPart{PartNumber: aws.Int32(int32(p.Number)), ETag: aws.String(p.ETag)})
+	}
+	out, err := b.client.CompleteMultipartUpload(ctx, in)
+	if err != nil {
+		return "", b.fault(ctx, err, "s3:PutObject", key)
+	}
+	if aws.ToString(out.ETag) != "" {
+		return *out.ETag, nil
+	}
+	o, _, err := b.look(ctx, key) // Ceph's answer may hold none
+	return o.ETag, err
+}
+
+func (b *s3Bucket) Cancel(ctx context.Context, key, id string) error {
+	return b.abortUpload(ctx, key, id)
+}
+
+// Reaches compares server, region and keys.
+func (b *s3Bucket) Reaches(other Carrier) bool {
+	o, ok := other.(*s3Bucket)
+	if !ok || b.known.Endpoint != o.known.Endpoint || b.known.Region != o.known.Region || b.opts.AccessKeyID != o.opts.AccessKeyID {
+		return false
+	}
+	return (b.opts.SecretAccessKey == nil) == (o.opts.SecretAccessKey == nil)
+}
+
+func (b *s3Bucket) Copy(ctx context.Context, from Carrier, c Cargo) (string, error) {
+	source, ok := from.(*s3Bucket)
+	if !ok {
+		return "", fault.New(fault.BucketUnsupported, b.at.object(c.Key), "the server cannot reach the source")
+	}
+	out, err := b.client.CopyObject(ctx, &s3.CopyObjectInput{
+		Bucket: &b.at.name, Key: b.key(c.Key), CopySource: aws.String(httpbinding.EscapePath(source.at.name+"/"+source.at.root+c.Key, false)),
+		CopySourceIfMatch: source.ifMatch(c.ETag), ServerSideEncryption: types.ServerSideEncryption(b.opts.SSE), SSEKMSKeyId: optional(b.opts.KMSKeyID),
+	})
+	if err != nil {
+		return "", b.fault(ctx, err, "s3:PutObject", c.Key)
+	}
+	return aws.ToString(out.CopyObjectResult.ETag), nil
+}
