@@ -24,6 +24,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/leatdata/leat/internal/testlab"
 )
 
 // The server must die with us, and Linux ties that to the thread that started it: main keeps to one.
@@ -33,6 +35,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := serveOrBench(ctx)
+	testlab.Stop() // the gateways
 	switch {
 	case ctx.Err() != nil:
 		fmt.Fprintln(os.Stderr, "bench: ended early; the database's files stay for the next run")
@@ -95,8 +98,8 @@ func readFlags(args []string) (options, error) {
 		o.only = []string{"parquet", "csv", "s3", "many", "wide"}
 	}
 	for _, name := range o.only {
-		if strings.HasPrefix(name, followPrefix) != strings.HasPrefix(o.only[0], followPrefix) && o.readme != "" {
-			return o, fmt.Errorf("-readme has places of their own for the %s parts and the others: run them one after the other", followPrefix)
+		if group(name) != group(o.only[0]) && o.readme != "" {
+			return o, fmt.Errorf("-readme has places of their own for the parts of %q and %q: run them one after the other", group(name), group(o.only[0]))
 		}
 		if !slices.Contains(partNames(), name) {
 			return o, fmt.Errorf("-only %s: the parts are %s", name, strings.Join(partNames(), ", "))
@@ -110,17 +113,24 @@ func readFlags(args []string) (options, error) {
 
 // mark names the place in the page that the result belongs to.
 func (o options) mark() string {
-	if !strings.HasPrefix(o.only[0], followPrefix) {
+	switch verb := group(o.only[0]); {
+	case verb == "":
 		return fmt.Sprintf("%d rows", o.rows)
+	case o.scale != 1:
+		return fmt.Sprintf("leat %s, scale %g", verb, o.scale)
+	default:
+		return "leat " + verb
 	}
-	if o.scale == 1 {
-		return "leat run"
-	}
-	return fmt.Sprintf("leat run, scale %g", o.scale)
 }
 
-// followPrefix begins the names of the parts that follow the log.
-const followPrefix = "run-"
+// group is the verb that a part measures: what stands before its name's first dash, empty for dump.
+func group(part string) string {
+	verb, _, found := strings.Cut(part, "-")
+	if !found {
+		return ""
+	}
+	return verb
+}
 
 // cacheFolder is where the database lies between runs. Root's own cache is closed to the server's user.
 func cacheFolder() string {
@@ -141,6 +151,7 @@ type bench struct {
 	cluster *cluster
 	report  *report
 	ledger  *ledger // what the run- parts share; nil until one runs
+	sky     *clouds // what the mirror- parts share
 }
 
 func run(ctx context.Context, o options) (err error) {

@@ -64,6 +64,23 @@ func (r *report) ratio(ours, reference outcome, reach float64) {
 }
 
 // cpu holds our CPU seconds per million rows against a limit.
+// faster notes the median wall of ours against the fastest rival's.
+func (r *report) faster(ours outcome, others []outcome, reach float64) {
+	best := others[0]
+	for _, o := range others[1:] {
+		if median(o, wall) < median(best, wall) {
+			best = o
+		}
+	}
+	r.ratio(ours, best, reach)
+}
+
+// seconds notes the CPU time of ours.
+func (r *report) seconds(ours outcome, most float64) {
+	got := median(ours, own).Seconds()
+	r.reach(ours.name+": CPU", "of ours", fmt.Sprintf("%.2f s", got), fmt.Sprintf("%.2f s", most), got <= most)
+}
+
 func (r *report) cpu(ours outcome, rows int64, reach float64) {
 	got := perMillion(median(ours, own), rows)
 	r.reach(ours.name+": CPU", "of ours, per million rows", fmt.Sprintf("%.2f s", got), fmt.Sprintf("%.2f s", reach), got <= reach)

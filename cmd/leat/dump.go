@@ -251,19 +251,25 @@ func connect(ctx context.Context, cfg *config.Config) (*postgres.Source, error) 
 func openBucket(ctx context.Context, cfg *config.Config) (bucket.Bucket, error) {
 	t := &cfg.To
 	opts := bucket.Options{
-		Endpoint: t.Endpoint, Region: t.Region, AccessKeyID: t.AccessKeyID.Reveal(), PathStyle: t.PathStyle == config.ToggleTrue,
+		Endpoint: t.Endpoint, Region: t.Region, PathStyle: t.PathStyle == config.ToggleTrue,
 		CAFile: t.CAFile, AllowHTTP: t.AllowHTTP, KMSKeyID: t.KMSKeyID, Checksums: string(t.Checksums), PartSize: int64(t.PartSize),
 	}
 	if t.Encryption != config.EncryptionNone {
 		opts.SSE = string(t.Encryption)
 	}
-	if !t.SecretAccessKey.IsZero() {
-		opts.SecretAccessKey = t.SecretAccessKey.Reveal
-	}
-	if !t.SessionToken.IsZero() {
-		opts.SessionToken = t.SessionToken.Reveal
-	}
+	withKeys(&opts, t.AccessKeyID, t.SecretAccessKey, t.SessionToken)
 	return bucket.Open(ctx, t.URL, opts)
+}
+
+// withKeys gives the options static credentials, where there are some.
+func withKeys(opts *bucket.Options, id, secret, token config.Secret) {
+	opts.AccessKeyID = id.Reveal()
+	if !secret.IsZero() {
+		opts.SecretAccessKey = secret.Reveal
+	}
+	if !token.IsZero() {
+		opts.SessionToken = token.Reveal
+	}
 }
 
 // isTerminal says whether somebody may be watching.

@@ -39,7 +39,7 @@ func (b *azureBucket) look(ctx context.Context, key string) (Object, string, err
 	metadata, mark := splitMark(fromAzure(out.Metadata))
 	return Object{
 		Key: key, Size: value(out.ContentLength), ETag: quoted(out.ETag), Modified: value(out.LastModified),
-		Encryption: encryption(out.IsServerEncrypted), Metadata: metadata,
+		Encryption: encryption(out.IsServerEncrypted), ContentType: value(out.ContentType), Metadata: metadata,
 	}, mark, nil
 }
 

@@ -65,7 +65,7 @@ func (a azureAccount) service() (string, error) {
 }
 
 func openAzure(at place, opts Options) (*azureBucket, error) {
-	wire, err := newTransport(opts.CAFile, opts.Stall)
+	wire, err := newTransport(opts.CAFile, opts.Proxy, opts.Stall)
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,7 @@ type Bucket interface {
 	// Stat says what is known about an object, or object-missing.
 	Stat(ctx context.Context, key string) (Object, error)
 	// List yields the objects whose keys begin with prefix, in byte order of keys. The prefix
-	// is a plain string prefix. Encryption and Metadata are left empty. After an error the
+	// is a plain string prefix. Encryption, ContentType and Metadata are left empty. After an error the
 	// sequence ends.
 	List(ctx context.Context, prefix string) iter.Seq2[Object, error]
 	// Delete removes objects. One that is not there is no error.
@@ -85,7 +85,9 @@ type Object struct {
 	// Encryption names the server's encryption at rest as the server tells it: "AES256",
 	// "aws:kms", "" where it says nothing.
 	Encryption string
-	Metadata   map[string]string
+	// ContentType and Metadata are told by Stat alone.
+	ContentType string
+	Metadata    map[string]string
 }
 
 // Kind names a kind of bucket.

@@ -47,6 +47,7 @@ func (b *gcsBucket) look(ctx context.Context, key string) (Object, string, error
 		return Object{}, "", b.fault(ctx, err, "storage.objects.get", key)
 	}
 	o, mark := b.describe(key, attrs)
+	o.ContentType = attrs.ContentType
 	return o, mark, nil
 }
 

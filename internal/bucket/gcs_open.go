@@ -19,7 +19,7 @@ import (
 )
 
 func openGCS(ctx context.Context, at place, opts Options) (*gcsBucket, error) {
-	wire, err := newTransport(opts.CAFile, opts.Stall)
+	wire, err := newTransport(opts.CAFile, opts.Proxy, opts.Stall)
 	if err != nil {
 		return nil, err
 	}

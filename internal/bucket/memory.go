@@ -81,7 +81,7 @@ func (m *memory) put(key string, data []byte, opts WriteOptions) (Object, error)
 	m.serial++
 	o := Object{
 		Key: key, Size: int64(len(data)), ETag: strconv.Itoa(m.serial),
-		Modified: time.Now(), Metadata: maps.Clone(opts.Metadata),
+		Modified: time.Now(), ContentType: opts.ContentType, Metadata: maps.Clone(opts.Metadata),
 	}
 	m.objects[key] = memoryObject{o, data}
 	return o, nil

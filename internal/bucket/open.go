@@ -33,6 +33,8 @@ type Options struct {
 	// CAFile holds the certificates, as PEM, of further authorities to trust. AWS_CA_BUNDLE is
 	// honoured for S3 when it is empty.
 	CAFile string
+	// Proxy is the HTTP proxy for this place alone, http://host:port. The environment's counts when it is empty.
+	Proxy string
 	// AllowHTTP permits plain http to a host other than this machine.
 	AllowHTTP bool
 

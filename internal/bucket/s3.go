@@ -52,7 +52,7 @@ func (b *s3Bucket) look(ctx context.Context, key string) (Object, string, error)
 	b.seen.Store(true)
 	o := Object{
 		Key: key, Size: aws.ToInt64(out.ContentLength), ETag: aws.ToString(out.ETag),
-		Modified: aws.ToTime(out.LastModified), Encryption: string(out.ServerSideEncryption),
+		Modified: aws.ToTime(out.LastModified), Encryption: string(out.ServerSideEncryption), ContentType: aws.ToString(out.ContentType),
 	}
 	metadata, mark := splitMark(out.Metadata)
 	o.Metadata = metadata

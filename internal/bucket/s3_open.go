@@ -39,7 +39,7 @@ func openS3(ctx context.Context, at place, opts Options) (*s3Bucket, error) {
 	if caFile == "" {
 		caFile = os.Getenv("AWS_CA_BUNDLE")
 	}
-	wire, err := newTransport(caFile, opts.Stall)
+	wire, err := newTransport(caFile, opts.Proxy, opts.Stall)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"sync"
 	"time"
@@ -24,14 +25,22 @@ func (e *stallError) Timeout() bool   { return true }
 func (e *stallError) Temporary() bool { return true }
 
 // newTransport makes the one HTTP transport of a bucket.
-func newTransport(caFile string, stall time.Duration) (*watchdog, error) {
+func newTransport(caFile, proxy string, stall time.Duration) (*watchdog, error) {
 	trust, err := authorities(caFile)
 	if err != nil {
 		return nil, err
 	}
+	through := http.ProxyFromEnvironment
+	if proxy != "" {
+		at, err := url.Parse(proxy)
+		if err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" || at.User != nil {
+			return nil, fault.New(fault.URLInvalid, "proxy", "it is not an address like http://host:port")
+		}
+		through = http.ProxyURL(at)
+	}
 	dialer := &net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}
 	return &watchdog{stall: stall, base: &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
+		Proxy:                 through,
 		DialContext:           dialer.DialContext,
 		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: trust},
 		TLSHandshakeTimeout:   15 * time.Second,

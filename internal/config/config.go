@@ -6,13 +6,14 @@ package config
 // when its section is written as plain text (to: s3://bucket/path). The version has no
 // variable (env:"-"): images commonly set one named like it to the program's own version.
 type Config struct {
-	Version int  `yaml:"version" env:"-" default:"1" doc:"Version of this schema; 1 is the only one."`
-	From    From `yaml:"from" doc:"The database to read. A plain text is from.url."`
-	To      To   `yaml:"to" doc:"The object store or folder to write to. A plain text is to.url."`
-	Dump    Dump `yaml:"dump" doc:"What leat dump does."`
-	Run     Run  `yaml:"run" doc:"What leat run follows, and how."`
-	Lake    Lake `yaml:"lake" doc:"How tables lie in the lake."`
-	Log     Log  `yaml:"log" doc:"What leat tells about its work, on standard error."`
+	Version int    `yaml:"version" env:"-" default:"1" doc:"Version of this schema; 1 is the only one."`
+	From    From   `yaml:"from" doc:"The database to read. A plain text is from.url."`
+	To      To     `yaml:"to" doc:"The object store or folder to write to. A plain text is to.url."`
+	Dump    Dump   `yaml:"dump" doc:"What leat dump does."`
+	Run     Run    `yaml:"run" doc:"What leat run follows, and how."`
+	Lake    Lake   `yaml:"lake" doc:"How tables lie in the lake."`
+	Mirror  Mirror `yaml:"mirror" doc:"What leat mirror carries from which bucket to which."`
+	Log     Log    `yaml:"log" doc:"What leat tells about its work, on standard error."`
 
 	// DropIn says that there was no file and that the target came from S3_OUTPUT: leat stands
 	// in for the old dump job and logs as it did.

@@ -230,17 +230,28 @@ func addAmbient(all map[string]given, hasFile bool, env func(string) (string, bo
 			value, _ := env(name)
 			switch {
 			case value == "",
-				hasFile && (name == "S3_OUTPUT" || name == "TABLES"),
+				hasFile && (name == "S3_OUTPUT" || name == "TABLES" || strings.HasPrefix(key.Path, "mirror.")),
 				key.Path == "to.endpoint" && !isS3(all["to.url"].first(), env):
 				continue
 			}
-			if err := addVariable(all, key, name, layerAmbient, env); err != nil {
+			if err := addVariable(all, key, name, layerAmbient, bucketPaths(env)); err != nil {
 				return false, err
 			}
 			break
 		}
 	}
 	return all["to.url"].layer == layerAmbient && all["to.url"].place == "S3_OUTPUT", nil
+}
+
+// bucketPaths gives INPUT_PATH and OUTPUT_PATH, which the old sync job takes as bucket/path, as URLs.
+func bucketPaths(env func(string) (string, bool)) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		value, ok := env(name)
+		if (name == inputPath || name == outputPath) && value != "" && !strings.Contains(value, "://") {
+			value = "s3://" + strings.Trim(value, "/")
+		}
+		return value, ok
+	}
 }
 
 // isS3 says whether a target, which may be a reference still, is S3. A reference that points

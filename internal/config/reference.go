@@ -32,7 +32,7 @@ func isReference(s string) bool { return oneReference.MatchString(s) }
 func resolveSecret(key *Key, g given, env func(string) (string, bool)) (Secret, error) {
 	t := g.texts[0]
 	if !isReference(t.value) {
-		if g.layer != layerEnv {
+		if g.layer != layerEnv && g.layer != layerAmbient { // a variable is a good place for one
 			return Secret{}, literalSecret(key.Path, t.place)
 		}
 		return NewSecret(t.value), nil

@@ -53,7 +53,7 @@ type Lake struct {
 	NamespacePrefix string         `yaml:"namespace_prefix" doc:"Stands before each schema's name to give the namespace."`
 	HistorySuffix   string         `yaml:"history_suffix" default:"_history" doc:"Stands after a table's name to give its history table."`
 	PartitionBy     []TableSetting `yaml:"partition_by" env:"-" doc:"Partitions of a table: public.orders = bucket(16, id)."`
-	SortBy          []TableSetting `yaml:"sort_by" env:"-" doc:"Sort order of a table: public.orders = created_at."`
+	SortBy          []TableSetting `yaml:"sort_by" env:"-" doc:"Sort order of a table, by which the rows of each row group are sorted: public.orders = created_at desc, id."`
 	KeepSnapshots   int            `yaml:"keep_snapshots" default:"100" min:"1" max:"1000000" doc:"Least number of snapshots kept for time travel."`
 	SnapshotAge     Duration       `yaml:"snapshot_age" default:"24h" doc:"Age from which snapshots beyond keep_snapshots are expired."`
 	OrphanAge       Duration       `yaml:"orphan_age" default:"72h" doc:"Age from which files that no table knows are removed by leat lake maintain."`

@@ -15,7 +15,7 @@ const (
 	ExitSource      Exit = 3   // PostgreSQL refused, is unreachable or lacks the thing asked for
 	ExitTarget      Exit = 4   // the bucket or folder refused, is unreachable or is full
 	ExitData        Exit = 5   // a value cannot be carried exactly and no policy says how
-	ExitFindings    Exit = 6   // leat check found something that must be mended
+	ExitFindings    Exit = 6   // leat check or leat bucket found something that must be mended
 	ExitInterrupted Exit = 130 // SIGINT; SIGTERM ends with 143
 )
 
@@ -47,6 +47,7 @@ const (
 	BucketAuth        Code = "bucket-auth"
 	BucketRights      Code = "bucket-rights"
 	BucketMissing     Code = "bucket-missing"
+	BucketForeign     Code = "bucket-foreign"
 	ObjectMissing     Code = "object-missing"
 	ObjectExists      Code = "object-exists"
 	BucketBusy        Code = "bucket-busy"
@@ -59,6 +60,7 @@ const (
 	TypeUncarriable  Code = "type-uncarriable"
 
 	CheckFindings Code = "check-findings"
+	RulesBroken   Code = "rules-broken"
 
 	SlotMissing         Code = "slot-missing"
 	SlotLost            Code = "slot-lost"
@@ -75,6 +77,9 @@ const (
 	PipelineFenced Code = "pipeline-fenced"
 	StateUnusable  Code = "state-unusable"
 	SpoolFull      Code = "spool-full"
+
+	MirrorRefused    Code = "mirror-refused"
+	MirrorIncomplete Code = "mirror-incomplete"
 )
 
 // Entry is what a code means.
@@ -113,6 +118,7 @@ var Codes = map[Code]Entry{
 	BucketAuth:        {"The object store refused the credentials.", "Check the access key and secret, or the role; expired tokens must be renewed.", ExitTarget, false},
 	BucketRights:      {"The credentials lack a right.", "Allow what the message names on this bucket and prefix.", ExitTarget, false},
 	BucketMissing:     {"The bucket, container or folder does not exist.", "Create it, or correct the name.", ExitTarget, false},
+	BucketForeign:     {"The bucket exists and belongs to somebody else.", "Choose another name: those of buckets are shared by all users of the server.", ExitTarget, false},
 	ObjectMissing:     {"The object does not exist.", "Check the key.", ExitTarget, false},
 	ObjectExists:      {"The object exists already and must not be replaced.", "Another process wrote it first; look at what it holds.", ExitTarget, false},
 	BucketBusy:        {"The object store is overloaded or failed for a moment (429, 500, 503).", "It was retried; start again later or lower --parallel.", ExitTarget, true},
@@ -124,7 +130,11 @@ var Codes = map[Code]Entry{
 	ValueUncarriable: {"A value cannot be carried exactly in the chosen format and no policy says what to do.", "Choose a policy for the type: null, text or clamp (see docs/types.md).", ExitData, false},
 	TypeUncarriable:  {"A type cannot be carried in the chosen format.", "Choose the policy text for it, exclude the column, or take another format.", ExitData, false},
 
+	MirrorRefused:    {"A mirror would delete more than it may, or its source came back empty by surprise.", "Look at the source; raise mirror.max_delete if it is meant.", ExitTarget, false},
+	MirrorIncomplete: {"A mirror carried what it could and set objects aside.", "Mend the reason that the report gives for each, and run it again: only they are left.", ExitFindings, true},
+
 	CheckFindings: {"leat check found something that must be mended.", "Follow the mend of each finding.", ExitFindings, false},
+	RulesBroken:   {"leat bucket found a rule that the bucket or its keys do not keep.", "Follow the mend of each finding; leat bucket audit --fix mends what the keys may.", ExitFindings, false},
 
 	SlotMissing:         {"The replication slot that the pipeline continues from does not exist.", "If it was dropped, plan an exact new copy: leat resync --all.", ExitSource, false},
 	SlotLost:            {"The server has invalidated the replication slot or removed the log it needs.", "Plan an exact new copy: leat resync --all; then raise max_slot_wal_keep_size or watch the lag.", ExitSource, false},

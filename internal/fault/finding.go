@@ -8,12 +8,18 @@ import (
 // Severity says how grave a finding is.
 type Severity string
 
-// The severities. Only SeverityError makes leat check end with ExitFindings.
+// The severities. Only SeverityError makes leat check end with ExitFindings. A rule of a bucket that is broken has one of the last four,
+// each of which does.
 const (
 	SeverityOK    Severity = "ok"    // was looked at and is right
 	SeverityInfo  Severity = "info"  // worth knowing
 	SeverityWarn  Severity = "warn"  // works, but not as well as it could
 	SeverityError Severity = "error" // will not work until it is mended
+
+	SeverityLow      Severity = "low"
+	SeverityMedium   Severity = "medium"
+	SeverityHigh     Severity = "high"
+	SeverityCritical Severity = "critical"
 )
 
 // Finding is what a check found. A finding is not an error: the check went on.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/leatdata/leat/internal/fault"
@@ -38,7 +39,9 @@ type Server struct {
 }
 
 // Serve begins to listen. An address that others can reach without a token is config-invalid.
-func (m *Metrics) Serve(o ServerOptions) (*Server, error) {
+func (m *Metrics) Serve(o ServerOptions) (*Server, error) { return serve(m.registry, o) }
+
+func serve(registry *prometheus.Registry, o ServerOptions) (*Server, error) {
 	if o.Address == "" {
 		o.Address = DefaultAddress
 	}
@@ -51,7 +54,7 @@ func (m *Metrics) Serve(o ServerOptions) (*Server, error) {
 		return nil, fault.Wrap(err, fault.ConfigInvalid, o.Address, "cannot listen for metrics")
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", authorized(o.Token, promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})))
+	mux.Handle("GET /metrics", authorized(o.Token, promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})))
 	mux.Handle("GET /healthz", answer(o.Alive, o.Token))
 	mux.Handle("GET /readyz", answer(o.Ready, o.Token))
 	s := &Server{

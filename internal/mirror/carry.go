@@ -1,0 +1,259 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"maps"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// side is one of the two buckets.
+type side struct {
+	bucket  bucket.Bucket
+	carrier bucket.Carrier // nil where the kind is none
+}
+
+func newSide(b bucket.Bucket) side {
+	c, ok := bucket.CarrierOf(b)
+	if !ok {
+		return side{bucket: b}
+	}
+	return side{c, c} // keys are the servers' business: those that our own writers would not choose are carried too
+}
+
+// onePart is up to which size an object is carried in one request.
+const onePart = 16 << 20
+
+// carry brings one object over, unless the far side has it.
+func (r *run) carry(ctx context.Context, j job) error {
+	if !j.sure {
+		v, err := r.compare(ctx, j.object, j.far)
+		if err != nil {
+			return gone(err)
+		}
+		if j.attempts == 0 {
+			r.tally.compared(j.object, v)
+		}
+		if v.Same != "" || r.o.DryRun {
+			return nil
+		}
+	}
+	err := r.bring(ctx, j.object)
+	if fault.Is(err, fault.ObjectMissing) {
+		return nil // it was deleted at the source since it was listed
+	}
+	return err
+}
+
+// gone takes the end of an object for its end.
+func gone(err error) error {
+	if fault.Is(err, fault.ObjectMissing) {
+		return nil
+	}
+	return err
+}
+
+// bring carries an object in the way that suits it.
+func (r *run) bring(ctx context.Context, o bucket.Object) error {
+	switch {
+	case r.from.carrier == nil || r.to.carrier == nil:
+		return r.bringStream(ctx, o)
+	case r.server && o.Size <= mostCopied:
+		return r.bringByServer(ctx, o)
+	case o.Size <= onePart && partsOf(o.ETag) == 0:
+		return r.bringWhole(ctx, o)
+	}
+	return r.bringParts(ctx, o)
+}
+
+// mostCopied is what S3 copies in one request
+// (docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html).
+const mostCopied = 5 << 30
+
+func (r *run) bringWhole(ctx context.Context, o bucket.Object) error {
+	if err := r.memory.take(ctx, o.Size); err != nil {
+		return err
+	}
+	defer r.memory.give(o.Size)
+	c, body, err := r.from.carrier.Fetch(ctx, o.Key, "")
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if c.Size > onePart || c.Size < 0 {
+		return fault.Wrap(errChanged, fault.BucketBusy, r.where(o.Key), "the object has grown since it was listed")
+	}
+	data := make([]byte, c.Size)
+	if _, err := io.ReadFull(r.paced(ctx, body), data); err != nil {
+		return r.cut(ctx, err, o.Key)
+	}
+	sum := md5.Sum(data)
+	own := hex.EncodeToString(sum[:])
+	if hashed(c) && own != md5ETag(c.ETag) {
+		return r.mismatch(o.Key, "its source's ETag is %s and the bytes that came have %s", md5ETag(c.ETag), own)
+	}
+	if err := checkSums(c, bytes.NewReader(data)); err != nil {
+		return r.mismatch(o.Key, "%s", err.Error())
+	}
+	if err := r.complete(ctx, &c); err != nil {
+		return err
+	}
+	if !hashed(c) {
+		c = withOrigin(c)
+	}
+	etag, encryption, err := r.to.carrier.Deliver(ctx, c, data)
+	if err != nil {
+		return err
+	}
+	if tag := md5ETag(etag); tag != "" && !opaque(encryption) && tag != own {
+		return r.mismatch(o.Key, "the far side's ETag is %s and the bytes that were sent have %s", tag, own)
+	}
+	hash := sha256.Sum256(data)
+	r.sums.put(o.Key, hash)
+	r.tally.carried(o.Key, c.Size)
+	return nil
+}
+
+// complete asks for what the answer to a read does not tell.
+func (r *run) complete(ctx context.Context, c *bucket.Cargo) (err error) {
+	if c.Tagged {
+		c.Tags, err = r.from.carrier.Tags(ctx, c.Key)
+	}
+	return err
+}
+
+// withOrigin notes the source's ETag, where the far side's will be another one.
+func withOrigin(c bucket.Cargo) bucket.Cargo {
+	metadata := maps.Clone(c.Metadata)
+	if metadata == nil {
+		metadata = map[string]string{}
+	}
+	metadata[originKey] = plainETag(c.ETag)
+	c.Metadata = metadata
+	return c
+}
+
+// bringByServer has the server copy an object by itself.
+func (r *run) bringByServer(ctx context.Context, o bucket.Object) error {
+	c := bucket.Cargo{Object: o}
+	if md5ETag(o.ETag) == "" { // the copy has another ETag
+		var err error
+		if c, err = r.from.carrier.Describe(ctx, o.Key); err != nil {
+			return err
+		}
+		if err := r.complete(ctx, &c); err != nil {
+			return err
+		}
+		c = withOrigin(c)
+	}
+	etag, err := r.to.carrier.Copy(ctx, r.from.carrier, c)
+	if fault.Is(err, fault.ObjectExists) {
+		return fault.Wrap(errChanged, fault.BucketBusy, r.where(o.Key), "the object changed since it was listed")
+	}
+	if err != nil {
+		return err
+	}
+	if was, is := md5ETag(o.ETag), md5ETag(etag); was != "" && is != "" && was != is {
+		there, err := r.to.carrier.Describe(ctx, o.Key)
+		if err != nil {
+			return err
+		}
+		if !opaque(there.Encryption) {
+			return r.mismatch(o.Key, "its source's ETag is %s and its copy's is %s", was, is)
+		}
+	}
+	r.tally.copied(o.Key, o.Size)
+	return nil
+}
+
+// bringStream is for kinds of which only bytes, type and metadata are known.
+func (r *run) bringStream(ctx context.Context, o bucket.Object) error {
+	about, err := r.from.bucket.Stat(ctx, o.Key)
+	if err != nil {
+		return err
+	}
+	in, err := r.from.bucket.Open(ctx, o.Key, 0, -1)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	metadata := maps.Clone(about.Metadata)
+	if metadata == nil {
+		metadata = map[string]string{}
+	}
+	if about.ETag != "" {
+		metadata[originKey] = plainETag(about.ETag)
+	}
+	out, err := r.to.bucket.Create(ctx, o.Key, bucket.WriteOptions{ContentType: about.ContentType, Metadata: metadata})
+	if err != nil {
+		return err
+	}
+	defer out.Abort()
+	hash, sum := sha256.New(), md5.New()
+	n, err := io.Copy(io.MultiWriter(out, hash, sum), r.paced(ctx, in))
+	if err != nil {
+		return r.cut(ctx, err, o.Key)
+	}
+	if n != about.Size {
+		return r.mismatch(o.Key, "it has %d bytes and %d came", about.Size, n)
+	}
+	own := hex.EncodeToString(sum.Sum(nil))
+	if tag := md5ETag(about.ETag); r.from.carrier != nil && tag != "" && !opaque(about.Encryption) && tag != own {
+		return r.mismatch(o.Key, "its source's ETag is %s and the bytes that came have %s", tag, own)
+	}
+	if _, err := out.Commit(ctx); err != nil {
+		return err
+	}
+	r.sums.put(o.Key, [32]byte(hash.Sum(nil)))
+	r.tally.carried(o.Key, n)
+	return nil
+}
+
+func (r *run) where(key string) string { return r.from.bucket.Properties().URL + "/" + key }
+
+func (r *run) mismatch(key, format string, args ...any) error {
+	return fault.New(fault.ChecksumMismatch, r.where(key), "%s", fmt.Sprintf(format, args...))
+}
+
+// cut judges the end of a body that came too early.
+func (r *run) cut(ctx context.Context, err error, key string) error {
+	if ctx.Err() != nil {
+		return fault.Wrap(context.Cause(ctx), fault.Interrupted, r.where(key), "the mirror was ended")
+	}
+	if fault.Of(err) != nil {
+		return err
+	}
+	return fault.Wrap(err, fault.BucketUnreachable, r.where(key), "the object's bytes ended too early")
+}
+
+// paced keeps a reader to the rate and tells the watcher of its bytes.
+func (r *run) paced(ctx context.Context, in io.Reader) io.Reader { return &pacedReader{ctx, r, in} }
+
+type pacedReader struct {
+	ctx context.Context
+	run *run
+	in  io.Reader
+}
+
+func (p *pacedReader) Read(b []byte) (int, error) {
+	if p.run.rate != nil {
+		b = b[:min(len(b), p.run.rate.Burst())]
+	}
+	n, err := p.in.Read(b)
+	if n > 0 {
+		p.run.tally.moved(int64(n))
+		if p.run.rate != nil {
+			if late := p.run.rate.WaitN(p.ctx, n); late != nil {
+				return n, late
+			}
+		}
+	}
+	return n, err
+}

@@ -1,0 +1,206 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// job is an object that may have to be carried.
+type job struct {
+	object   bucket.Object  // as the source lists it
+	far      *bucket.Object // as the far side lists it, nil without one
+	sure     bool           // it is to be carried, whatever lies there
+	attempts int
+}
+
+// crew carries objects, several at once. One that fails waits by itself and is tried again, while the others go on.
+type crew struct {
+	run    *run
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	jobs   chan job
+	again  chan job
+	hands  sync.WaitGroup // workers
+	open   sync.WaitGroup // jobs
+
+	mu      sync.Mutex
+	waiting int // jobs that wait to be tried again
+	room    *sync.Cond
+	inARow  int   // objects that were set aside since one was carried
+	broken  error // nobody goes on
+}
+
+const (
+	// mostWaiting bounds the memory of jobs that wait: past it nothing new is begun.
+	mostWaiting = 10_000
+	// asideInARow is how many objects are set aside one after the other before the whole is given up: it is not the objects then.
+	asideInARow = 100
+)
+
+func (r *run) newCrew(ctx context.Context) *crew {
+	c := &crew{run: r, jobs: make(chan job), again: make(chan job)}
+	c.room = sync.NewCond(&c.mu)
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
+	for range r.o.Parallel {
+		c.hands.Go(c.work)
+	}
+	return c
+}
+
+// give hands a job to the crew; it waits while all are busy.
+func (c *crew) give(ctx context.Context, j job) error {
+	c.mu.Lock()
+	for c.waiting >= mostWaiting && c.broken == nil && c.ctx.Err() == nil {
+		c.room.Wait()
+	}
+	c.mu.Unlock()
+	c.open.Add(1)
+	select {
+	case c.jobs <- j:
+		return nil
+	case <-c.ctx.Done():
+		c.open.Done()
+		return c.ended(ctx)
+	}
+}
+
+func (c *crew) ended(ctx context.Context) error {
+	if err := c.failed(); err != nil {
+		return err
+	}
+	return fault.Wrap(context.Cause(ctx), fault.Interrupted, "", "the mirror was ended")
+}
+
+// failed is what ended the crew, nil while it works.
+func (c *crew) failed() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.broken
+}
+
+// end waits until all jobs are done or set aside.
+func (c *crew) end() error {
+	done := make(chan struct{})
+	go func() { c.open.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-c.ctx.Done():
+	}
+	err := c.failed()
+	if err == nil && c.ctx.Err() != nil {
+		err = fault.Wrap(context.Cause(c.ctx), fault.Interrupted, "", "the mirror was ended")
+	}
+	c.cancel(nil)
+	c.hands.Wait()
+	return err
+}
+
+func (c *crew) work() {
+	for {
+		select {
+		case j := <-c.jobs:
+			c.do(j)
+		case j := <-c.again:
+			c.do(j)
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
+// do carries an object once, and decides what becomes of it.
+func (c *crew) do(j job) {
+	err := c.run.carry(c.ctx, j)
+	j.attempts++
+	switch {
+	case err == nil:
+		c.mu.Lock()
+		c.inARow = 0
+		c.mu.Unlock()
+		c.open.Done()
+	case c.ctx.Err() != nil:
+		c.open.Done()
+	case sideWide(err):
+		c.breakOff(err)
+		c.open.Done()
+	case !fault.Retryable(err) || j.attempts >= c.run.o.Attempts:
+		c.setAside(j, err)
+		c.open.Done()
+	default:
+		c.later(j, err)
+	}
+}
+
+// sideWide says whether an error is about a whole side: no object can be carried then.
+func sideWide(err error) bool {
+	return fault.Is(err, fault.BucketAuth) || fault.Is(err, fault.BucketMissing) || fault.Is(err, fault.BucketFull)
+}
+
+func (c *crew) breakOff(err error) {
+	c.mu.Lock()
+	if c.broken == nil {
+		c.broken = err
+	}
+	c.room.Broadcast()
+	c.mu.Unlock()
+	c.cancel(err)
+}
+
+func (c *crew) setAside(j job, err error) {
+	c.run.tally.setAside(j.object.Key, err)
+	c.mu.Lock()
+	c.inARow++
+	all := c.inARow >= asideInARow
+	c.mu.Unlock()
+	if all {
+		c.breakOff(fault.Wrap(err, codeOf(err), c.run.to.bucket.Properties().URL, "%d objects in a row could not be carried; the last", asideInARow))
+	}
+}
+
+// later tries a job again after a pause that grows with its attempts.
+func (c *crew) later(j job, err error) {
+	wait := c.run.backoff(j, err)
+	c.mu.Lock()
+	c.waiting++
+	c.mu.Unlock()
+	time.AfterFunc(wait, func() {
+		c.mu.Lock()
+		c.waiting--
+		c.room.Signal()
+		c.mu.Unlock()
+		select {
+		case c.again <- j:
+		case <-c.ctx.Done():
+			c.open.Done()
+		}
+	})
+}
+
+const mostBackoff = 30 * time.Second
+
+// backoff is how long an object that failed waits: with jitter, so that many do not come back in step.
+func (r *run) backoff(j job, err error) time.Duration {
+	wait := min(r.o.Backoff<<min(j.attempts-1, 10), mostBackoff)
+	wait = wait/2 + rand.N(wait/2+1)
+	r.tally.again(j.object.Key, err, wait)
+	return wait
+}
+
+// pause waits before the next attempt of one object.
+func (r *run) pause(ctx context.Context, j job, err error) error {
+	select {
+	case <-time.After(r.backoff(j, err)):
+		return nil
+	case <-ctx.Done():
+		return fault.Wrap(context.Cause(ctx), fault.Interrupted, j.object.Key, "the mirror was ended")
+	}
+}
+
+// errChanged says that an object was written anew while it was carried.
+var errChanged = errors.New("the object changed while it was carried")

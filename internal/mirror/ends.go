@@ -1,0 +1,278 @@
+package mirror
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/dump"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// dumpManifest is the object that makes a folder a dump.
+const dumpManifest = dump.ManifestName
+
+// carryTables brings Iceberg tables up to date, each after its files.
+func (r *run) carryTables(ctx context.Context) error {
+	root, entries, begun := "", []entry(nil), false
+	for e, err := range r.later.metadata.all() {
+		if err != nil {
+			return err
+		}
+		at := tableRoot(e.Key)
+		if begun && at != root {
+			if err := r.carryTable(ctx, root, entries); err != nil {
+				return err
+			}
+			entries = entries[:0]
+		}
+		root, begun = at, true
+		entries = append(entries, e)
+	}
+	if !begun {
+		return nil
+	}
+	return r.carryTable(ctx, root, entries)
+}
+
+// tableRoot is the folder whose metadata folder holds the key.
+func tableRoot(key string) string {
+	i := strings.LastIndex("/"+key, "/"+metadataFolder+"/")
+	return strings.TrimSuffix(key[:i], "/")
+}
+
+// carryTable has the table's metadata rewritten. A folder that only looks like a table's is carried as it is.
+func (r *run) carryTable(ctx context.Context, root string, entries []entry) error {
+	isTable := false
+	for _, e := range entries {
+		isTable = isTable || strings.Contains(e.Key, ".metadata.json")
+	}
+	if !isTable {
+		return r.carryEach(ctx, entries)
+	}
+	if r.o.DryRun {
+		for _, e := range entries {
+			r.compareOnly(e)
+		}
+		return nil
+	}
+	changed, err := r.o.Tables.Relocate(ctx, root, func(ctx context.Context, key string, size int64) error {
+		return r.patiently(ctx, job{object: bucket.Object{Key: key, Size: size}, sure: true})
+	})
+	switch {
+	case ctx.Err() != nil || err != nil && sideWide(err):
+		return err
+	case err != nil:
+		r.tally.setAside(root+"/"+metadataFolder, err)
+	case changed:
+		r.tally.add(func(report *Report) { report.Tables++ })
+	}
+	return nil
+}
+
+// compareOnly is for a run that changes nothing: what a table's metadata becomes is not known before it is rewritten.
+func (r *run) compareOnly(e entry) {
+	v := Verdict{Same: WayOrigin}
+	if e.Far == nil {
+		v = Verdict{Differ: ReasonMissing}
+	}
+	r.tally.compared(e.Object, v)
+}
+
+func (r *run) carryEach(ctx context.Context, entries []entry) error {
+	r.crew = r.newCrew(ctx)
+	var err error
+	for _, e := range entries {
+		if err = r.crew.give(ctx, job{object: e.Object, far: e.Far}); err != nil {
+			break
+		}
+	}
+	return errors.Join(r.crew.end(), err)
+}
+
+// patiently carries one object, again and again as the crew would.
+func (r *run) patiently(ctx context.Context, j job) error {
+	for {
+		err := r.carry(ctx, j)
+		if j.attempts++; err == nil || ctx.Err() != nil || !fault.Retryable(err) || j.attempts >= r.o.Attempts {
+			return err
+		}
+		if err := r.pause(ctx, j, err); err != nil {
+			return err
+		}
+	}
+}
+
+// carryManifests makes dumps visible: each manifest comes when all that it names is there and right.
+func (r *run) carryManifests(ctx context.Context) error {
+	for e, err := range r.later.manifests.all() {
+		if err != nil {
+			return err
+		}
+		err := r.carryManifest(ctx, e)
+		if ctx.Err() != nil || err != nil && sideWide(err) {
+			return err
+		}
+		if err != nil {
+			r.tally.setAside(e.Key, err)
+		}
+	}
+	return nil
+}
+
+func (r *run) carryManifest(ctx context.Context, e entry) error {
+	v, err := r.compare(ctx, e.Object, e.Far)
+	if err != nil {
+		return gone(err)
+	}
+	r.tally.compared(e.Object, v)
+	if v.Same != "" || r.o.DryRun {
+		return nil
+	}
+	m, err := dump.ReadManifest(ctx, r.from.bucket, strings.TrimSuffix(strings.TrimSuffix(e.Key, dumpManifest), "/"))
+	switch {
+	case fault.Is(err, fault.ObjectMissing):
+		return nil
+	case fault.Is(err, fault.BucketFailed), fault.Is(err, fault.BucketUnsupported):
+		m = nil // another program's, under the same name
+	case err != nil:
+		return err
+	}
+	if m != nil {
+		if err := r.proveDump(ctx, m); err != nil {
+			return err
+		}
+	}
+	if err := r.patiently(ctx, job{object: e.Object, sure: true}); err != nil {
+		return err
+	}
+	if m != nil {
+		r.tally.add(func(report *Report) { report.Dumps++ })
+	}
+	return nil
+}
+
+// proveDump makes sure that the far side has every file of a dump, with the size and the SHA-256 that its manifest names: of
+// what this run has carried both are known; the rest is read back.
+func (r *run) proveDump(ctx context.Context, m *dump.Manifest) error {
+	sums := map[string]*[sha256.Size]byte{}
+	var files []dump.FileManifest
+	for _, t := range m.Tables {
+		for _, f := range t.Files {
+			sums[f.Key] = nil
+			files = append(files, f)
+		}
+	}
+	if err := r.sums.find(sums); err != nil {
+		return err
+	}
+	for _, f := range files {
+		got := sums[f.Key]
+		if got == nil {
+			sum, err := r.readBack(ctx, f)
+			if err != nil {
+				return err
+			}
+			got = &sum
+		}
+		if sum := hex.EncodeToString(got[:]); sum != f.SHA256 {
+			return fault.New(fault.ChecksumMismatch, r.to.bucket.Properties().URL+"/"+f.Key, "the dump's manifest names SHA-256 %s and the file has %s", f.SHA256, sum).
+				WithMend("Look at the file at the source: it is not what the dump wrote.")
+		}
+	}
+	return nil
+}
+
+func (r *run) readBack(ctx context.Context, f dump.FileManifest) (sum [sha256.Size]byte, err error) {
+	in, err := r.to.bucket.Open(ctx, f.Key, 0, -1)
+	if err != nil {
+		return sum, fault.Wrap(err, codeOf(err), r.to.bucket.Properties().URL+"/"+f.Key, "a file of the dump is not at the far side")
+	}
+	defer in.Close()
+	hash := sha256.New()
+	n, err := io.Copy(hash, in)
+	if err != nil {
+		return sum, r.cut(ctx, err, f.Key)
+	}
+	if n != f.Bytes {
+		return sum, fault.New(fault.ChecksumMismatch, r.to.bucket.Properties().URL+"/"+f.Key, "the dump's manifest names %d bytes and the file has %d", f.Bytes, n)
+	}
+	return [sha256.Size]byte(hash.Sum(nil)), nil
+}
+
+func codeOf(err error) fault.Code {
+	if f := fault.Of(err); f != nil {
+		return f.Code
+	}
+	return fault.Internal
+}
+
+// deleteAll removes what the source no longer has: first what names other objects, so that nothing visible leads to what is gone.
+func (r *run) deleteAll(ctx context.Context) error {
+	n := r.later.deletions.n + r.later.data.n
+	if n == 0 {
+		return nil
+	}
+	objects := r.tally.end(r.o.Now()).Objects
+	switch {
+	case objects == 0:
+		return fault.New(fault.MirrorRefused, r.from.bucket.Properties().URL, "the source has no objects and the far side has %d: nothing is deleted", n).
+			WithMend("If the source is meant to be empty, delete the far side's objects by hand.")
+	case n > r.o.MaxDelete:
+		return fault.New(fault.MirrorRefused, r.to.bucket.Properties().URL, "%d objects would be deleted, and at most %d may be: nothing is deleted", n, r.o.MaxDelete).
+			WithMend("If it is meant, give --max-delete %d.", n)
+	}
+	for _, q := range []*queue{r.later.deletions, r.later.data} {
+		var keys []string
+		for e, err := range q.all() {
+			if err != nil {
+				return err
+			}
+			if keys = append(keys, e.Key); len(keys) == deletedAtOnce {
+				if err := r.deleteKeys(ctx, keys); err != nil {
+					return err
+				}
+				keys = keys[:0]
+			}
+		}
+		if err := r.deleteKeys(ctx, keys); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const deletedAtOnce = 1000
+
+func (r *run) deleteKeys(ctx context.Context, keys []string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	if !r.o.DryRun {
+		if err := r.to.bucket.Delete(ctx, keys...); err != nil {
+			return err
+		}
+	}
+	for _, k := range keys {
+		r.tally.deleted(k)
+	}
+	return nil
+}
+
+// reportKey is where a mirror's report lies at the far side.
+func reportKey(name string) string { return ".leat/mirror/" + change.EncodeName(name) + ".json" }
+
+func (r *run) writeReport(ctx context.Context, report Report) error {
+	data, err := json.MarshalIndent(report, "", "  ")
+	if err != nil {
+		return fault.Wrap(err, fault.Internal, "report", "cannot be written as JSON")
+	}
+	_, err = bucket.WriteAll(ctx, r.to.bucket, reportKey(r.o.Name), append(data, '\n'), bucket.WriteOptions{ContentType: "application/json"})
+	return err
+}

@@ -1,0 +1,183 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// Options say what is carried and how.
+type Options struct {
+	Name   string // of the mirror: its report is called after it
+	Filter Filter
+	// Delete removes what the source no longer has, MaxDelete objects at most.
+	Delete    bool
+	MaxDelete int
+	DryRun    bool
+
+	Parallel int   // objects, and parts of large ones, on their way at once
+	MaxRate  int64 // bytes a second over all; 0 for no limit
+	Attempts int   // of one object before it is set aside
+	Backoff  time.Duration
+	WorkDir  string // local folder for what has to wait; the system's when empty
+
+	Tables Tables
+	Watch  Watcher
+	Log    *slog.Logger
+	Now    func() time.Time
+}
+
+// Tables carries the metadata of an Iceberg table below a key prefix of both buckets ("" is the root). carry brings one of its files over
+// as it is. It says whether the far side lacked anything.
+type Tables interface {
+	Relocate(ctx context.Context, root string, carry func(ctx context.Context, key string, size int64) error) (changed bool, err error)
+}
+
+// Watcher is told how a mirror goes on. Its methods are called from several goroutines.
+type Watcher interface {
+	// Seen: an object was compared; a reason to carry it and its bytes, or the way by which it is the same.
+	Seen(o bucket.Object, verdict Verdict)
+	// Moved: so many bytes have come over since the last call.
+	Moved(bytes int64)
+	Carried(key string, bytes int64, how string)
+	Deleted(key string)
+	Again(key string, err error, in time.Duration)
+	SetAside(key string, err error)
+}
+
+// Report is what a run has done.
+type Report struct {
+	FormatVersion int            `json:"format_version"`
+	From          string         `json:"from"`
+	To            string         `json:"to"`
+	Started       time.Time      `json:"started"`
+	Finished      time.Time      `json:"finished"`
+	Objects       int64          `json:"objects"` // of the source that the filter lets pass
+	Bytes         int64          `json:"bytes"`
+	Same          map[Way]int64  `json:"same"`    // by the way they were compared
+	Carried       Sum            `json:"carried"` // by us
+	Copied        Sum            `json:"copied"`  // by the server itself
+	Tables        int            `json:"tables"`  // Iceberg tables brought up to date
+	Dumps         int            `json:"dumps"`   // dumps that became complete
+	Deleted       int64          `json:"deleted"`
+	Retries       int64          `json:"retries"`
+	SetAside      []Dead         `json:"set_aside"` // the first thousand
+	Failed        int64          `json:"failed"`    // all of them
+	DryRun        bool           `json:"dry_run,omitempty"`
+	Reasons       map[Reason]int `json:"reasons"` // why objects were carried
+}
+
+// Sum counts objects.
+type Sum struct {
+	Objects int64 `json:"objects"`
+	Bytes   int64 `json:"bytes"`
+}
+
+// Dead is an object that could not be carried.
+type Dead struct {
+	Key    string     `json:"key"`
+	Code   fault.Code `json:"code"`
+	Reason string     `json:"reason"`
+}
+
+const (
+	reportVersion = 1
+	mostDead      = 1000
+)
+
+// run is one mirror from its first listing to its report.
+type run struct {
+	o        Options
+	from, to side
+	rate     *rate.Limiter // nil for no limit
+	memory   *budget
+	sums     *sumsFile
+	crew     *crew
+	tally    tally
+	later    later
+	tables   map[string]bool // folders that were looked at: is there an Iceberg table
+	server   bool            // both sides are one server, which copies by itself
+}
+
+// later is what has to wait, in files in the order of keys.
+type later struct {
+	metadata  *queue // of Iceberg tables
+	manifests *queue // of dumps
+	deletions *queue // what names other objects first: see deleteAll
+	data      *queue // deletions of all else
+}
+
+// Run carries what the far side lacks. It returns the report also with an error; mirror-incomplete says that all was tried and
+// some objects were set aside.
+func Run(ctx context.Context, from, to bucket.Bucket, o Options) (Report, error) {
+	r := &run{o: o, from: newSide(from), to: newSide(to), memory: newBudget(memoryBudget), tables: map[string]bool{}}
+	r.tally.begin(from.Properties().URL, to.Properties().URL, o)
+	if o.MaxRate > 0 {
+		r.rate = rate.NewLimiter(rate.Limit(o.MaxRate), int(max(64<<10, min(o.MaxRate, 4<<20))))
+	}
+	if r.from.carrier != nil && r.to.carrier != nil {
+		r.server = r.to.carrier.Reaches(r.from.carrier)
+	}
+	err := r.work(ctx)
+	report := r.tally.end(o.Now())
+	if err == nil && !o.DryRun {
+		err = r.writeReport(ctx, report)
+	}
+	if err == nil && report.Failed > 0 {
+		err = fault.New(fault.MirrorIncomplete, report.To, "%d objects could not be carried, the first %s: %s", report.Failed, report.SetAside[0].Key, report.SetAside[0].Reason)
+	}
+	return report, err
+}
+
+// work is the order of the steps: data first, then what names it, and deletions when all else is there.
+func (r *run) work(ctx context.Context) (err error) {
+	dir, err := os.MkdirTemp(r.o.WorkDir, "leat-mirror-")
+	if err != nil {
+		return fault.Wrap(err, fault.StateUnusable, r.o.WorkDir, "no folder can be made for what has to wait")
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := r.openFiles(dir); err != nil {
+		return err
+	}
+	defer r.closeFiles()
+	for _, step := range []func(context.Context) error{r.carryData, r.carryTables, r.carryManifests, r.deleteAll} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) openFiles(dir string) (err error) {
+	for _, f := range []struct {
+		to   **queue
+		name string
+	}{{&r.later.metadata, "metadata"}, {&r.later.manifests, "manifests"}, {&r.later.deletions, "deletions"}, {&r.later.data, "data"}} {
+		if *f.to, err = newQueue(dir, f.name); err != nil {
+			return err
+		}
+	}
+	r.sums, err = newSumsFile(dir)
+	return err
+}
+
+func (r *run) closeFiles() {
+	for _, q := range []*queue{r.later.metadata, r.later.manifests, r.later.deletions, r.later.data} {
+		q.close()
+	}
+	r.sums.close()
+}
+
+// carryData lists both sides and carries what nothing else has to wait for.
+func (r *run) carryData(ctx context.Context) error {
+	r.crew = r.newCrew(ctx)
+	err := r.plan(ctx)
+	return errors.Join(r.crew.end(), err)
+}

@@ -1,0 +1,355 @@
+package mirror
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// transfer is a large object on its way, part by part.
+type transfer struct {
+	run     *run
+	c       bucket.Cargo
+	id      string // of the upload
+	size    int64  // bytes of a part
+	count   int
+	have    map[int]bucket.Part // parts that a killed run has sent
+	known   bool                // the parts are those of the source, so its ETag can be computed from them
+	guessed bool                // only by their number: they may be others after all
+	parts   []bucket.Part
+	sums    []([md5.Size]byte)
+	inTurn  *turns // hashes the whole, in order; nil where nothing is to be compared with it
+}
+
+// bringParts carries an object in parts, in those of its source where these are known: then the far side's ETag is the source's.
+func (r *run) bringParts(ctx context.Context, o bucket.Object) error {
+	c, err := r.from.carrier.Describe(ctx, o.Key)
+	if err != nil {
+		return err
+	}
+	if c.Size <= onePart && partsOf(c.ETag) == 0 {
+		return r.bringWhole(ctx, o)
+	}
+	if err := r.complete(ctx, &c); err != nil {
+		return err
+	}
+	t := &transfer{run: r, c: c}
+	t.size, t.known = partSize(c)
+	t.guessed = t.known && c.PartSize == 0
+	t.count = int((c.Size + t.size - 1) / t.size)
+	t.parts, t.sums = make([]bucket.Part, t.count), make([][md5.Size]byte, t.count)
+	if !t.known || t.guessed {
+		t.c = withOrigin(c)
+	}
+	if err := t.begin(ctx); err != nil {
+		return err
+	}
+	// Of a dump's files the manifest tells the SHA-256. Where parts are there already, they are not read for it: see proveDump.
+	if !t.known || len(t.have) == 0 && dateFolder.MatchString(o.Key) {
+		t.inTurn = newTurns(wholeSums(c))
+	}
+	etag, err := t.send(ctx)
+	if err != nil {
+		return err
+	}
+	return t.finished(ctx, etag)
+}
+
+// partSize is the size of the parts to send: the source's, where it is known or can be told from its ETag.
+func partSize(c bucket.Cargo) (size int64, known bool) {
+	n := partsOf(c.ETag)
+	fits := func(size int64) bool {
+		return size >= leastPart && size <= mostPart && int((c.Size+size-1)/size) == n
+	}
+	if n > 0 && !opaque(c.Encryption) {
+		if c.PartSize > 0 {
+			if fits(c.PartSize) {
+				return c.PartSize, true
+			}
+		} else {
+			for _, mib := range usualParts {
+				if fits(mib << 20) {
+					return mib << 20, true
+				}
+			}
+		}
+	}
+	size = onePart
+	for c.Size > size*mostParts {
+		size *= 2
+	}
+	return size, false
+}
+
+// usualParts are the part sizes of the clients in use, in MiB, the commonest first: AWS's own and leat, MinIO's client, the SDKs, s5cmd.
+var usualParts = []int64{8, 16, 5, 64, 50, 10, 15, 32, 25, 20, 40, 48, 6, 7, 9, 12, 24}
+
+const (
+	leastPart = 5 << 20
+	mostPart  = 64 << 20 // what is held in memory
+	mostParts = 10_000
+)
+
+// partsOf is the number of parts that an ETag tells, 0 for none.
+func partsOf(etag string) int {
+	_, n, found := strings.Cut(plainETag(etag), "-")
+	count, err := strconv.Atoi(n)
+	if !found || err != nil {
+		return 0
+	}
+	return count
+}
+
+// begin takes up the upload of a killed run, or begins one. Whatever else was begun for the key is given up.
+func (t *transfer) begin(ctx context.Context) error {
+	far := t.run.to.carrier
+	t.have = map[int]bucket.Part{}
+	begun, err := far.Unfinished(ctx, t.c.Key)
+	if err != nil && !fault.Is(err, fault.BucketRights) && !fault.Is(err, fault.BucketUnsupported) {
+		return err
+	}
+	for _, u := range begun {
+		if t.id == "" && t.usable(u.Parts) {
+			t.id = u.ID
+			for _, p := range u.Parts {
+				t.have[p.Number] = p
+			}
+			continue
+		}
+		if err := far.Cancel(ctx, t.c.Key, u.ID); err != nil {
+			return err
+		}
+	}
+	if t.id == "" {
+		t.id, err = far.Begin(ctx, t.c)
+	}
+	return err
+}
+
+// usable says whether parts that were sent are in our sizes. Whether they are right is known by their ETags.
+func (t *transfer) usable(parts []bucket.Part) bool {
+	if len(parts) == 0 {
+		return false
+	}
+	for _, p := range parts {
+		if p.Number < 1 || p.Number > t.count || p.Size != t.length(p.Number) || md5ETag(p.ETag) == "" {
+			return false
+		}
+	}
+	return true
+}
+
+// length is the size of a part, which are numbered from 1.
+func (t *transfer) length(number int) int64 {
+	return min(t.size, t.c.Size-int64(number-1)*t.size)
+}
+
+// send sends what is missing, several parts at once, and completes the object.
+func (t *transfer) send(ctx context.Context) (etag string, err error) {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(partsAtOnce)
+	for number := 1; number <= t.count && gctx.Err() == nil; number++ {
+		if err := t.run.memory.take(gctx, t.size); err != nil {
+			break
+		}
+		g.Go(func() error {
+			defer t.run.memory.give(t.size)
+			err := t.part(gctx, number)
+			if err != nil && t.inTurn != nil {
+				t.inTurn.stop()
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return "", err // the parts stay: the next attempt uses them
+	}
+	if err := ctx.Err(); err != nil {
+		return "", t.run.cut(ctx, err, t.c.Key)
+	}
+	if err := t.right(ctx); err != nil {
+		_ = t.run.to.carrier.Cancel(ctx, t.c.Key, t.id) // what was sent is wrong, or the source has changed
+		return "", err
+	}
+	return t.run.to.carrier.Complete(ctx, t.c.Key, t.id, t.parts)
+}
+
+// partsAtOnce is how many parts of one object are on their way.
+const partsAtOnce = 4
+
+// part carries one part. One that a killed run has sent is not read again where the whole can be checked without.
+func (t *transfer) part(ctx context.Context, number int) error {
+	have, sent := t.have[number]
+	if sent && t.known {
+		sum, err := hex.DecodeString(md5ETag(have.ETag))
+		if err == nil {
+			copy(t.sums[number-1][:], sum)
+			t.parts[number-1] = have
+			return nil
+		}
+	}
+	data, err := t.read(ctx, number)
+	if err != nil {
+		return err
+	}
+	t.sums[number-1] = md5.Sum(data)
+	if t.inTurn != nil {
+		if err := t.inTurn.write(ctx, number, data); err != nil {
+			return err
+		}
+	}
+	own := hex.EncodeToString(t.sums[number-1][:])
+	if sent && md5ETag(have.ETag) == own {
+		t.parts[number-1] = have
+		return nil
+	}
+	etag, err := t.run.to.carrier.Send(ctx, t.c.Key, t.id, number, data)
+	t.parts[number-1] = bucket.Part{Number: number, Size: int64(len(data)), ETag: etag}
+	return err
+}
+
+func (t *transfer) read(ctx context.Context, number int) ([]byte, error) {
+	length := t.length(number)
+	body, err := t.run.from.carrier.FetchRange(ctx, t.c.Key, t.c.ETag, int64(number-1)*t.size, length)
+	if fault.Is(err, fault.ObjectExists) {
+		return nil, fault.Wrap(errChanged, fault.BucketBusy, t.run.where(t.c.Key), "the object changed while it was carried")
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	data := make([]byte, length)
+	if _, err := io.ReadFull(t.run.paced(ctx, body), data); err != nil {
+		return nil, t.run.cut(ctx, err, t.c.Key)
+	}
+	return data, nil
+}
+
+// right checks what was read against all that the source says of the whole.
+func (t *transfer) right(ctx context.Context) error {
+	if own := t.etag(); t.known && own != plainETag(t.c.ETag) {
+		if !t.guessed {
+			return t.run.mismatch(t.c.Key, "its source's ETag is %s and the bytes that came have %s", plainETag(t.c.ETag), own)
+		}
+		if err := t.readTwice(ctx); err != nil {
+			return err
+		}
+	}
+	if t.inTurn == nil {
+		return nil
+	}
+	if err := t.inTurn.right(); err != nil {
+		return t.run.mismatch(t.c.Key, "%s", err.Error())
+	}
+	return nil
+}
+
+// etag is the one that a server gives to these parts: the MD5 of their MD5s, and their number.
+func (t *transfer) etag() string {
+	all := md5.New()
+	for _, s := range t.sums {
+		all.Write(s[:])
+	}
+	return fmt.Sprintf("%x-%d", all.Sum(nil), t.count)
+}
+
+// readTwice is for an object of which nothing tells whether it came right: what comes a second time must be the same.
+func (t *transfer) readTwice(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(partsAtOnce)
+	for number := 1; number <= t.count && gctx.Err() == nil; number++ {
+		if err := t.run.memory.take(gctx, t.size); err != nil {
+			break
+		}
+		g.Go(func() error {
+			defer t.run.memory.give(t.size)
+			data, err := t.read(gctx, number)
+			if err == nil && md5.Sum(data) != t.sums[number-1] {
+				err = t.run.mismatch(t.c.Key, "part %d came differently when it was read again", number)
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return t.run.cut(ctx, ctx.Err(), t.c.Key)
+	}
+	return nil
+}
+
+func (t *transfer) finished(ctx context.Context, etag string) error {
+	if partsOf(etag) == t.count && plainETag(etag) != t.etag() {
+		there, err := t.run.to.carrier.Describe(ctx, t.c.Key)
+		if err != nil {
+			return err
+		}
+		if !opaque(there.Encryption) {
+			return t.run.mismatch(t.c.Key, "the far side's ETag is %s and the parts that were sent have %s", plainETag(etag), t.etag())
+		}
+	}
+	if t.inTurn != nil {
+		t.inTurn.note(t.run.sums, t.c.Key)
+	}
+	t.run.tally.carried(t.c.Key, t.c.Size)
+	return nil
+}
+
+// turns hashes parts in their order, although they come in another.
+type turns struct {
+	mu      sync.Mutex
+	moved   *sync.Cond
+	next    int
+	stopped bool
+	hashes  []expectedSum
+}
+
+// expectedSum is a hash of the whole and what it must come to; empty where it is only noted.
+type expectedSum struct {
+	name string
+	hash hash.Hash
+	want string
+}
+
+func newTurns(hashes []expectedSum) *turns {
+	t := &turns{next: 1, hashes: hashes}
+	t.moved = sync.NewCond(&t.mu)
+	return t
+}
+
+// write waits until the parts before have been hashed. No part waits for one that was not begun: they are begun in order.
+func (t *turns) write(ctx context.Context, number int, data []byte) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for t.next != number && !t.stopped {
+		t.moved.Wait()
+	}
+	if t.stopped {
+		return fault.New(fault.Interrupted, "", "another part failed").Because(context.Cause(ctx))
+	}
+	for _, h := range t.hashes {
+		h.hash.Write(data)
+	}
+	t.next++
+	t.moved.Broadcast()
+	return nil
+}
+
+func (t *turns) stop() {
+	t.mu.Lock()
+	t.stopped = true
+	t.moved.Broadcast()
+	t.mu.Unlock()
+}

@@ -1,0 +1,280 @@
+package mirror
+
+import (
+	"context"
+	"iter"
+	"strings"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// pair is a key with what each side has of it; nil where it has nothing.
+type pair struct{ from, to *bucket.Object }
+
+// listedAhead is how many objects of a listing wait for the other one: a page.
+const listedAhead = 1000
+
+// listed is an object, or the end of a listing.
+type listed struct {
+	o   bucket.Object
+	err error
+	end bool
+}
+
+// ahead lists in a goroutine, so that the two sides list at the same time. A listing that is not in order ends with an error: what is
+// merged from it would be wrong.
+func ahead(ctx context.Context, b bucket.Bucket) <-chan []listed {
+	out := make(chan []listed, 2)
+	go func() {
+		defer close(out)
+		batch, last := make([]listed, 0, listedAhead), ""
+		send := func(l listed) bool {
+			batch = append(batch, l)
+			if len(batch) < listedAhead && l.err == nil && !l.end {
+				return true
+			}
+			select {
+			case out <- batch:
+			case <-ctx.Done():
+				return false
+			}
+			batch = make([]listed, 0, listedAhead)
+			return l.err == nil && !l.end
+		}
+		for o, err := range b.List(ctx, "") {
+			if err == nil && o.Key <= last && last != "" {
+				err = fault.New(fault.BucketFailed, b.Properties().URL, "the listing is not in order: %q comes behind %q", o.Key, last)
+			}
+			last = o.Key
+			if !send(listed{o: o, err: err}) {
+				return
+			}
+		}
+		send(listed{end: true})
+	}()
+	return out
+}
+
+// cursor reads a listing one by one.
+type cursor struct {
+	in    <-chan []listed
+	batch []listed
+	now   *bucket.Object // nil at the end
+}
+
+func (c *cursor) next(ctx context.Context) error {
+	if len(c.batch) == 0 {
+		batch, ok := <-c.in
+		if !ok { // the sender was stopped
+			return fault.Wrap(context.Cause(ctx), fault.Interrupted, "", "the listing was ended")
+		}
+		c.batch = batch
+	}
+	l := &c.batch[0]
+	c.batch = c.batch[1:]
+	switch {
+	case l.err != nil:
+		return l.err
+	case l.end:
+		c.now, c.batch, c.in = nil, nil, closedListing
+		return nil
+	}
+	c.now = &l.o
+	return nil
+}
+
+// closedListing never gives anything: nobody reads behind the end.
+var closedListing <-chan []listed
+
+// pairs merges two listings. After an error the sequence ends.
+func pairs(ctx context.Context, from, to bucket.Bucket) iter.Seq2[pair, error] {
+	return func(yield func(pair, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		a, b := &cursor{in: ahead(ctx, from)}, &cursor{in: ahead(ctx, to)}
+		step := func(c *cursor) bool {
+			if err := c.next(ctx); err != nil {
+				yield(pair{}, err)
+				return false
+			}
+			return true
+		}
+		if !step(a) || !step(b) {
+			return
+		}
+		for a.now != nil || b.now != nil {
+			var p pair
+			order := 0
+			switch {
+			case a.now == nil:
+				order = 1
+			case b.now == nil:
+				order = -1
+			default:
+				order = strings.Compare(a.now.Key, b.now.Key)
+			}
+			if order <= 0 {
+				p.from = a.now
+			}
+			if order >= 0 {
+				p.to = b.now
+			}
+			if !yield(p, nil) || order <= 0 && !step(a) || order >= 0 && !step(b) {
+				return
+			}
+		}
+	}
+}
+
+// plan decides about every object, and gives data to the crew at once.
+func (r *run) plan(ctx context.Context) error {
+	for p, err := range pairs(ctx, r.from.bucket, r.to.bucket) {
+		if err != nil {
+			return err
+		}
+		if err := r.crew.failed(); err != nil {
+			return err
+		}
+		if p.from == nil {
+			if err := r.planDeletion(*p.to); err != nil {
+				return err
+			}
+			continue
+		}
+		if ours(p.from.Key) || !r.o.Filter.passes(*p.from) {
+			continue
+		}
+		if err := r.planObject(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) planDeletion(o bucket.Object) error {
+	if !r.o.Delete || ours(o.Key) || !r.o.Filter.passes(o) {
+		return nil
+	}
+	if classify(o.Key) == classData {
+		return r.later.data.put(entry{Object: o})
+	}
+	return r.later.deletions.put(entry{Object: o})
+}
+
+func (r *run) planObject(ctx context.Context, p pair) error {
+	if r.o.Tables != nil {
+		if of, err := r.ofTable(ctx, p.from.Key); of || err != nil {
+			if of && r.o.DryRun {
+				r.compareOnly(newEntry(p))
+			}
+			return err
+		}
+	}
+	r.tally.object(*p.from)
+	switch class := classify(p.from.Key); {
+	case class == classMetadata && r.o.Tables != nil:
+		return r.later.metadata.put(newEntry(p))
+	case class == classManifest:
+		return r.later.manifests.put(newEntry(p))
+	}
+	return r.crew.give(ctx, job{object: *p.from, far: p.to})
+}
+
+// ofTable says whether a key is a data or delete file of an Iceberg table: those come with the table, because files of deletes name
+// others by their path and are rewritten.
+func (r *run) ofTable(ctx context.Context, key string) (bool, error) {
+	for from := 0; ; {
+		i := strings.Index("/"+key[from:], "/"+dataFolder+"/")
+		if i < 0 {
+			return false, nil
+		}
+		root := strings.TrimSuffix(key[:from+i], "/")
+		is, err := r.isTable(ctx, root)
+		if is || err != nil {
+			return is, err
+		}
+		from += i + len(dataFolder) + 1
+	}
+}
+
+// dataFolder is where an Iceberg table has its data.
+const dataFolder = "data"
+
+// isTable looks whether a folder of the source has the metadata of a table. Keys come in order, so it is asked once a folder.
+func (r *run) isTable(ctx context.Context, root string) (bool, error) {
+	if is, known := r.tables[root]; known {
+		return is, nil
+	}
+	if len(r.tables) >= mostRemembered {
+		clear(r.tables)
+	}
+	metadata := metadataFolder + "/"
+	if root != "" {
+		metadata = root + "/" + metadata
+	}
+	is := false
+	_, err := r.from.bucket.Stat(ctx, metadata+versionHint)
+	switch {
+	case err == nil:
+		is = true
+	case !fault.Is(err, fault.ObjectMissing):
+		return false, err
+	default:
+		for o, err := range r.from.bucket.List(ctx, metadata) {
+			if err != nil {
+				return false, err
+			}
+			if is = strings.Contains(o.Key, ".metadata.json"); is {
+				break
+			}
+		}
+	}
+	r.tables[root] = is
+	return is, nil
+}
+
+// mostRemembered bounds what is remembered of folders.
+const mostRemembered = 1000
+
+// versionHint is the pointer of a table that needs no catalog.
+const versionHint = "version-hint.text"
+
+// class says when an object's turn comes.
+type class int
+
+const (
+	classData     class = iota
+	classMetadata       // of an Iceberg table: its paths are rewritten
+	classManifest       // of a dump: it makes the dump visible
+)
+
+func classify(key string) class {
+	folder, name := "", key
+	if i := strings.LastIndexByte(key, '/'); i >= 0 {
+		folder, name = key[:i], key[i+1:]
+	}
+	switch {
+	case name == dumpManifest:
+		return classManifest
+	case folder != metadataFolder && !strings.HasSuffix(folder, "/"+metadataFolder):
+		return classData
+	case name == versionHint, strings.HasSuffix(name, ".metadata.json"), strings.HasSuffix(name, ".metadata.json.gz"), strings.HasSuffix(name, ".gz.metadata.json"),
+		strings.HasSuffix(name, ".avro"), strings.HasSuffix(name, ".stats"), strings.HasSuffix(name, ".puffin"):
+		return classMetadata
+	}
+	return classData
+}
+
+// metadataFolder is where an Iceberg table has its metadata.
+const metadataFolder = "metadata"
+
+// ours are the objects that leat keeps for its own work: state of pipelines, marks, reports, scratch objects.
+func ours(key string) bool {
+	for segment := range strings.SplitSeq(key, "/") {
+		if segment == ".leat" || segment == "_leat" || strings.HasPrefix(segment, ".leat-probe-") {
+			return true
+		}
+	}
+	return false
+}

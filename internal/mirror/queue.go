@@ -1,0 +1,102 @@
+package mirror
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// entry is an object whose turn comes later.
+type entry struct {
+	bucket.Object
+	Far *bucket.Object `json:",omitempty"`
+}
+
+func newEntry(p pair) entry { return entry{*p.from, p.to} }
+
+// queue keeps entries in a file, in the order in which they came.
+type queue struct {
+	mu   sync.Mutex
+	file *os.File
+	out  *bufio.Writer
+	n    int
+}
+
+func newQueue(dir, name string) (*queue, error) {
+	f, err := os.Create(filepath.Join(dir, name))
+	if err != nil {
+		return nil, fault.Wrap(err, fault.StateUnusable, dir, "a file for what has to wait cannot be made")
+	}
+	return &queue{file: f, out: bufio.NewWriterSize(f, 32<<10)}, nil
+}
+
+func (q *queue) put(e entry) error {
+	line, err := json.Marshal(e)
+	if err == nil {
+		_, err = q.out.Write(append(line, '\n'))
+	}
+	q.n++
+	return fault.Wrap(err, fault.StateUnusable, q.file.Name(), "what has to wait cannot be kept")
+}
+
+// all gives the entries in their order. Nothing may be put after.
+func (q *queue) all() iter.Seq2[entry, error] {
+	return func(yield func(entry, error) bool) {
+		broken := func(err error) error {
+			return fault.Wrap(err, fault.StateUnusable, q.file.Name(), "what has waited cannot be read back")
+		}
+		if err := q.out.Flush(); err != nil {
+			yield(entry{}, broken(err))
+			return
+		}
+		in := json.NewDecoder(bufio.NewReaderSize(io.NewSectionReader(q.file, 0, 1<<62), 64<<10))
+		for {
+			var e entry
+			err := in.Decode(&e)
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if !yield(e, broken(err)) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (q *queue) close() {
+	if q != nil {
+		q.file.Close()
+	}
+}
+
+// memoryBudget bounds the bytes of objects that are held at one time.
+const memoryBudget = 96 << 20
+
+// budget hands out memory.
+type budget struct {
+	all  int64
+	free *semaphore.Weighted
+}
+
+func newBudget(bytes int64) *budget { return &budget{bytes, semaphore.NewWeighted(bytes)} }
+
+// take waits for memory; what is more than all counts as all.
+func (b *budget) take(ctx context.Context, bytes int64) error {
+	if err := b.free.Acquire(ctx, min(bytes, b.all)); err != nil {
+		return fault.Wrap(context.Cause(ctx), fault.Interrupted, "", "the mirror was ended")
+	}
+	return nil
+}
+
+func (b *budget) give(bytes int64) { b.free.Release(min(bytes, b.all)) }

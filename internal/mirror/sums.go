@@ -1,0 +1,179 @@
+package mirror
+
+import (
+	"bufio"
+	"cmp"
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"hash/crc64"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// checksums are those that S3 keeps, best and fastest first
+// (docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html).
+var checksums = []struct {
+	name string
+	make func() hash.Hash
+}{
+	{"crc64nvme", func() hash.Hash { return crc64.New(nvme) }},
+	{"sha256", sha256.New},
+	{"crc32c", func() hash.Hash { return crc32.New(crc32.MakeTable(crc32.Castagnoli)) }},
+	{"sha1", sha1.New},
+	{"crc32", func() hash.Hash { return crc32.NewIEEE() }},
+}
+
+// nvme is the polynomial of CRC-64/NVME, reflected (NVM Express NVM Command Set Specification 1.0d, figure 82).
+var nvme = crc64.MakeTable(0x9a6c9329ac4bc9b5)
+
+// sumOf is the best checksum that an object's server keeps of its whole content.
+func sumOf(c bucket.Cargo) (expectedSum, bool) {
+	for _, s := range checksums {
+		if want := c.Sums[s.name]; want != "" {
+			return expectedSum{s.name, s.make(), want}, true
+		}
+	}
+	return expectedSum{}, false
+}
+
+// checkSums reads the content and compares its checksum, if the source keeps one.
+func checkSums(c bucket.Cargo, content io.Reader) error {
+	s, ok := sumOf(c)
+	if !ok {
+		return nil
+	}
+	if _, err := io.Copy(s.hash, content); err != nil {
+		return err
+	}
+	return s.right()
+}
+
+// wholeSums are the hashes to make of the content of a large object: those that the source tells of the whole, and the
+// SHA-256 that the manifest of a dump may name.
+func wholeSums(c bucket.Cargo) []expectedSum {
+	var all []expectedSum
+	if hashed(c) {
+		all = append(all, expectedSum{"md5", md5.New(), md5ETag(c.ETag)})
+	}
+	if s, ok := sumOf(c); ok {
+		all = append(all, s)
+	}
+	return append(all, expectedSum{name: "sha256", hash: sha256.New()})
+}
+
+func (s expectedSum) right() error {
+	if s.want == "" {
+		return nil
+	}
+	sum := s.hash.Sum(nil)
+	if got := cmp.Or(hexOnly(s.name, sum), base64.StdEncoding.EncodeToString(sum)); got != s.want {
+		return fmt.Errorf("its source's %s is %s and the bytes that came have %s", s.name, s.want, got)
+	}
+	return nil
+}
+
+func hexOnly(name string, sum []byte) string {
+	if name == "md5" {
+		return hex.EncodeToString(sum)
+	}
+	return ""
+}
+
+func (t *turns) right() error {
+	for _, h := range t.hashes {
+		if err := h.right(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// note keeps the SHA-256 of what was carried.
+func (t *turns) note(f *sumsFile, key string) {
+	for _, h := range t.hashes {
+		if h.name == "sha256" && h.want == "" {
+			f.put(key, [sha256.Size]byte(h.hash.Sum(nil)))
+		}
+	}
+}
+
+// sumsFile keeps the SHA-256 of every object that was carried, for the manifests that come at the end: on disk, because there may be
+// millions.
+type sumsFile struct {
+	mu   sync.Mutex
+	file *os.File
+	out  *bufio.Writer
+	err  error
+}
+
+func newSumsFile(dir string) (*sumsFile, error) {
+	f, err := os.Create(filepath.Join(dir, "sums"))
+	if err != nil {
+		return nil, fault.Wrap(err, fault.StateUnusable, dir, "a file for checksums cannot be made")
+	}
+	return &sumsFile{file: f, out: bufio.NewWriterSize(f, 32<<10)}, nil
+}
+
+func (s *sumsFile) put(key string, sum [sha256.Size]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return
+	}
+	var head [4]byte
+	binary.LittleEndian.PutUint32(head[:], uint32(len(key)))
+	for _, part := range [][]byte{head[:], []byte(key), sum[:]} {
+		if _, err := s.out.Write(part); err != nil {
+			s.err = fault.Wrap(err, fault.StateUnusable, s.file.Name(), "checksums cannot be kept")
+			return
+		}
+	}
+}
+
+// find fills in the sums of the keys that are asked for; the last one of a key counts.
+func (s *sumsFile) find(want map[string]*[sha256.Size]byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = s.out.Flush()
+	}
+	if s.err != nil {
+		return s.err
+	}
+	in := bufio.NewReaderSize(io.NewSectionReader(s.file, 0, 1<<62), 64<<10)
+	for {
+		var head [4]byte
+		if _, err := io.ReadFull(in, head[:]); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return fault.Wrap(err, fault.StateUnusable, s.file.Name(), "checksums cannot be read back")
+		}
+		record := make([]byte, int(binary.LittleEndian.Uint32(head[:]))+sha256.Size)
+		if _, err := io.ReadFull(in, record); err != nil {
+			return fault.Wrap(err, fault.StateUnusable, s.file.Name(), "checksums cannot be read back")
+		}
+		key := string(record[:len(record)-sha256.Size])
+		if _, asked := want[key]; asked {
+			sum := [sha256.Size]byte(record[len(record)-sha256.Size:])
+			want[key] = &sum
+		}
+	}
+}
+
+func (s *sumsFile) close() {
+	if s != nil {
+		s.file.Close()
+	}
+}

@@ -1,0 +1,89 @@
+package mirror
+
+import (
+	"sync"
+	"time"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// tally counts what happens and tells the watcher.
+type tally struct {
+	mu     sync.Mutex
+	report Report
+	watch  Watcher
+}
+
+func (t *tally) begin(from, to string, o Options) {
+	t.watch = o.Watch
+	t.report = Report{
+		FormatVersion: reportVersion, From: from, To: to, Started: o.Now().UTC(), Same: map[Way]int64{}, Reasons: map[Reason]int{},
+		SetAside: []Dead{}, DryRun: o.DryRun,
+	}
+}
+
+func (t *tally) end(now time.Time) Report {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.report.Finished = now.UTC()
+	return t.report
+}
+
+func (t *tally) add(change func(r *Report)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	change(&t.report)
+}
+
+func (t *tally) object(o bucket.Object) {
+	t.add(func(r *Report) { r.Objects++; r.Bytes += o.Size })
+}
+
+func (t *tally) compared(o bucket.Object, v Verdict) {
+	t.add(func(r *Report) {
+		if v.Same != "" {
+			r.Same[v.Same]++
+		} else {
+			r.Reasons[v.Differ]++
+		}
+	})
+	t.watch.Seen(o, v)
+}
+
+func (t *tally) moved(bytes int64) { t.watch.Moved(bytes) }
+
+func (t *tally) carried(key string, bytes int64) {
+	t.add(func(r *Report) { r.Carried.Objects++; r.Carried.Bytes += bytes })
+	t.watch.Carried(key, bytes, "carried")
+}
+
+func (t *tally) copied(key string, bytes int64) {
+	t.add(func(r *Report) { r.Copied.Objects++; r.Copied.Bytes += bytes })
+	t.watch.Moved(bytes)
+	t.watch.Carried(key, bytes, "copied by the server")
+}
+
+func (t *tally) deleted(key string) {
+	t.add(func(r *Report) { r.Deleted++ })
+	t.watch.Deleted(key)
+}
+
+func (t *tally) again(key string, err error, wait time.Duration) {
+	t.add(func(r *Report) { r.Retries++ })
+	t.watch.Again(key, err, wait)
+}
+
+func (t *tally) setAside(key string, err error) {
+	code := fault.Internal
+	if f := fault.Of(err); f != nil {
+		code = f.Code
+	}
+	t.add(func(r *Report) {
+		r.Failed++
+		if len(r.SetAside) < mostDead {
+			r.SetAside = append(r.SetAside, Dead{key, code, err.Error()})
+		}
+	})
+	t.watch.SetAside(key, err)
+}
