@@ -35,6 +35,9 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 		}
 		t, whole, err := r.newTable(source)
 		switch {
+		case err != nil && r.comesLate(source): // a pipeline at work does not end because somebody made a table
+			r.o.Log.Warn("a new table is left out: the log cannot tell its updates and deletes", "table", source.String(), "mend", fault.Of(err).HowToMend())
+			continue
 		case err != nil:
 			refused = append(refused, source)
 			continue
@@ -67,6 +70,12 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 	}
 	r.restoreModes(next)
 	return nil
+}
+
+// comesLate says whether a table was made after the pipeline was.
+func (r *run) comesLate(source *change.Table) bool {
+	_, known := r.state.Tables[source.KeyName()]
+	return len(r.state.Tables) > 0 && !known
 }
 
 // sameServer refuses to go on with the positions of another server: after a restore from backup, or with the address of

@@ -75,7 +75,7 @@ func TestTablesThatComeAndGoWhileLeatRuns(t *testing.T) {
 	p.follows("goes", "returns", "stays")
 	gone := p.table("goes")
 
-	db.Exec("create table fresh (id int primary key, note text); create table scratch_1 (id int)")
+	db.Exec("create table fresh (id int primary key, note text); create table scratch_1 (id int); create table loose (note text)")
 	db.Exec("insert into fresh select i, 'before ' || i from generate_series(1, 100) i; insert into stays values (2)")
 	db.Exec("drop table goes; drop table returns")
 	db.Exec("create table returns (made int, id bigint primary key, note varchar(20)); insert into returns values (7, 2, 'second')")
@@ -85,6 +85,9 @@ func TestTablesThatComeAndGoWhileLeatRuns(t *testing.T) {
 	p.same("fresh", "returns", "stays")
 	if left := p.inLake(gone); len(left) != 2 {
 		t.Errorf("of the table that was dropped the lake has %v", left)
+	}
+	if !strings.Contains(run.Stderr(), "a new table is left out") {
+		t.Error("nothing is said of the table without a key")
 	}
 	if n := copies(run, "public.stays"); n != 1 {
 		t.Errorf("a table that nobody touched was copied %d times", n)
