@@ -93,3 +93,13 @@ func fieldIDOf(f arrow.Field) int {
 	}
 	return int(id)
 }
+
+// EndRowGroup ends the open row group of a Parquet writer made here, where it has rows; it does nothing to writers of other formats.
+func EndRowGroup(w Writer) error {
+	p, ok := w.(*parquetWriter)
+	if !ok || p.err != nil || p.closed || p.rows == 0 {
+		return nil
+	}
+	p.err = p.endGroup()
+	return p.err
+}

@@ -70,10 +70,12 @@ type delta struct {
 	updates                   []table.Update // in the same commit
 	staged                    *staged        // a new definition, in the same commit
 	rewrite                   bool           // rows stay as they are: compaction
+	merged                    []mergedManifest
+	id                        int64 // of the snapshot, if it must be known before; 0 for any
 }
 
 func (d *delta) hasFiles() bool {
-	return len(d.add)+len(d.remove)+len(d.addDeletes)+len(d.removeDeletes) > 0 || d.replaceAll
+	return len(d.add)+len(d.remove)+len(d.addDeletes)+len(d.removeDeletes)+len(d.merged) > 0 || d.replaceAll
 }
 
 func (t *icebergTable) where() string { return strings.Join(t.ident, ".") }
@@ -166,6 +168,14 @@ func (t *icebergTable) read(ctx context.Context, m iceberg.ManifestFile) ([]live
 	if files, ok := t.inside[m.FilePath()]; ok {
 		return files, nil
 	}
+	files, err := t.readManifest(ctx, m)
+	if err == nil {
+		t.inside[m.FilePath()] = files
+	}
+	return files, err
+}
+
+func (t *icebergTable) readManifest(ctx context.Context, m iceberg.ManifestFile) ([]liveFile, error) {
 	f, err := t.lake.files(ctx).Open(m.FilePath())
 	if err != nil {
 		return nil, t.failed(err, "a manifest cannot be read")
@@ -179,7 +189,6 @@ func (t *icebergTable) read(ctx context.Context, m iceberg.ManifestFile) ([]live
 	for i, e := range entries {
 		files[i] = liveFile{e}
 	}
-	t.inside[m.FilePath()] = files
 	return files, nil
 }
 
@@ -202,6 +211,8 @@ func (t *icebergTable) commitLocked(ctx context.Context, d delta) error {
 	props := iceberg.Properties{propCommit: mark, propPipeline: t.lake.Pipeline, propEpoch: strconv.FormatInt(t.lake.Epoch, 10)}
 	if d.position > 0 {
 		props[propPosition] = d.position.String()
+	} else if held := t.property(propPosition); held != "" && d.rewrite {
+		props[propPosition] = held // the same rows: the snapshot says so too
 	}
 	if !d.at.IsZero() {
 		props[propCommitted] = d.at.UTC().Format(time.RFC3339Nano)

@@ -20,7 +20,28 @@ const (
 	deadPart   = 5   // a fifth of its rows is dead
 	leastFiles = 4   // so many small files are worth it
 	mostFiles  = 500 // of one rewrite
+	// Where each row went is kept in memory for a table that is sorted: rows of one rewrite.
+	mostSorted = 16 << 20
+	// A table at rest: readers that look at each row of a file as soon as one of them is dead, as PyIceberg does, gain most from
+	// files that have none. See decision 15.
+	deadAtRest  = 100       // a hundredth of its rows is dead
+	tidiedBytes = 512 << 20 // so much is rewritten for any dead row, if that was asked for
 )
+
+// care is how far a compaction goes.
+type care int
+
+const (
+	inPassing care = iota // what is bad, beside a busy ingest
+	atRest                // nothing has been committed for a while
+	thorough              // somebody has asked for it
+)
+
+// worn says whether so many of a file's rows are dead that it is worth rewriting; bytes is what all files with dead rows have.
+func (c care) worn(f *trackedFile, bytes int64) bool {
+	dead := f.deadRows()
+	return dead*deadPart > f.rows || c >= atRest && dead*deadAtRest >= f.rows && dead > 0 || c == thorough && dead > 0 && bytes <= tidiedBytes
+}
 
 // input is a file to be rewritten and what of it is dead as it is read.
 type input struct {
@@ -34,13 +55,39 @@ type output struct {
 	files []iceberg.DataFile
 	rows  []int64      // live rows of each input
 	runs  [][]movedRun // of each input; files by their index in files
+	order map[uint32][]uint32
+}
+
+// number makes the indices of files the numbers from base on.
+func (o *output) number(base uint32) {
+	for _, runs := range o.runs {
+		for k := range runs {
+			runs[k].file += base
+		}
+	}
+	order := make(map[uint32][]uint32, len(o.order))
+	for i, of := range o.order {
+		order[base+i] = of
+	}
+	o.order = order
+}
+
+// moved says where the rows of the i-th input went.
+func (o *output) moved(i int, dead *roaring.Bitmap) *moved {
+	return &moved{dead: dead, runs: o.runs[i], order: o.order}
 }
 
 // fill gives the value of a column, by its field id, in rows that were written before the column was there: an array of one.
 type fill map[int]arrow.Array
 
 // choose picks files to rewrite: those with many dead, and all small ones where there are enough.
-func choose(files []*trackedFile, target int64) []*trackedFile {
+func choose(files []*trackedFile, target int64, how care) []*trackedFile {
+	var dying int64
+	for _, f := range files {
+		if f != nil && !f.pending && f.moved == nil && f.deadRows() > 0 {
+			dying += f.file.FileSizeBytes()
+		}
+	}
 	var bad []*trackedFile
 	small, worn := map[string][]*trackedFile{}, map[string]bool{}
 	for _, f := range files {
@@ -48,7 +95,7 @@ func choose(files []*trackedFile, target int64) []*trackedFile {
 			continue
 		}
 		switch {
-		case f.deadRows()*deadPart > f.rows:
+		case how.worn(f, dying):
 			bad = append(bad, f)
 			worn[partitionOf(f.file)] = true
 		case f.file.FileSizeBytes()*smallPart < target:
@@ -70,6 +117,7 @@ func choose(files []*trackedFile, target int64) []*trackedFile {
 // rewrite reads the live rows of the inputs and writes them to new files. Nothing is committed.
 func (t *icebergTable) rewrite(ctx context.Context, inputs []input, schema *arrow.Schema, values fill) (*output, error) {
 	set := t.newFileSet(ctx, schema)
+	set.places = t.kind == kindCurrent
 	out := &output{rows: make([]int64, len(inputs)), runs: make([][]movedRun, len(inputs))}
 	for i, in := range inputs {
 		if err := t.rewriteFile(ctx, in, schema, values, set, out, i); err != nil {
@@ -81,8 +129,15 @@ func (t *icebergTable) rewrite(ctx context.Context, inputs []input, schema *arro
 	out.files, err = set.Close(ctx)
 	if err != nil {
 		set.Abort()
+		return nil, err
 	}
-	return out, err
+	out.order = map[uint32][]uint32{}
+	for i := range out.files {
+		if order := set.Order(i); order != nil {
+			out.order[uint32(i)] = order
+		}
+	}
+	return out, nil
 }
 
 func (t *icebergTable) rewriteFile(ctx context.Context, in input, schema *arrow.Schema, values fill, set *fileSet, out *output, i int) error {
@@ -188,8 +243,23 @@ func retyped(d arrow.ArrayData, to arrow.DataType) arrow.ArrayData {
 }
 
 // compact rewrites files that are small or full of dead rows, beside the ingest. It says how many files went and came.
-func (c *currentTable) compact(ctx context.Context) (before, after int, err error) {
-	inputs, schema, err := c.planCompaction()
+func (c *currentTable) compact(ctx context.Context, how care) (before, after int, err error) {
+	return inTurns(func() (int, int, error) { return c.compactOnce(ctx, how) })
+}
+
+// inTurns goes on while there were as many files as one rewrite takes.
+func inTurns(once func() (before, after int, err error)) (before, after int, err error) {
+	for {
+		b, a, err := once()
+		before, after = before+b, after+a
+		if err != nil || b < mostFiles {
+			return before, after, err
+		}
+	}
+}
+
+func (c *currentTable) compactOnce(ctx context.Context, how care) (before, after int, err error) {
+	inputs, schema, err := c.planCompaction(how)
 	if err != nil || len(inputs) == 0 {
 		return 0, 0, err
 	}
@@ -207,7 +277,7 @@ func (c *currentTable) compact(ctx context.Context) (before, after int, err erro
 	return len(inputs), len(out.files), nil
 }
 
-func (c *currentTable) planCompaction() ([]input, *arrow.Schema, error) {
+func (c *currentTable) planCompaction(how care) ([]input, *arrow.Schema, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.broken != nil {
@@ -217,7 +287,11 @@ func (c *currentTable) planCompaction() ([]input, *arrow.Schema, error) {
 		return nil, nil, nil
 	}
 	var inputs []input
-	for _, f := range choose(c.files, c.t.lake.TargetFileSize) {
+	var rows int64
+	for _, f := range choose(c.files, c.t.lake.TargetFileSize, how) {
+		if rows += f.rows; rows > mostSorted && len(inputs) > 0 && c.t.sorting(c.base) != nil {
+			break
+		}
 		in := input{number: f.number, file: f.file}
 		if f.dead != nil {
 			in.dead = f.dead.Clone()
@@ -268,7 +342,7 @@ func (c *currentTable) commitCompaction(ctx context.Context, inputs []input, out
 	c.adoptDeletes(p.gone, deletes)
 	for i, in := range inputs {
 		f := c.files[in.number]
-		f.moved = &moved{dead: in.dead, runs: out.runs[i]}
+		f.moved = out.moved(i, in.dead)
 		f.dead, f.fresh, f.vector = nil, nil, nil
 		c.walk.add(in.number)
 	}
@@ -296,14 +370,12 @@ func (c *currentTable) carryOver(inputs []input, out *output, base uint32) (*car
 		outs[i] = &trackedFile{number: base + uint32(i), file: f, rows: f.Count(), seq: c.t.tbl.Metadata().LastSequenceNumber() + 1, pending: true}
 	}
 	c.files = append(c.files, outs...)
+	out.number(base)
 	for i, in := range inputs {
 		f := c.files[in.number]
 		p.remove = append(p.remove, f.file)
 		p.gone[f.number] = true
-		for k := range out.runs[i] {
-			out.runs[i][k].file += base
-		}
-		m := &moved{dead: in.dead, runs: out.runs[i]}
+		m := out.moved(i, in.dead)
 		if f.dead != nil {
 			since := f.dead.Clone()
 			if in.dead != nil {
@@ -325,40 +397,4 @@ func (c *currentTable) carryOver(inputs []input, out *output, base uint32) (*car
 		}
 	}
 	return p, outs
-}
-
-// mergeDeletes writes the position deletes of many small files anew as few.
-func (c *currentTable) mergeDeletes(ctx context.Context, least int) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.broken != nil || c.t.v3() || c.truncated || c.refilled || len(c.deletes) < least {
-		return 0, c.broken
-	}
-	var files []*trackedFile
-	rows := map[uint32]*roaring.Bitmap{}
-	for _, d := range c.deletes {
-		for _, n := range d.of {
-			if f := c.fileOf(n); f != nil && f.moved == nil && f.dead != nil && rows[n] == nil {
-				rows[n] = f.dead
-				files = append(files, f)
-			}
-		}
-	}
-	if len(files) == 0 {
-		return 0, nil
-	}
-	deletes, err := c.writePositions(ctx, files, rows)
-	if err != nil {
-		return 0, err
-	}
-	d := delta{position: c.at, rewrite: true, addDeletes: deletes.files()}
-	for _, old := range c.deletes {
-		d.removeDeletes = append(d.removeDeletes, old.file)
-	}
-	if err := c.t.commit(ctx, d); err != nil {
-		return 0, c.fail(err)
-	}
-	merged := len(c.deletes)
-	c.deletes = deletes
-	return merged, nil
 }

@@ -1,25 +1,17 @@
 package lake
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/arrow-go/v18/arrow/array"
-	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/codec"
-	"golang.org/x/sync/errgroup"
 
-	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/fault"
 )
@@ -53,17 +45,12 @@ type ChunkWriter interface {
 	Abort()
 }
 
-// lakeCopy keeps one object a finished chunk, its ledger, beside the data files it names; both lie in their final places,
-// so that Finish moves nothing. The ledgers of one copy lie below the copy's id, which copy.json names.
+// lakeCopy writes data files to their final places, so that Finish moves nothing; ledgers name them until then.
 type lakeCopy struct {
-	table  *lakeTable
-	spec   Spec // with the definition of the copy's rows
-	folder string
-	id     string
-	parts  []copyPart
-
-	mu   sync.Mutex
-	done map[string]ledgerKey
+	*copyLedgers
+	table *lakeTable
+	spec  Spec // with the definition of the copy's rows
+	parts []copyPart
 }
 
 // copyPart is what a copy brings to one kept table.
@@ -82,11 +69,6 @@ func (p *copyPart) iceSchema() *iceberg.Schema {
 	return p.ice.schema()
 }
 
-type ledgerKey struct {
-	key   string
-	stamp change.LSN
-}
-
 // ledger tells the data files of a finished chunk: in the form of a manifest, for each kept table.
 type ledger struct {
 	Chunk string              `json:"chunk"`
@@ -95,39 +77,18 @@ type ledger struct {
 	URLs  []string            `json:"urls"` // of the same files: what Sweep must not take
 }
 
-type copyNote struct {
-	ID string `json:"id"`
-}
-
 // Copy takes up the copy that was begun, or begins one.
 func (t *lakeTable) Copy(ctx context.Context, source *change.Table, schema *arrow.Schema) (Copy, error) {
 	spec, err := t.specOf(Definition{Table: source, Schema: schema}, true)
 	if err != nil {
 		return nil, err
 	}
-	c := &lakeCopy{table: t, spec: spec, done: map[string]ledgerKey{}}
+	c := &lakeCopy{table: t, spec: spec}
 	if err := c.shape(ctx); err != nil {
 		return nil, err
 	}
-	c.folder = t.copyFolder()
-	data, err := bucket.ReadAll(ctx, t.lake.Bucket, c.note(), 4096)
-	var note copyNote
-	switch {
-	case fault.Is(err, fault.ObjectMissing):
-		note.ID = fresh()
-		data, _ := json.Marshal(note)
-		if _, err := bucket.WriteAll(ctx, t.lake.Bucket, c.note(), data, bucket.WriteOptions{ContentType: "application/json"}); err != nil {
-			return nil, err
-		}
-	case err != nil:
-		return nil, err
-	default:
-		if err := json.Unmarshal(data, &note); err != nil || note.ID == "" {
-			return nil, fault.New(fault.StateUnusable, c.note(), "the note of a copy cannot be understood")
-		}
-	}
-	c.id = note.ID
-	return c, c.list(ctx)
+	c.copyLedgers, err = openCopyLedgers(ctx, t.lake.Bucket, t.copyFolder())
+	return c, err
 }
 
 // shape finds the way of each kept table to the copy's definition. The history keeps what it told before under another name
@@ -159,59 +120,6 @@ func (c *lakeCopy) shape(ctx context.Context) error {
 		c.parts = append(c.parts, p)
 	}
 	return nil
-}
-
-func (c *lakeCopy) note() string { return c.folder + "/" + copyNoteName }
-
-// list finds the finished chunks, and removes what an earlier copy left that was finished or abandoned.
-func (c *lakeCopy) list(ctx context.Context) error {
-	var old []string
-	for o, err := range c.table.lake.Bucket.List(ctx, c.folder+"/") {
-		if err != nil {
-			return err
-		}
-		id, name, ok := strings.Cut(strings.TrimPrefix(o.Key, c.folder+"/"), "/")
-		if !ok {
-			continue
-		}
-		if id != c.id {
-			old = append(old, o.Key)
-			continue
-		}
-		stamp, chunk, ok := strings.Cut(strings.TrimSuffix(name, ".json"), "-")
-		lsn, err := strconv.ParseUint(stamp, 16, 64)
-		if !ok || err != nil {
-			return fault.New(fault.StateUnusable, o.Key, "is no ledger of a copied chunk")
-		}
-		c.done[unlakeName(chunk)] = ledgerKey{o.Key, change.LSN(lsn)}
-	}
-	return c.table.lake.Bucket.Delete(ctx, old...)
-}
-
-// unlakeName undoes lakeName.
-func unlakeName(name string) string {
-	var b strings.Builder
-	for i := 0; i < len(name); i++ {
-		if name[i] == '~' && i+2 < len(name) {
-			if v, err := strconv.ParseUint(name[i+1:i+3], 16, 8); err == nil {
-				b.WriteByte(byte(v))
-				i += 2
-				continue
-			}
-		}
-		b.WriteByte(name[i])
-	}
-	return b.String()
-}
-
-func (c *lakeCopy) Done() map[string]change.LSN {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	out := make(map[string]change.LSN, len(c.done))
-	for id, k := range c.done {
-		out[id] = k.stamp
-	}
-	return out
 }
 
 const copyPrefix = "copy-"
@@ -303,45 +211,10 @@ func (w *chunkWriter) Commit(ctx context.Context) error {
 			l.URLs = append(l.URLs, f.FilePath())
 		}
 	}
-	data, err := json.Marshal(l)
-	if err != nil {
-		return fault.Wrap(err, fault.Internal, w.id, "the ledger of a chunk cannot be written")
-	}
 	// The answer to the write may be lost: from here on the files may be named, so Abort must leave them. What nobody
 	// names is swept.
 	w.sets = nil
-	key := c.folder + "/" + c.id + "/" + stampHex(w.stamp) + "-" + lakeName(w.id) + ".json"
-	if _, err := bucket.WriteAll(ctx, c.table.lake.Bucket, key, data, bucket.WriteOptions{ContentType: "application/json"}); err != nil {
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.done[w.id] = ledgerKey{key, w.stamp}
-	return nil
-}
-
-const ledgersAtOnce = 16
-
-// ledgers reads the ledgers of all finished chunks, in the order of their stamps.
-func (c *lakeCopy) ledgers(ctx context.Context) ([]ledger, error) {
-	c.mu.Lock()
-	keys := slices.SortedFunc(maps.Values(c.done), func(a, b ledgerKey) int {
-		return cmp.Or(cmp.Compare(a.stamp, b.stamp), cmp.Compare(a.key, b.key))
-	})
-	c.mu.Unlock()
-	out := make([]ledger, len(keys))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(ledgersAtOnce)
-	for i, k := range keys {
-		g.Go(func() error {
-			data, err := bucket.ReadAll(ctx, c.table.lake.Bucket, k.key, maxMetadata)
-			if err != nil {
-				return err
-			}
-			return fault.Wrap(json.Unmarshal(data, &out[i]), fault.StateUnusable, k.key, "the ledger of a chunk cannot be understood")
-		})
-	}
-	return out, g.Wait()
+	return c.add(ctx, w.id, w.stamp, l)
 }
 
 func (p *copyPart) filesOf(ledgers []ledger) ([]iceberg.DataFile, error) {
@@ -360,7 +233,7 @@ func (p *copyPart) filesOf(ledgers []ledger) ([]iceberg.DataFile, error) {
 }
 
 func (c *lakeCopy) Finish(ctx context.Context, position change.LSN) error {
-	ledgers, err := c.ledgers(ctx)
+	ledgers, err := readLedgers[ledger](ctx, c.copyLedgers)
 	if err != nil {
 		return err
 	}
@@ -384,21 +257,6 @@ func (c *lakeCopy) Finished() bool {
 // ForgetCopy removes the note of a copy that was finished, and its ledgers.
 func (t *lakeTable) ForgetCopy(ctx context.Context) error {
 	return forgetCopy(ctx, t.lake.Bucket, t.copyFolder())
-}
-
-// forgetCopy removes the note first: without it the ledgers are nobody's.
-func forgetCopy(ctx context.Context, b bucket.Bucket, folder string) error {
-	if err := b.Delete(ctx, folder+"/"+copyNoteName); err != nil {
-		return err
-	}
-	var keys []string
-	for o, err := range b.List(ctx, folder+"/") {
-		if err != nil {
-			return err
-		}
-		keys = append(keys, o.Key)
-	}
-	return b.Delete(ctx, keys...)
 }
 
 func (t *lakeTable) copyFolder() string {
@@ -445,14 +303,7 @@ func (c *lakeCopy) finishOne(ctx context.Context, p *copyPart, ledgers []ledger,
 // cut writes the row that ends what the history told before the copy: keys that the copy does not bring are gone.
 func (p *copyPart) cut(ctx context.Context, position change.LSN) ([]iceberg.DataFile, error) {
 	h := p.history
-	columns := make([]arrow.Array, len(h.fields))
-	for i, f := range h.fields {
-		columns[i] = array.MakeArrayOfNull(memory.DefaultAllocator, f.Type, 1)
-	}
-	defer release(columns)
-	row := array.NewRecordBatch(arrow.NewSchema(h.fields, nil), columns, 1)
-	defer row.Release()
-	record := h.compose(columns, snapshotRows(row, change.OpTrunc, position, -1, time.Now().UnixMicro()), nil)
+	record := h.cutRow(position)
 	defer record.Release()
 	set := p.ice.newFileSet(ctx, h.schema)
 	if _, _, err := set.Write(record); err != nil {
@@ -462,19 +313,8 @@ func (p *copyPart) cut(ctx context.Context, position change.LSN) ([]iceberg.Data
 	return set.Close(ctx)
 }
 
-// remove forgets the copy: what it knew of chunks is gone with its note.
-func (c *lakeCopy) remove(ctx context.Context) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := forgetCopy(ctx, c.table.lake.Bucket, c.folder); err != nil {
-		return err
-	}
-	clear(c.done)
-	return nil
-}
-
 func (c *lakeCopy) Abandon(ctx context.Context) error {
-	ledgers, err := c.ledgers(ctx)
+	ledgers, err := readLedgers[ledger](ctx, c.copyLedgers)
 	if err != nil {
 		return err
 	}

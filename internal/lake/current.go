@@ -48,6 +48,9 @@ type currentTable struct {
 	walk      walk
 	refilled  bool // files of the lake were written anew and go with the next commit
 	broken    error
+	commits   int                        // of the ingest, since the table was opened
+	moved     time.Time                  // when the last of them was, or the table was opened
+	seen      int                        // how many there were when upkeep last looked
 	hollow    map[keyindex.Hash]struct{} // keys whose rows lack values that nobody had when they were written
 
 	// Buffers that serve one record after another.
@@ -107,7 +110,7 @@ func openCurrent(ctx context.Context, t *icebergTable, spec Spec, schema *arrow.
 	if err := os.MkdirAll(t.lake.WorkDir, 0o700); err != nil {
 		return nil, fault.Wrap(err, fault.StateUnusable, t.lake.WorkDir, "the folder for key indexes cannot be made")
 	}
-	c := &currentTable{t: t, uploads: ctx, reread: spec.Reread}
+	c := &currentTable{t: t, uploads: ctx, reread: spec.Reread, moved: time.Now(), seen: -1}
 	err := c.reset(ctx, schema, spec)
 	if err != nil {
 		c.drop()
@@ -370,6 +373,7 @@ func (c *currentTable) newNumber() uint32 {
 func (c *currentTable) append(rec arrow.RecordBatch) (landed, error) {
 	if c.open == nil {
 		c.open = c.t.newFileSet(c.uploads, c.schema)
+		c.open.places = true
 		c.openFirst = uint32(len(c.files))
 	}
 	to, err := c.open.Spread(rec)
@@ -416,7 +420,8 @@ func (c *currentTable) seal(ctx context.Context) error {
 	if c.open == nil {
 		return nil
 	}
-	files, err := c.open.Close(ctx)
+	set := c.open
+	files, err := set.Close(ctx)
 	c.open = nil
 	if err != nil {
 		return err
@@ -424,7 +429,26 @@ func (c *currentTable) seal(ctx context.Context) error {
 	for i, f := range files {
 		c.files[c.openFirst+uint32(i)].file = f
 	}
+	for i := range files {
+		if order := set.Order(i); order != nil {
+			c.sorted(c.openFirst+uint32(i), order)
+		}
+	}
 	return nil
+}
+
+// sorted gives a file another number in which its rows lie as they were sorted: the index knows them as they came.
+func (c *currentTable) sorted(n uint32, order []uint32) {
+	f := c.files[n]
+	to := uint32(len(c.files))
+	as := &trackedFile{number: to, file: f.file, pending: true, rows: f.rows}
+	for _, row := range f.fresh {
+		as.fresh = append(as.fresh, order[row])
+	}
+	c.files = append(c.files, as)
+	f.moved = &moved{runs: []movedRun{{file: to}}, order: map[uint32][]uint32{to: order}}
+	f.file, f.pending, f.fresh = nil, false, nil
+	c.walk.add(n)
 }
 
 // commit makes what is pending visible, with the position, as one snapshot.
@@ -470,6 +494,7 @@ func (c *currentTable) commitLocked(ctx context.Context, to change.LSN, at time.
 	}
 	c.settleCommit(p, deletes)
 	c.at = max(c.at, to)
+	c.commits, c.moved = c.commits+1, time.Now()
 	c.removeObjects(ctx, p.unborn)
 	c.walkOn(walkPages)
 	return done, nil

@@ -373,7 +373,7 @@ func TestACompactionBesideTheIngestLosesAndRevivesNothing(t *testing.T) {
 		for round := range 12 {
 			b.write(t, m.workload(r, 300, 500, false)...)
 			b.commit(t)
-			inputs, schema, err := c.planCompaction()
+			inputs, schema, err := c.planCompaction(inPassing)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -21,14 +21,18 @@ type fileSet struct {
 	// prefix begins the files' names; metadata is kept in each file. Both may be set before the first Write.
 	prefix   string
 	metadata map[string]string
+	sort     []sortColumn // nil for rows as they come
+	places   bool         // the caller asks where rows lie: see Order
 
-	parts *partitioner         // nil before the first Write
-	open  map[string]*openData // by partition
-	turn  int64
-	urls  []string
-	done  []iceberg.DataFile // by index, nil while the file is open
-	rows  int64
-	bytes int64 // of finished files
+	held   int64                // bytes that wait to be sorted
+	orders [][]uint32           // by index
+	parts  *partitioner         // nil before the first Write
+	open   map[string]*openData // by partition
+	turn   int64
+	urls   []string
+	done   []iceberg.DataFile // by index, nil while the file is open
+	rows   int64
+	bytes  int64 // of finished files
 }
 
 // openData is a file that is being written.
@@ -39,9 +43,11 @@ type openData struct {
 	values []any // of the partition
 	rows   int64
 	used   int64 // turn of the last write
+	unsorted
 }
 
-// landing says where rows of a record went: to one file of the set, from a row on, one behind the other.
+// landing says where rows of a record went: to one file of the set, from a row on, one behind the other. Where the set sorts, that
+// is how they came, and Order tells where they lie in the end.
 type landing struct {
 	file int
 	row  int64
@@ -50,7 +56,7 @@ type landing struct {
 
 // newFileSet begins a set. The schema carries field ids in its fields' metadata, as withFieldIDs gives them.
 func (t *icebergTable) newFileSet(ctx context.Context, schema *arrow.Schema) *fileSet {
-	return &fileSet{table: t, ctx: ctx, schema: schema, open: map[string]*openData{}}
+	return &fileSet{table: t, ctx: ctx, schema: schema, sort: t.sorting(schema), open: map[string]*openData{}}
 }
 
 // Write appends a record whose rows are all of one partition, and says in which file of the set its first row lies, and where
@@ -105,11 +111,17 @@ func (s *fileSet) writePortion(p portion, rec arrow.RecordBatch) (landing, error
 	at := landing{file: now.index, row: now.rows, rows: p.rows}
 	s.turn++
 	now.used = s.turn
-	if err := now.writer.Write(rec); err != nil {
+	var err error
+	if s.sort == nil {
+		err = now.writer.Write(rec)
+	} else {
+		err = s.hold(now, rec)
+	}
+	if err != nil {
 		return at, err
 	}
 	now.rows += rec.NumRows()
-	if now.writer.Size() >= s.table.lake.TargetFileSize {
+	if now.writer.Size()+now.bytes >= s.table.lake.TargetFileSize {
 		return at, s.finish(p.key)
 	}
 	return at, nil
@@ -123,7 +135,7 @@ func (s *fileSet) Rows() int64 { return s.rows }
 
 // Bytes counts what is written and what is held back.
 func (s *fileSet) Bytes() int64 {
-	n := s.bytes
+	n := s.bytes + s.held
 	for _, now := range s.open {
 		n += now.writer.Size()
 	}
@@ -157,7 +169,7 @@ func (s *fileSet) begin(p portion) (*openData, error) {
 	now := &openData{upload: u, writer: w, index: len(s.urls), values: p.values}
 	s.open[p.key] = now
 	s.urls = append(s.urls, t.lake.url(key))
-	s.done = append(s.done, nil)
+	s.done, s.orders = append(s.done, nil), append(s.orders, nil)
 	return now, nil
 }
 
@@ -165,6 +177,12 @@ func (s *fileSet) finish(key string) error {
 	now := s.open[key]
 	delete(s.open, key)
 	defer now.upload.Abort()
+	if err := s.sortHeld(now); err != nil {
+		return err
+	}
+	if !inOrder(now.order) {
+		s.orders[now.index] = now.order
+	}
 	if err := now.writer.Close(); err != nil {
 		return err
 	}
@@ -172,7 +190,7 @@ func (s *fileSet) finish(key string) error {
 	if err != nil {
 		return err
 	}
-	f, err := s.table.dataFile(s.urls[now.index], o.Size, now.writer, s.parts.byID(now.values))
+	f, err := s.table.dataFile(s.urls[now.index], o.Size, now.writer, s.parts.byID(now.values), now.runs == 1)
 	if err != nil {
 		return err
 	}
@@ -191,10 +209,16 @@ func (s *fileSet) Close(ctx context.Context) ([]iceberg.DataFile, error) {
 	return s.done, ctx.Err()
 }
 
+// Order tells where the rows of a finished file lie, by the order in which they came; nil where that is the same.
+func (s *fileSet) Order(file int) []uint32 { return s.orders[file] }
+
 // Abort gives up what is not finished and removes what is. What cannot be removed is left to Sweep.
 func (s *fileSet) Abort() {
 	for _, now := range s.open {
 		now.upload.Abort()
+		for _, r := range now.records {
+			r.Release()
+		}
 	}
 	clear(s.open)
 	files := s.table.lake.files(context.WithoutCancel(s.ctx))
@@ -210,8 +234,8 @@ func (s *fileSet) Abort() {
 	s.done = nil
 }
 
-// dataFile tells the table what a Parquet file holds. The writer must have been closed.
-func (t *icebergTable) dataFile(url string, size int64, w format.Writer, partition map[int]any) (iceberg.DataFile, error) {
+// dataFile tells the table what a Parquet file holds, and whether all of it is in the table's order. The writer must have been closed.
+func (t *icebergTable) dataFile(url string, size int64, w format.Writer, partition map[int]any, sorted bool) (iceberg.DataFile, error) {
 	sum, ok := format.SummaryOf(w)
 	if !ok {
 		return nil, fault.New(fault.Internal, url, "a data file was told of before it was closed")
@@ -219,6 +243,10 @@ func (t *icebergTable) dataFile(url string, size int64, w format.Writer, partiti
 	b, err := iceberg.NewDataFileBuilder(t.tbl.Spec(), iceberg.EntryContentData, url, iceberg.ParquetFile, partition, nil, nil, sum.Rows, size)
 	if err != nil {
 		return nil, t.failed(err, "a data file cannot be added")
+	}
+	if sorted {
+		order := t.tbl.SortOrder()
+		b.SortOrderID(order.OrderID())
 	}
 	sizes, values, nulls := map[int]int64{}, map[int]int64{}, map[int]int64{}
 	lower, upper := map[int][]byte{}, map[int][]byte{}

@@ -33,6 +33,9 @@ func (t *icebergTable) expire(ctx context.Context, o MaintainOptions) (snapshots
 		return 0, 0, err
 	}
 	for path := range unneeded {
+		if ctx.Err() != nil {
+			break // the rest is left to Sweep
+		}
 		if needed[path] {
 			continue
 		}

@@ -321,7 +321,7 @@ func (t *filesTable) named(ctx context.Context, copies bool) (map[string]bool, e
 		if path.Base(o.Key) == copyNoteName {
 			continue
 		}
-		l, err := t.fileLedger(ctx, o.Key)
+		l, err := readLedger[fileLedger](ctx, t.lake.Bucket, o.Key)
 		if err != nil {
 			return nil, err
 		}

@@ -3,6 +3,7 @@ package lake
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/change"
@@ -435,4 +437,67 @@ func TestSweepOfChangeFilesTakesOldOnesThatNobodyNames(t *testing.T) {
 		t.Errorf("%d files of %d bytes, %v", n, size, err)
 	}
 	expectKeys(t, l, kept...)
+}
+
+func TestChangeFilesInS3OutliveACrash(t *testing.T) {
+	t.Parallel()
+	store, spec := testlab.S3(t), historySpec()
+	lake := func() *Files {
+		b, err := bucket.Open(t.Context(), "s3://"+store.Bucket+"/shop", bucket.Options{Endpoint: store.Endpoint, Region: store.Region,
+			AccessKeyID: store.AccessKey, SecretAccessKey: func() string { return store.SecretKey }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { b.Close() })
+		return testFiles(t, t.TempDir(), func(o *FilesOptions) { o.Bucket = b })
+	}
+	l := lake()
+	table := openFiles(t, l, spec)
+	c := begin(t, table, spec)
+	copyChunk(t, c, spec, "0..5", 0x100, `[{"id":1}]`)
+	table.Close() // a crash in the middle of a copy: the chunk is done
+
+	table = openFiles(t, lake(), spec)
+	c = begin(t, table, spec)
+	if len(c.Done()) != 1 {
+		t.Fatalf("done: %v", c.Done())
+	}
+	copyChunk(t, c, spec, "5..9", 0x100, `[{"id":2}]`)
+	if err := c.Finish(t.Context(), 0x100); err != nil {
+		t.Fatal(err)
+	}
+	copied := dataKeys(t, l)
+	first, second := openFiles(t, lake(), spec), openFiles(t, lake(), spec)
+	write(t, first, changes(t, spec, 0x100, "c", `[{"id":3}]`), 0x110)
+	if err := second.Write(t.Context(), changes(t, spec, 0x100, "c", `[{"id":3}]`)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.Commit(t.Context(), 0x110, time.Now()); !fault.Is(err, fault.LakeConflict) {
+		t.Errorf("the second writer got %v", err)
+	}
+	for _, name := range []string{"0000000000000110-0000000000000200-000.jsonl", "0000000000000000-0000000000000100-0123456789abcdef-000.jsonl", "readme.txt"} {
+		if _, err := bucket.WriteAll(t.Context(), l.Bucket, "public.orders/"+name, []byte("lost"), bucket.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	table = openFiles(t, lake(), spec)
+	expectKeys(t, l, append(copied, "0000000000000100-0000000000000110-000.jsonl", "readme.txt")...)
+	write(t, table, changes(t, spec, 0x150, "u", `[{"id":3,"name":"z"}]`), 0x200)
+	var rows []string
+	for _, key := range dataKeys(t, l) {
+		object, err := store.Client().GetObject(t.Context(), &s3.GetObjectInput{Bucket: &store.Bucket, Key: new("shop/public.orders/" + key)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(object.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key != "readme.txt" {
+			rows = append(rows, strings.Split(strings.TrimSpace(string(data)), "\n")...)
+		}
+	}
+	if len(rows) != 4 || !strings.Contains(rows[3], `"name":"z"`) {
+		t.Errorf("the change files hold %q", rows)
+	}
 }

@@ -11,8 +11,13 @@ import (
 type MaintainOptions struct {
 	// Compact rewrites small files and files with many deleted rows.
 	Compact bool
+	// Thorough rewrites files with fewer deleted rows too, which else waits until nothing is committed from one call of Maintain to
+	// the next.
+	Thorough bool
 	// MergeDeletes makes one file of so many files of position deletes or more; 0 leaves them.
 	MergeDeletes int
+	// MergeManifests merges small manifests where there are many.
+	MergeManifests bool
 	// KeepSnapshots and KeepFor say which snapshots stay: the last so many, and all that are younger. Both 0 keeps all.
 	KeepSnapshots int
 	KeepFor       time.Duration
@@ -24,6 +29,7 @@ func (o MaintainOptions) expires() bool { return o.KeepSnapshots > 0 || o.KeepFo
 type Maintained struct {
 	Compacted, Written int // data files before and after
 	MergedDeletes      int // files of position deletes that became few
+	MergedManifests    int // manifests that became few
 	Snapshots          int // expired
 	Removed            int // objects deleted with them
 }
@@ -32,6 +38,7 @@ func (m *Maintained) add(o Maintained) {
 	m.Compacted += o.Compacted
 	m.Written += o.Written
 	m.MergedDeletes += o.MergedDeletes
+	m.MergedManifests += o.MergedManifests
 	m.Snapshots += o.Snapshots
 	m.Removed += o.Removed
 }
@@ -40,12 +47,17 @@ func (m *Maintained) add(o Maintained) {
 // waits for it, but only as long as a commit takes.
 func (c *currentTable) maintain(ctx context.Context, o MaintainOptions) (m Maintained, err error) {
 	if o.Compact {
-		if m.Compacted, m.Written, err = c.compact(ctx); err != nil {
+		if m.Compacted, m.Written, err = c.compact(ctx, c.careOf(o)); err != nil {
 			return m, err
 		}
 	}
 	if o.MergeDeletes > 0 {
 		if m.MergedDeletes, err = c.mergeDeletes(ctx, o.MergeDeletes); err != nil {
+			return m, err
+		}
+	}
+	if o.MergeManifests {
+		if m.MergedManifests, err = c.mergeManifests(ctx); err != nil {
 			return m, err
 		}
 	}
@@ -58,10 +70,54 @@ func (c *currentTable) maintain(ctx context.Context, o MaintainOptions) (m Maint
 	return m, err
 }
 
+// longRest is how long nothing was committed when files are rewritten for any dead row: at most one rewrite a rest, however the
+// table is used.
+const longRest = time.Hour
+
+// careOf says how far a compaction goes now. The table is at rest when it has not moved since it was last asked.
+func (c *currentTable) careOf(o MaintainOptions) care {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	seen := c.seen
+	c.seen = c.commits
+	switch {
+	case o.Thorough:
+		return thorough
+	case c.commits != seen || c.isPending():
+		return inPassing
+	case time.Since(c.moved) >= longRest:
+		return thorough
+	}
+	return atRest
+}
+
+func (c *currentTable) mergeManifests(ctx context.Context) (int, error) {
+	id, merged, err := c.t.planManifests(ctx)
+	if err != nil || len(merged) == 0 {
+		return 0, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken != nil {
+		return 0, c.broken
+	}
+	before, err := c.t.commitManifests(ctx, id, merged)
+	return before, c.fail(err)
+}
+
 // maintain keeps an append-only table fast to read.
 func (t *icebergTable) maintain(ctx context.Context, o MaintainOptions) (m Maintained, err error) {
 	if o.Compact {
 		if m.Compacted, m.Written, err = t.compact(ctx); err != nil {
+			return m, err
+		}
+	}
+	if o.MergeManifests {
+		id, merged, err := t.planManifests(ctx)
+		if err == nil {
+			m.MergedManifests, err = t.commitManifests(ctx, id, merged)
+		}
+		if err != nil {
 			return m, err
 		}
 	}
@@ -73,6 +129,10 @@ func (t *icebergTable) maintain(ctx context.Context, o MaintainOptions) (m Maint
 
 // compact makes few files of many small ones, in the order in which they came.
 func (t *icebergTable) compact(ctx context.Context) (before, after int, err error) {
+	return inTurns(func() (int, int, error) { return t.compactOnce(ctx) })
+}
+
+func (t *icebergTable) compactOnce(ctx context.Context) (before, after int, err error) {
 	data, deletes, err := t.live(ctx)
 	if err != nil || len(deletes) > 0 {
 		return 0, 0, err
@@ -81,7 +141,7 @@ func (t *icebergTable) compact(ctx context.Context) (before, after int, err erro
 	for i, f := range data {
 		files[i] = &trackedFile{number: uint32(i), file: f.File(), rows: f.File().Count(), seq: f.Seq()}
 	}
-	chosen := choose(files, t.lake.TargetFileSize)
+	chosen := choose(files, t.lake.TargetFileSize, inPassing)
 	if len(chosen) == 0 {
 		return 0, 0, nil
 	}

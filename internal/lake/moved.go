@@ -9,6 +9,8 @@ import (
 type moved struct {
 	dead *roaring.Bitmap // what was dead when the file was read
 	runs []movedRun      // in the order of rows
+	// order tells where rows of a file lie that was sorted when it was written, which the runs do not know; nil for as they came.
+	order map[uint32][]uint32
 }
 
 // movedRun is a run of live rows that lie together in an output file.
@@ -33,7 +35,11 @@ func (m *moved) target(row uint32) (file, at uint32) {
 		}
 	}
 	r := m.runs[lo]
-	return r.file, r.row + rank - r.rank
+	at = r.row + rank - r.rank
+	if order := m.order[r.file]; order != nil {
+		at = order[at]
+	}
+	return r.file, at
 }
 
 // settle follows a place of the index to where the row lies now.

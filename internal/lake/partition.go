@@ -422,8 +422,7 @@ func (t *lakeTable) layoutOf(schema *arrow.Schema, icy *iceberg.Schema) ([]catal
 	return []catalog.CreateTableOpt{catalog.WithPartitionSpec(spec), catalog.WithSortOrder(order)}, err
 }
 
-// sortOrder reads columns, each with "desc" behind it or not. The table records it for those who rewrite it; files of the
-// log's changes are in the log's order and do not claim another one.
+// sortOrder reads columns, each with "desc" behind it or not.
 func sortOrder(of string, columns []string, icy *iceberg.Schema) (table.SortOrder, error) {
 	var fields []table.SortField
 	for _, text := range columns {
@@ -432,6 +431,9 @@ func sortOrder(of string, columns []string, icy *iceberg.Schema) (table.SortOrde
 		if !ok {
 			return table.UnsortedSortOrder, fault.New(fault.ConfigInvalid, "lake.sort_by", "%s: cannot sort by %q: the table has no such column", of, text).
 				WithMend("Write columns, with desc behind one that falls: created_at desc, id.")
+		}
+		if _, plain := f.Type.(iceberg.PrimitiveType); !plain {
+			return table.UnsortedSortOrder, fault.New(fault.ConfigInvalid, "lake.sort_by", "%s: cannot sort by %q: values of type %s have no order", of, text, f.Type)
 		}
 		s := table.SortField{SourceIDs: []int{f.ID}, Transform: iceberg.IdentityTransform{}, Direction: table.SortASC, NullOrder: table.NullsFirst}
 		if falling {

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/iceberg-go"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/fault"
@@ -51,37 +53,47 @@ func (c *currentTable) writeDeletes(ctx context.Context, touched []*trackedFile)
 	for _, f := range touched {
 		fresh[f.number] = roaring.BitmapOf(f.fresh...)
 	}
-	return c.writePositions(ctx, touched, fresh)
+	return c.writePositions(ctx, byPartition(touched), fresh, "-deletes.parquet")
 }
 
-// writePositions writes files of position deletes for rows of some files, one a partition: readers look for the
-// deletes of a file among those of its partition.
-func (c *currentTable) writePositions(ctx context.Context, files []*trackedFile, rows map[uint32]*roaring.Bitmap) (writtenDeletes, error) {
-	groups := map[string][]*trackedFile{}
-	var order []string
+// byPartition parts files by their partitions, in the order of their paths: readers look for the deletes of a file among those of its
+// partition, and want them sorted.
+func byPartition(files []*trackedFile) [][]*trackedFile {
+	groups := map[string]int{}
+	var out [][]*trackedFile
 	for _, f := range files {
 		k := partitionOf(f.file)
-		if groups[k] == nil {
-			order = append(order, k)
+		if _, ok := groups[k]; !ok {
+			groups[k] = len(out)
+			out = append(out, nil)
 		}
-		groups[k] = append(groups[k], f)
+		out[groups[k]] = append(out[groups[k]], f)
 	}
-	var out writtenDeletes
-	for _, k := range order {
-		group := groups[k]
-		slices.SortFunc(group, func(a, b *trackedFile) int { return cmp.Compare(a.file.FilePath(), b.file.FilePath()) })
-		d, err := c.writePositionFile(ctx, group, rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, d)
+	for _, of := range out {
+		slices.SortFunc(of, func(a, b *trackedFile) int { return cmp.Compare(a.file.FilePath(), b.file.FilePath()) })
 	}
-	return out, nil
+	return out
+}
+
+const deletesAtOnce = 8
+
+// writePositions writes a file of position deletes for each group of data files.
+func (c *currentTable) writePositions(ctx context.Context, groups [][]*trackedFile, rows map[uint32]*roaring.Bitmap, suffix string) (writtenDeletes, error) {
+	out := make(writtenDeletes, len(groups))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(deletesAtOnce)
+	for i, of := range groups {
+		g.Go(func() (err error) {
+			out[i], err = c.writePositionFile(ctx, of, rows, suffix)
+			return err
+		})
+	}
+	return out, g.Wait()
 }
 
 // writePositionFile writes one file, sorted by path and position as readers want it.
-func (c *currentTable) writePositionFile(ctx context.Context, files []*trackedFile, rows map[uint32]*roaring.Bitmap) (*deleteFile, error) {
-	key := c.t.dataKey(fresh() + "-deletes.parquet")
+func (c *currentTable) writePositionFile(ctx context.Context, files []*trackedFile, rows map[uint32]*roaring.Bitmap, suffix string) (*deleteFile, error) {
+	key := c.t.dataKey(fresh() + suffix)
 	up, err := c.t.lake.Bucket.Create(ctx, key, bucket.WriteOptions{ContentType: format.Parquet.ContentType(), Lazy: true})
 	if err != nil {
 		return nil, err
@@ -195,4 +207,83 @@ func (c *currentTable) adoptDeletes(gone map[uint32]bool, added writtenDeletes) 
 			c.deletes = append(c.deletes, d)
 		}
 	}
+}
+
+// Merging of position deletes.
+const (
+	mergedSuffix  = "-merged-deletes.parquet"
+	mergedGain    = 8       // what commits have written is an eighth of what was merged before
+	mergedEasily  = 4 << 20 // so many rows in all are merged whatever the gain
+	mostDeletes   = 512     // so many files are merged whatever the gain
+	readersPasses = 1 << 20 // a reader such as PyIceberg goes through a file once for each data file it tells of
+)
+
+// ripe says whether the files of position deletes that commits have written are to be merged with all others.
+func (c *currentTable) ripe(least int) bool {
+	var files int
+	var fresh, merged int64
+	for _, d := range c.deletes {
+		if strings.HasSuffix(d.file.FilePath(), mergedSuffix) {
+			merged += d.file.Count()
+		} else {
+			files++
+			fresh += d.file.Count()
+		}
+	}
+	return files >= max(least, 1) && (fresh*mergedGain >= merged || fresh+merged <= mergedEasily || files >= mostDeletes)
+}
+
+// mergeDeletes writes the position deletes of many small files anew as few: where there are many rows a data file has its own, and
+// where there are few some have one together.
+func (c *currentTable) mergeDeletes(ctx context.Context, least int) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken != nil || c.t.v3() || c.truncated || c.refilled || !c.ripe(least) {
+		return 0, c.broken
+	}
+	var files []*trackedFile
+	rows := map[uint32]*roaring.Bitmap{}
+	for _, d := range c.deletes {
+		for _, n := range d.of {
+			if f := c.fileOf(n); f != nil && f.moved == nil && f.dead != nil && rows[n] == nil {
+				rows[n] = f.dead
+				files = append(files, f)
+			}
+		}
+	}
+	if len(files) == 0 {
+		return 0, nil
+	}
+	var groups [][]*trackedFile
+	for _, of := range byPartition(files) {
+		groups = append(groups, byPasses(of)...)
+	}
+	deletes, err := c.writePositions(ctx, groups, rows, mergedSuffix)
+	if err != nil {
+		return 0, err
+	}
+	d := delta{position: c.at, rewrite: true, addDeletes: deletes.files()}
+	for _, old := range c.deletes {
+		d.removeDeletes = append(d.removeDeletes, old.file)
+	}
+	if err := c.t.commit(ctx, d); err != nil {
+		return 0, c.fail(err)
+	}
+	merged := len(c.deletes)
+	c.deletes = deletes
+	return merged, nil
+}
+
+// byPasses cuts a list of files so that those of a piece, times their dead rows, are few.
+func byPasses(files []*trackedFile) [][]*trackedFile {
+	var out [][]*trackedFile
+	var rows int64
+	for i, f := range files {
+		if i == 0 || (rows+f.deadRows())*int64(len(out[len(out)-1])+1) > readersPasses {
+			out, rows = append(out, nil), 0
+		}
+		out[len(out)-1] = append(out[len(out)-1], f)
+		rows += f.deadRows()
+	}
+	return out
 }

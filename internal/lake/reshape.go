@@ -81,12 +81,10 @@ func (c *currentTable) refill(ctx context.Context, values fill) error {
 	for i, f := range out.files {
 		c.files = append(c.files, &trackedFile{number: base + uint32(i), file: f, rows: f.Count(), pending: true})
 	}
+	out.number(base)
 	for i, in := range inputs {
-		for k := range out.runs[i] {
-			out.runs[i][k].file += base
-		}
 		f := c.files[in.number]
-		f.moved, f.leaves = &moved{dead: in.dead, runs: out.runs[i]}, !f.pending
+		f.moved, f.leaves = out.moved(i, in.dead), !f.pending
 		if f.pending {
 			c.removeObjects(ctx, []iceberg.DataFile{f.file})
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -46,7 +47,10 @@ type totals struct {
 
 // snapshot writes manifests and their list for d on top of the current snapshot.
 func (t *icebergTable) snapshot(ctx context.Context, meta table.Metadata, d delta, own iceberg.Properties) (*newSnapshot, error) {
-	w := &snapshotWriter{table: t, meta: meta, id: snapshotID(), name: fresh()}
+	w := &snapshotWriter{table: t, meta: meta, id: d.id, name: fresh()}
+	if w.id == 0 {
+		w.id = snapshotID()
+	}
 	if err := w.addFiles(ctx, d.add, iceberg.ManifestContentData); err != nil {
 		return nil, err
 	}
@@ -184,7 +188,7 @@ func keyOf(f iceberg.DataFile) fileKey {
 	return k
 }
 
-// keep takes over the manifests of the current snapshot, written anew where a file of them goes.
+// keep takes over the manifests of the current snapshot. Those of which a file goes become few, and so do those that were merged.
 func (w *snapshotWriter) keep(ctx context.Context, d delta) error {
 	gone := make(map[fileKey]bool, len(d.remove)+len(d.removeDeletes))
 	for _, list := range [][]iceberg.DataFile{d.remove, d.removeDeletes} {
@@ -192,58 +196,92 @@ func (w *snapshotWriter) keep(ctx context.Context, d delta) error {
 			gone[keyOf(f)] = true
 		}
 	}
+	goes := func(f liveFile) bool { return d.replaceAll || gone[keyOf(f.File())] }
 	left := len(gone)
+	merged := map[string]bool{}
+	for _, m := range d.merged {
+		w.list = append(w.list, m.file)
+		maps.Copy(merged, m.of)
+	}
+	var worn []iceberg.ManifestFile
 	for _, m := range w.table.manifests {
-		if m.HasAddedFiles() || m.HasExistingFiles() {
-			found, err := w.keepManifest(ctx, m, gone, d.replaceAll)
+		if merged[m.FilePath()] || !m.HasAddedFiles() && !m.HasExistingFiles() {
+			continue
+		}
+		found, err := w.leaving(ctx, m, goes, len(gone) > 0 || d.replaceAll)
+		if err != nil {
+			return err
+		}
+		if found == 0 {
+			w.list = append(w.list, m)
+			continue
+		}
+		worn = append(worn, m)
+		left -= found
+	}
+	if left > 0 && !d.replaceAll {
+		return fault.New(fault.LakeConflict, w.table.where(), "%d files that were to be replaced are no longer part of the table", left)
+	}
+	return w.rewriteManifests(ctx, worn, goes)
+}
+
+// leaving says how many files of a manifest go.
+func (w *snapshotWriter) leaving(ctx context.Context, m iceberg.ManifestFile, goes func(liveFile) bool, some bool) (n int, err error) {
+	if !some {
+		return 0, nil
+	}
+	files, err := w.table.read(ctx, m)
+	for _, f := range files {
+		if goes(f) {
+			n++
+		}
+	}
+	return n, err
+}
+
+// rewriteManifests writes the entries of manifests anew in few, without the files that go: a compaction's inputs have a manifest
+// each, and writing as many again would hold up the ingest.
+func (w *snapshotWriter) rewriteManifests(ctx context.Context, worn []iceberg.ManifestFile, goes func(liveFile) bool) error {
+	slices.Reverse(worn) // the oldest first
+	for _, content := range []iceberg.ManifestContent{iceberg.ManifestContentData, iceberg.ManifestContentDeletes} {
+		of := slices.DeleteFunc(slices.Clone(worn), func(m iceberg.ManifestFile) bool { return m.ManifestContent() != content })
+		for _, group := range bySize(of, iceberg.ManifestFile.Length) {
+			m, err := w.manifest(ctx, content, func(out *iceberg.ManifestWriter) error {
+				for _, m := range group {
+					if err := w.without(ctx, m, goes, out); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
 			if err != nil {
 				return err
 			}
-			left -= found
+			w.list = append(w.list, m)
 		}
-	}
-	if left > 0 {
-		return fault.New(fault.LakeConflict, w.table.where(), "%d files that were to be replaced are no longer part of the table", left)
 	}
 	return nil
 }
 
-func (w *snapshotWriter) keepManifest(ctx context.Context, m iceberg.ManifestFile, gone map[fileKey]bool, all bool) (found int, err error) {
-	if len(gone) == 0 && !all {
-		w.list = append(w.list, m)
-		return 0, nil
-	}
+// without writes the entries of a manifest, and of the files that go that they went.
+func (w *snapshotWriter) without(ctx context.Context, m iceberg.ManifestFile, goes func(liveFile) bool, out *iceberg.ManifestWriter) error {
 	files, err := w.table.read(ctx, m)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	goes := func(f liveFile) bool { return all || gone[keyOf(f.File())] }
 	for _, f := range files {
-		if goes(f) {
-			found++
-		}
-	}
-	if found == 0 {
-		w.list = append(w.list, m)
-		return 0, nil
-	}
-	rewritten, err := w.manifest(ctx, m.ManifestContent(), func(out *iceberg.ManifestWriter) error {
-		for _, f := range files {
-			if !goes(f) {
-				if err := out.Existing(f.entry); err != nil {
-					return err
-				}
-				continue
-			}
-			w.totals.remove(f.File())
-			if err := out.Delete(f.entry); err != nil {
+		if !goes(f) {
+			if err := out.Existing(f.entry); err != nil {
 				return err
 			}
+			continue
 		}
-		return nil
-	})
-	w.list = append(w.list, rewritten)
-	return found, err
+		w.totals.remove(f.File())
+		if err := out.Delete(f.entry); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (n *totals) add(f iceberg.DataFile) {

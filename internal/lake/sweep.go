@@ -2,7 +2,6 @@ package lake
 
 import (
 	"context"
-	"encoding/json"
 	"strings"
 	"time"
 
@@ -73,19 +72,15 @@ func (l *Lake) copiedFiles(ctx context.Context) (map[string]bool, error) {
 		if err != nil {
 			return nil, err
 		}
-		if strings.HasSuffix(o.Key, "/copy.json") {
+		if strings.HasSuffix(o.Key, "/"+copyNoteName) {
 			continue
 		}
-		data, err := bucket.ReadAll(ctx, l.Bucket, o.Key, maxMetadata)
+		book, err := readLedger[ledger](ctx, l.Bucket, o.Key)
 		if fault.Is(err, fault.ObjectMissing) {
 			continue // finished just now
 		}
 		if err != nil {
 			return nil, err
-		}
-		var book ledger
-		if err := json.Unmarshal(data, &book); err != nil {
-			return nil, fault.Wrap(err, fault.StateUnusable, o.Key, "the ledger of a chunk cannot be understood")
 		}
 		for _, url := range book.URLs {
 			out[url] = true

@@ -257,7 +257,10 @@ func (t *lakeTable) openKept(ctx context.Context, kind string) (*icebergTable, e
 	if err := t.checkLayout(ice); err != nil {
 		return nil, err
 	}
-	return ice, t.checkFields(ctx, ice)
+	if err := t.checkFields(ctx, ice); err != nil {
+		return nil, err
+	}
+	return ice, t.followSort(ctx, ice)
 }
 
 // checkOwner refuses tables that another pipeline writes, or nobody we know.

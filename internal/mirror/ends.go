@@ -145,7 +145,7 @@ func (r *run) carryManifest(ctx context.Context, e entry) error {
 		return err
 	}
 	if m != nil {
-		if err := r.proveDump(ctx, m); err != nil {
+		if err := r.proveDump(ctx, m, strings.TrimSuffix(e.Key, dumpManifest)); err != nil {
 			return err
 		}
 	}
@@ -160,11 +160,14 @@ func (r *run) carryManifest(ctx context.Context, e entry) error {
 
 // proveDump makes sure that the far side has every file of a dump, with the size and the SHA-256 that its manifest names: of
 // what this run has carried both are known; the rest is read back.
-func (r *run) proveDump(ctx context.Context, m *dump.Manifest) error {
+//
+// The manifest names keys below the root that the dump was written to; the dump's folder lies where it lies now.
+func (r *run) proveDump(ctx context.Context, m *dump.Manifest, folder string) error {
 	sums := map[string]*[sha256.Size]byte{}
 	var files []dump.FileManifest
 	for _, t := range m.Tables {
 		for _, f := range t.Files {
+			f.Key = folder + strings.TrimPrefix(f.Key, m.Folder+"/")
 			sums[f.Key] = nil
 			files = append(files, f)
 		}

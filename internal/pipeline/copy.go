@@ -335,7 +335,7 @@ func (r *run) copyChunk(ctx context.Context, reader *postgres.Reader, j *copyJob
 
 // finishCopy puts the copy in the table's place, in one commit, and hands the table to the loop.
 func (r *run) finishCopy(ctx context.Context, j *copyJob) error {
-	if err := r.store.Valid(); err != nil {
+	if err := r.store.Confirm(ctx); err != nil {
 		return err
 	}
 	if !j.finished {

@@ -132,7 +132,7 @@ func (r *run) applySpooled(ctx context.Context, t *table, ev *postgres.Event) (r
 }
 
 func (r *run) commitDrained(ctx context.Context, byKey map[string]*table, to change.LSN) error {
-	if err := r.store.Valid(); err != nil {
+	if err := r.store.Confirm(ctx); err != nil {
 		return err
 	}
 	var tables []*table

@@ -223,7 +223,7 @@ func (r *run) caughtUp() bool { return r.o.UntilCaughtUp && r.position >= r.targ
 // (data and position together, Invariant 1), the spool, the saved position, the source (Invariant 2).
 func (r *run) commit(ctx context.Context) error {
 	began := time.Now()
-	if err := r.store.Valid(); err != nil {
+	if err := r.store.Confirm(ctx); err != nil {
 		return err
 	}
 	total, err := r.commitTables(ctx, r.dirty, r.position)
