@@ -8,13 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -253,12 +254,17 @@ func mirrorSame(ctx context.Context, b *bench) error {
 // mirrorList lists five million keys on both sides. Only memory counts: one run.
 func mirrorList(ctx context.Context, b *bench) error {
 	const keys = 5_000_000
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { lists(w, r, keys) }))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { lists(w, r, keys) }), ReadHeaderTimeout: time.Minute}
 	defer server.Close()
+	go server.Serve(listener) // ends with Close
 	progress("%d keys on both sides", keys)
 	env := []string{}
 	for _, side := range []string{"FROM", "TO"} {
-		env = append(env, "LEAT_MIRROR_"+side+"_ENDPOINT="+server.URL, "LEAT_MIRROR_"+side+"_ACCESS_KEY_ID="+side, "LEAT_MIRROR_"+side+"_SECRET_ACCESS_KEY=x")
+		env = append(env, "LEAT_MIRROR_"+side+"_ENDPOINT=http://"+listener.Addr().String(), "LEAT_MIRROR_"+side+"_ACCESS_KEY_ID="+side, "LEAT_MIRROR_"+side+"_SECRET_ACCESS_KEY=x")
 	}
 	ours := contender{
 		name: fmt.Sprintf("leat mirror, %d keys", keys), args: []string{b.leat, "mirror", "--quiet", "s3://a", "s3://b"}, env: env,

@@ -284,6 +284,7 @@ func (c *Config) apply(key *Key, g given, env func(string) (string, bool)) error
 		if err == nil {
 			v.Set(reflect.ValueOf(secret))
 		}
+		g.texts[0].value = "" // only the place is asked for from here on, and a Config may be printed
 		return err
 	}
 	if !key.List {

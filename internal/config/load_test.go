@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -191,4 +192,34 @@ func load(t *testing.T, file string, flags []config.Override, variables ...strin
 		t.Fatal(err)
 	}
 	return c
+}
+
+func TestTheSyncJobsVariablesGiveBothSides(t *testing.T) {
+	t.Parallel()
+	job := map[string]string{
+		"INPUT_URL": "https://s3.amazonaws.com", "INPUT_PATH": "egress/app/", "INPUT_ACCESS_KEY_ID": "near-id", "INPUT_SECRET_ACCESS_KEY": "near-secret",
+		"OUTPUT_URL": "https://ceph.internal", "OUTPUT_PATH": "dh-secure", "OUTPUT_ACCESS_KEY_ID": "far-id", "OUTPUT_SECRET_ACCESS_KEY": "far-secret",
+	}
+	env := func(name string) (string, bool) { v, ok := job[name]; return v, ok }
+	c, err := config.Load(config.LoadOptions{Env: env})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := c.Mirror
+	got := []string{m.From.URL, m.From.Endpoint, m.From.AccessKeyID.Reveal(), m.From.SecretAccessKey.Reveal(), m.To.URL, m.To.Endpoint, m.To.AccessKeyID.Reveal(), m.To.SecretAccessKey.Reveal()}
+	want := []string{"s3://egress/app", "https://s3.amazonaws.com", "near-id", "near-secret", "s3://dh-secure", "https://ceph.internal", "far-id", "far-secret"}
+	if !slices.Equal(got, want) || !c.MirrorDropIn() {
+		t.Errorf("got %q, drop-in %v", got, c.MirrorDropIn())
+	}
+	if text := fmt.Sprintf("%+v", c); strings.Contains(text, "near-secret") || strings.Contains(text, "far-secret") {
+		t.Error("a secret shows")
+	}
+	// Names as common as these do not reach into somebody's file.
+	c, err = config.Parse("leat.yaml", []byte("version: 1\nmirror: {from: s3://a, to: s3://b}\n"), config.LoadOptions{Env: env})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Mirror.From.URL != "s3://a" || c.Mirror.From.Endpoint != "" || c.MirrorDropIn() {
+		t.Errorf("with a file: %+v", c.Mirror.From)
+	}
 }

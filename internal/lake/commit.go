@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/apache/iceberg-go"
@@ -39,9 +40,10 @@ type icebergTable struct {
 	ident table.Identifier
 	kind  string // current or history
 
+	version atomic.Pointer[table.Table] // see now
+
 	// mu guards what follows, and is held during a commit.
 	mu        sync.Mutex
-	tbl       *table.Table
 	staged    *staged                // of the one goroutine that writes: the definition that the next commit of data brings
 	manifests []iceberg.ManifestFile // of the current snapshot
 	inside    map[string][]liveFile  // manifests read so far, by path
@@ -100,7 +102,7 @@ func (t *icebergTable) load(ctx context.Context) error {
 	}
 	t.adopt(tbl.Metadata(), tbl.MetadataLocation())
 	t.inside, t.manifests, t.broken = map[string][]liveFile{}, nil, nil
-	if s := t.tbl.CurrentSnapshot(); s != nil {
+	if s := t.now().CurrentSnapshot(); s != nil {
 		t.manifests, err = s.Manifests(t.lake.files(ctx))
 	}
 	return err
@@ -109,8 +111,11 @@ func (t *icebergTable) load(ctx context.Context) error {
 // adopt makes a version the table's own, read and written through our bucket whatever the catalog would have taken.
 func (t *icebergTable) adopt(meta table.Metadata, location string) {
 	cat, _ := t.lake.catalog.(table.CatalogIO)
-	t.tbl = table.New(t.ident, meta, location, t.lake.fs, cat)
+	t.version.Store(table.New(t.ident, meta, location, t.lake.fs, cat))
 }
+
+// now is the table as the last commit has left it. Maintenance commits beside the goroutine that writes files.
+func (t *icebergTable) now() *table.Table { return t.version.Load() }
 
 // failed judges an error of the Iceberg library. Faults of the bucket stay what they are.
 func (t *icebergTable) failed(err error, what string, args ...any) error {
@@ -133,17 +138,17 @@ func (t *icebergTable) position() (change.LSN, error) {
 	return p, fault.Wrap(err, fault.LakeFailed, t.where(), "its property %s cannot be understood", propPosition)
 }
 
-func (t *icebergTable) property(name string) string { return t.tbl.Properties()[name] }
+func (t *icebergTable) property(name string) string { return t.now().Properties()[name] }
 
 // schema is what rows are written by: the staged one, where there is one.
 func (t *icebergTable) schema() *iceberg.Schema {
 	if t.staged != nil {
 		return t.staged.schema()
 	}
-	return t.tbl.Schema()
+	return t.now().Schema()
 }
 
-func (t *icebergTable) v3() bool { return t.tbl.Metadata().Version() >= 3 }
+func (t *icebergTable) v3() bool { return t.now().Metadata().Version() >= 3 }
 
 // live lists the files of the current snapshot in the order in which they were added.
 func (t *icebergTable) live(ctx context.Context) (data, deletes []liveFile, err error) {
@@ -206,7 +211,7 @@ func (t *icebergTable) commit(ctx context.Context, d delta) error {
 }
 
 func (t *icebergTable) commitLocked(ctx context.Context, d delta) error {
-	base := t.tbl.Metadata()
+	base := t.now().Metadata()
 	mark := fresh()
 	props := iceberg.Properties{propCommit: mark, propPipeline: t.lake.Pipeline, propEpoch: strconv.FormatInt(t.lake.Epoch, 10)}
 	if d.position > 0 {
@@ -264,7 +269,7 @@ func (t *icebergTable) judge(ctx context.Context, mark string, err error) error 
 	if ctx.Err() != nil {
 		return t.failed(err, "the commit was interrupted")
 	}
-	before := t.tbl.MetadataLocation()
+	before := t.now().MetadataLocation()
 	now, loadErr := t.lake.catalog.LoadTable(ctx, slices.Clone(t.ident))
 	switch {
 	case loadErr != nil:

@@ -367,7 +367,7 @@ func (c *currentTable) carryOver(inputs []input, out *output, base uint32) (*car
 	p := &carried{prepared: prepared{gone: map[uint32]bool{}}, pending: make([][]uint32, len(out.files))}
 	outs := make([]*trackedFile, len(out.files))
 	for i, f := range out.files {
-		outs[i] = &trackedFile{number: base + uint32(i), file: f, rows: f.Count(), seq: c.t.tbl.Metadata().LastSequenceNumber() + 1, pending: true}
+		outs[i] = &trackedFile{number: base + uint32(i), file: f, rows: f.Count(), seq: c.t.now().Metadata().LastSequenceNumber() + 1, pending: true}
 	}
 	c.files = append(c.files, outs...)
 	out.number(base)

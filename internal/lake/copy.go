@@ -203,7 +203,7 @@ func (w *chunkWriter) Commit(ctx context.Context) error {
 			return err
 		}
 		for _, f := range files {
-			data, err := codec.EncodeDataFile(f, p.ice.tbl.Spec(), p.iceSchema(), p.ice.tbl.Metadata().Version())
+			data, err := codec.EncodeDataFile(f, p.ice.now().Spec(), p.iceSchema(), p.ice.now().Metadata().Version())
 			if err != nil {
 				return p.ice.failed(err, "a data file cannot be noted")
 			}
@@ -222,7 +222,7 @@ func (p *copyPart) filesOf(ledgers []ledger) ([]iceberg.DataFile, error) {
 	var out []iceberg.DataFile
 	for _, l := range ledgers {
 		for _, data := range l.Files[ice.kind] {
-			f, err := codec.DecodeDataFile(data, ice.tbl.Spec(), p.iceSchema(), ice.tbl.Metadata().Version())
+			f, err := codec.DecodeDataFile(data, ice.now().Spec(), p.iceSchema(), ice.now().Metadata().Version())
 			if err != nil {
 				return nil, ice.failed(err, "the ledger of chunk %s cannot be understood", l.Chunk)
 			}
@@ -290,7 +290,7 @@ func (c *lakeCopy) finishOne(ctx context.Context, p *copyPart, ledgers []ledger,
 	}
 	ice := p.ice
 	d := delta{add: files, position: position, at: time.Now(), replaceAll: ice.kind == kindCurrent, staged: p.staged, props: iceberg.Properties{propCopy: c.id}}
-	if p.history != nil && ice.tbl.CurrentSnapshot() != nil {
+	if p.history != nil && ice.now().CurrentSnapshot() != nil {
 		cut, err := p.cut(ctx, position)
 		if err != nil {
 			return err

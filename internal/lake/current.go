@@ -128,7 +128,7 @@ func (c *currentTable) reset(ctx context.Context, schema *arrow.Schema, spec Spe
 	}
 	err := c.setSchema(schema, spec)
 	if err == nil {
-		c.base, err = withAside(schema, c.t.tbl.Schema())
+		c.base, err = withAside(schema, c.t.now().Schema())
 	}
 	if err == nil {
 		err = c.load(ctx)
@@ -180,11 +180,11 @@ func (c *currentTable) keyed() []int {
 }
 
 func (c *currentTable) indexPath() string {
-	return filepath.Join(c.t.lake.WorkDir, change.EncodeName(c.t.lake.Pipeline)+"."+change.EncodeName(c.t.where())+"."+c.t.tbl.Metadata().TableUUID().String())
+	return filepath.Join(c.t.lake.WorkDir, change.EncodeName(c.t.lake.Pipeline)+"."+change.EncodeName(c.t.where())+"."+c.t.now().Metadata().TableUUID().String())
 }
 
 func (c *currentTable) snapshotID() int64 {
-	if id := currentID(c.t.tbl.Metadata()); id != nil {
+	if id := currentID(c.t.now().Metadata()); id != nil {
 		return *id
 	}
 	return 0

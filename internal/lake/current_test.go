@@ -176,7 +176,7 @@ func (b *currentBed) rows(t testing.TB) map[string]int {
 	t.Helper()
 	ctx := context.Background()
 	out := map[string]int{}
-	_, records, err := b.table.current.t.tbl.Scan().ToArrowRecords(ctx)
+	_, records, err := b.table.current.t.now().Scan().ToArrowRecords(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func (b *currentBed) rows(t testing.TB) map[string]int {
 }
 
 func (b *currentBed) metadata() string {
-	return strings.TrimPrefix(b.table.current.t.tbl.MetadataLocation(), "file://")
+	return strings.TrimPrefix(b.table.current.t.now().MetadataLocation(), "file://")
 }
 
 func same(t testing.TB, what string, got, want map[string]int) {

@@ -240,12 +240,12 @@ func (t *icebergTable) dataFile(url string, size int64, w format.Writer, partiti
 	if !ok {
 		return nil, fault.New(fault.Internal, url, "a data file was told of before it was closed")
 	}
-	b, err := iceberg.NewDataFileBuilder(t.tbl.Spec(), iceberg.EntryContentData, url, iceberg.ParquetFile, partition, nil, nil, sum.Rows, size)
+	b, err := iceberg.NewDataFileBuilder(t.now().Spec(), iceberg.EntryContentData, url, iceberg.ParquetFile, partition, nil, nil, sum.Rows, size)
 	if err != nil {
 		return nil, t.failed(err, "a data file cannot be added")
 	}
 	if sorted {
-		order := t.tbl.SortOrder()
+		order := t.now().SortOrder()
 		b.SortOrderID(order.OrderID())
 	}
 	sizes, values, nulls := map[int]int64{}, map[int]int64{}, map[int]int64{}

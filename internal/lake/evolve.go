@@ -186,7 +186,7 @@ func (t *icebergTable) evolve(spec Spec, rewritten []int16, otherwise mismatch) 
 	}
 	e := &evolution{
 		table: t, otherwise: otherwise, rewritten: rewritten, key: spec.Key, before: t.schema(),
-		old: map[int16]column{}, last: t.tbl.Metadata().LastColumnID(),
+		old: map[int16]column{}, last: t.now().Metadata().LastColumnID(),
 	}
 	known := map[int]bool{}
 	for _, c := range columns {

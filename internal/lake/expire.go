@@ -10,7 +10,7 @@ import (
 // expire forgets old snapshots and deletes what only they needed.
 func (t *icebergTable) expire(ctx context.Context, o MaintainOptions) (snapshots, objects int, err error) {
 	t.mu.Lock()
-	all := t.tbl.Metadata().Snapshots()
+	all := t.now().Metadata().Snapshots()
 	t.mu.Unlock()
 	keep, gone := expired(all, o, time.Now())
 	if len(gone) == 0 {

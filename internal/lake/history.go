@@ -278,7 +278,7 @@ func committed(ice *icebergTable, rows int64, files []iceberg.DataFile, to chang
 	for _, f := range files {
 		c.Bytes += f.FileSizeBytes()
 	}
-	if s := ice.tbl.CurrentSnapshot(); s != nil {
+	if s := ice.now().CurrentSnapshot(); s != nil {
 		c.Snapshots = []int64{s.SnapshotID}
 	}
 	return c

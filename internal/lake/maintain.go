@@ -168,7 +168,7 @@ func (t *icebergTable) compactOnce(ctx context.Context) (before, after int, err 
 
 // fileSchema is the Arrow schema of data files in the definition that the table has, with field ids.
 func (t *icebergTable) fileSchema() (*arrow.Schema, error) {
-	ice := t.tbl.Schema()
+	ice := t.now().Schema()
 	byID, err := arrowFields(ice)
 	if err != nil {
 		return nil, t.failed(err, "its definition has no Arrow form")

@@ -68,8 +68,8 @@ func bySize[T any](list []T, size func(T) int64) [][]T {
 // planManifests writes merged manifests beside the ingest. They belong to the snapshot of the given id.
 func (t *icebergTable) planManifests(ctx context.Context) (id int64, merged []mergedManifest, err error) {
 	t.mu.Lock()
-	w := &snapshotWriter{table: t, meta: t.tbl.Metadata(), id: snapshotID(), name: fresh()}
-	spec := t.tbl.Spec()
+	w := &snapshotWriter{table: t, meta: t.now().Metadata(), id: snapshotID(), name: fresh()}
+	spec := t.now().Spec()
 	groups := manifestGroups(t.manifests, spec.ID())
 	t.mu.Unlock()
 	for _, group := range groups {

@@ -60,17 +60,17 @@ func (t *icebergTable) snapshot(ctx context.Context, meta table.Metadata, d delt
 	if err := w.keep(ctx, d); err != nil {
 		return nil, err
 	}
-	parent := currentID(t.tbl.Metadata())
-	seq := t.tbl.Metadata().LastSequenceNumber() + 1
+	parent := currentID(t.now().Metadata())
+	seq := t.now().Metadata().LastSequenceNumber() + 1
 	s := &newSnapshot{Snapshot: table.Snapshot{
 		SnapshotID: w.id, ParentSnapshotID: parent, SequenceNumber: seq,
 		// A clock that went back must not make the table unwritable.
-		TimestampMs: max(time.Now().UnixMilli(), t.tbl.Metadata().LastUpdatedMillis()),
+		TimestampMs: max(time.Now().UnixMilli(), t.now().Metadata().LastUpdatedMillis()),
 		SchemaID:    new(meta.CurrentSchema().ID),
 		Summary:     w.summary(d, own),
 	}}
 	var list bytes.Buffer
-	first := t.tbl.Metadata().NextRowID()
+	first := t.now().Metadata().NextRowID()
 	rows, err := w.writeList(&list, parent, seq, first)
 	if err != nil {
 		return nil, t.failed(err, "the list of manifests cannot be written")
@@ -314,7 +314,7 @@ func (w *snapshotWriter) summary(d delta, own iceberg.Properties) *table.Summary
 	p := maps.Clone(own)
 	maps.Copy(p, d.summary)
 	before := iceberg.Properties{}
-	if s := w.table.tbl.CurrentSnapshot(); s != nil && s.Summary != nil {
+	if s := w.table.now().CurrentSnapshot(); s != nil && s.Summary != nil {
 		before = s.Summary.Properties
 	}
 	count := func(key string, v int64) {

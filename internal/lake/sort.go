@@ -30,7 +30,7 @@ type sortColumn struct {
 // sorting is the table's sort order in records of the given schema, as far as the columns are there; nil for none.
 func (t *icebergTable) sorting(schema *arrow.Schema) []sortColumn {
 	var out []sortColumn
-	order := t.tbl.SortOrder()
+	order := t.now().SortOrder()
 	for _, f := range order.Fields() {
 		at := slices.IndexFunc(schema.Fields(), func(c arrow.Field) bool { return fieldID(c) == f.SourceIDs[0] })
 		if _, plain := f.Transform.(iceberg.IdentityTransform); at < 0 || !plain {
@@ -288,13 +288,13 @@ func (t *lakeTable) followSort(ctx context.Context, ice *icebergTable) error {
 	if err != nil {
 		return err
 	}
-	want, err := sortOrder(t.spec.Table.String(), ofTable(t.spec.Sort, schema, arrow.NewSchema(columns.fields(), nil)), ice.tbl.Schema())
+	want, err := sortOrder(t.spec.Table.String(), ofTable(t.spec.Sort, schema, arrow.NewSchema(columns.fields(), nil)), ice.now().Schema())
 	if err != nil {
 		// A column may have another name by now: the order goes by its id.
 		t.lake.Log.Warn("lake.sort_by names a column that the table does not have; its sort order stays", "table", ice.where(), "error", err)
 		return nil
 	}
-	now := ice.tbl.SortOrder()
+	now := ice.now().SortOrder()
 	if want.Len() == now.Len() && slices.EqualFunc(sortFields(want), sortFields(now), func(a, b table.SortField) bool { return a.Equals(b) }) {
 		return nil
 	}

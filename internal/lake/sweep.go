@@ -122,8 +122,8 @@ func (t *icebergTable) sweep(ctx context.Context, before time.Time, copied map[s
 
 // mentioned is every object that the table's metadata names, in any of its snapshots.
 func (t *icebergTable) mentioned(ctx context.Context) (map[string]bool, error) {
-	meta := t.tbl.Metadata()
-	used := map[string]bool{t.tbl.MetadataLocation(): true}
+	meta := t.now().Metadata()
+	used := map[string]bool{t.now().MetadataLocation(): true}
 	for e := range meta.PreviousFiles() {
 		used[e.MetadataFile] = true
 	}

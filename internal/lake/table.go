@@ -182,7 +182,7 @@ func (t *lakeTable) held(ice *icebergTable) (Spec, error) {
 	if err != nil || t.fits(ice, columns) {
 		return t.spec, err
 	}
-	fields, err := arrowFields(ice.tbl.Schema())
+	fields, err := arrowFields(ice.now().Schema())
 	if err != nil {
 		return t.spec, ice.failed(err, "its definition has no Arrow form")
 	}
@@ -204,7 +204,7 @@ func (t *lakeTable) fits(ice *icebergTable, columns []column) bool {
 		return false
 	}
 	for i, c := range columns {
-		f, ok := ice.tbl.Schema().FindFieldByID(c.Field)
+		f, ok := ice.now().Schema().FindFieldByID(c.Field)
 		if want := t.spec.Table.Columns[i]; !ok || c.Attnum != want.Attnum || c.Name != want.Name {
 			return false
 		}
@@ -265,7 +265,7 @@ func (t *lakeTable) openKept(ctx context.Context, kind string) (*icebergTable, e
 
 // checkOwner refuses tables that another pipeline writes, or nobody we know.
 func (t *lakeTable) checkOwner(ice *icebergTable) error {
-	p := ice.tbl.Properties()
+	p := ice.now().Properties()
 	switch {
 	case p[propPipeline] != t.lake.Pipeline:
 		return fault.New(fault.LakeForeign, ice.where(), "the table belongs to pipeline %q, not to %q", p[propPipeline], t.lake.Pipeline)
@@ -330,7 +330,7 @@ func (t *lakeTable) create(ctx context.Context, ice *icebergTable) error {
 // checkFields sets the columns' fields right where the catalog gave a new table other ids than we expected. A table with
 // data is past that.
 func (t *lakeTable) checkFields(ctx context.Context, ice *icebergTable) error {
-	if same, err := ice.holds(t.spec.Table); err != nil || !same || ice.tbl.CurrentSnapshot() != nil {
+	if same, err := ice.holds(t.spec.Table); err != nil || !same || ice.now().CurrentSnapshot() != nil {
 		return err
 	}
 	columns, err := columnsOf(t.spec.Table, t.spec.Key, ice.schema())
