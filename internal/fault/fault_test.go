@@ -147,7 +147,7 @@ Every error names a code, the thing it happened to and how to mend it. Codes are
 | 3 | PostgreSQL |
 | 4 | the bucket or folder |
 | 5 | a value cannot be carried exactly and no policy says how |
-| 6 | leat check found something |
+| 6 | leat check or leat bucket found something |
 | 130, 143 | ended by SIGINT, SIGTERM |
 
 "Again" says whether the same attempt can succeed later without anybody's help.

@@ -13,7 +13,7 @@ import (
 // writeVectors writes one Puffin file with a deletion vector for each file: all its dead, those before and the fresh.
 // The format allows a data file one vector; the commit removes the one before.
 func (c *currentTable) writeVectors(ctx context.Context, touched []*trackedFile) (writtenDeletes, error) {
-	specs := func(id int32) *iceberg.PartitionSpec { return c.t.tbl.Metadata().PartitionSpecByID(int(id)) }
+	specs := func(id int32) *iceberg.PartitionSpec { return c.t.now().Metadata().PartitionSpecByID(int(id)) }
 	w := dv.NewDVWriter(c.t.lake.files(ctx), specs)
 	numbers := make(map[string]uint32, len(touched))
 	for _, f := range touched {

@@ -161,7 +161,7 @@ func TestADefinitionComesWithTheDataThatNeedsIt(t *testing.T) {
 	}
 	expect(t, readBack(t, dir+"/public/orders"), []string{"id", "name", "note"}, `1 "a" null`, `2 null null`)
 	for _, k := range table.kept {
-		if _, there := k.ice.tbl.Schema().FindFieldByName("note"); there {
+		if _, there := k.ice.now().Schema().FindFieldByName("note"); there {
 			t.Errorf("the %s shows the column before its commit", k.ice.kind)
 		}
 	}

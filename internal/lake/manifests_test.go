@@ -51,7 +51,7 @@ func TestManyManifestsBecomeFewAndNothingElseChanges(t *testing.T) {
 			}
 			b.commit(t)
 		}
-		before, early := entries(t, ice), ice.tbl.Metadata().Snapshots()[10]
+		before, early := entries(t, ice), ice.now().Metadata().Snapshots()[10]
 		many, position := len(ice.manifests), ice.property(propPosition)
 		done, err := b.table.Maintain(t.Context(), MaintainOptions{MergeManifests: true})
 		if err != nil || done.MergedManifests < commits-1 {
@@ -63,7 +63,7 @@ func TestManyManifestsBecomeFewAndNothingElseChanges(t *testing.T) {
 		if after := entries(t, ice); !maps.Equal(before, after) {
 			t.Errorf("entries were\n%v\nand are\n%v", before, after)
 		}
-		s := ice.tbl.CurrentSnapshot()
+		s := ice.now().CurrentSnapshot()
 		if p := s.Summary.Properties; s.Summary.Operation != table.OpReplace || p[propPosition] != position || p["total-records"] == "" || p[propCommit] == "" {
 			t.Errorf("v%d: the snapshot says %+v", version, s.Summary)
 		}
@@ -142,7 +142,7 @@ func TestARewriteOfManyFilesLeavesOneManifest(t *testing.T) {
 	if n := len(ice.manifests); n != 2 { // of what came, and of what went
 		t.Errorf("%d manifests are left", n)
 	}
-	if got := ice.tbl.CurrentSnapshot().Summary.Properties[propPosition]; got != lsn(0x100*commits+0x10).String() {
+	if got := ice.now().CurrentSnapshot().Summary.Properties[propPosition]; got != lsn(0x100*commits+0x10).String() {
 		t.Errorf("the snapshot of the rewrite stands at %s", got)
 	}
 	if n := len(readBack(t, dir+"/public/orders_history")); n != commits {

@@ -321,7 +321,7 @@ func literalOf(column arrow.Array, t iceberg.Type, row int) iceberg.Literal {
 // partitioner divides records of a data file's schema as the table's partition spec says.
 func (t *icebergTable) partitioner(schema *arrow.Schema) (*partitioner, error) {
 	p := &partitioner{known: map[string]int{}}
-	spec := t.tbl.Spec()
+	spec := t.now().Spec()
 	for _, f := range spec.Fields() {
 		if _, void := f.Transform.(iceberg.VoidTransform); void {
 			continue
@@ -462,10 +462,10 @@ func (t *lakeTable) checkLayout(ice *icebergTable) error {
 			want = append(want, f)
 		}
 	}
-	spec := ice.tbl.Spec()
+	spec := ice.now().Spec()
 	same := spec.NumFields() == len(want)
 	for i, f := range spec.Fields() {
-		column, _ := ice.tbl.Schema().FindColumnName(f.SourceID())
+		column, _ := ice.now().Schema().FindColumnName(f.SourceID())
 		same = same && f.Transform.Equals(want[i].transform) && (f.Name == want[i].name || column == want[i].column)
 	}
 	if same {

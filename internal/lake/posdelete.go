@@ -155,7 +155,7 @@ func writePositionsOf(w format.Writer, path string, rows *roaring.Bitmap) (int64
 
 func (c *currentTable) describePositions(key string, size, rows int64, files []*trackedFile) (iceberg.DataFile, error) {
 	first, last := files[0].file, files[len(files)-1].file
-	spec := c.t.tbl.Metadata().PartitionSpecByID(int(first.SpecID()))
+	spec := c.t.now().Metadata().PartitionSpecByID(int(first.SpecID()))
 	if spec == nil {
 		return nil, fault.New(fault.LakeFailed, c.t.where(), "a data file has a partitioning %d that the table does not know", first.SpecID())
 	}

@@ -153,7 +153,7 @@ func TestACopyAndTheHistoryAreSorted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range data {
-		if id := f.File().SortOrderID(); id == nil || *id != table.current.t.tbl.Metadata().DefaultSortOrder() {
+		if id := f.File().SortOrderID(); id == nil || *id != table.current.t.now().Metadata().DefaultSortOrder() {
 			t.Errorf("%s does not say that it is sorted", f.File().FilePath())
 		}
 	}
@@ -263,7 +263,7 @@ func TestASortOrderThatIsSetLaterHoldsFromThen(t *testing.T) {
 	for range 2 {
 		table = open(t, testLake(t, dir, nil), spec)
 	}
-	if n := table.history.ice.tbl.Metadata().DefaultSortOrder(); n != 1 {
+	if n := table.history.ice.now().Metadata().DefaultSortOrder(); n != 1 {
 		t.Errorf("the sort order is %d: it is made once", n)
 	}
 	write(t, table, changes(t, spec, 0x200, "cc", `[{"id":4,"name":"z"},{"id":5,"name":"y"}]`), 0x210)
