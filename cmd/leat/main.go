@@ -82,7 +82,7 @@ what is there; run follows the write-ahead log into Iceberg tables, exactly once
 	p.BoolVar(&c.json, "json", false, "machine-readable output, a JSON object a line")
 	p.BoolVarP(&c.quiet, "quiet", "q", false, "only warnings and errors")
 	root.AddCommand(c.dumpCommand(), c.runCommand(), c.statusCommand(), c.resyncCommand(), c.pauseCommand(), c.resumeCommand(), c.lakeCommand(),
-		c.checkCommand(), c.versionCommand())
+		c.mirrorCommand(), c.checkCommand(), c.bucketCommand(), c.versionCommand())
 	return root
 }
 

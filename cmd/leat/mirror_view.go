@@ -200,11 +200,11 @@ func (v *mirrorView) summary(r mirror.Report) {
 	case v.job:
 		fmt.Fprintf(v.out, "Total: %s, Transferred: %s, Speed: %s/s\n", jobBytes(v.planned.bytes), jobBytes(moved), jobBytes(speed))
 	case v.tell || v.bars != nil:
-		verb := "Carried"
+		verb, objects := "Carried", r.Carried.Objects+r.Copied.Objects
 		if v.dryRun {
-			verb = "Would carry"
+			verb, objects, moved = "Would carry", v.planned.objects, v.planned.bytes
 		}
-		fmt.Fprintf(v.out, "%s %s, %s, in %s (%s/s); %s were there already", verb, plural(int(v.planned.objects-r.Failed), "object"), byteText(moved), durationText(elapsed), byteText(speed), thousands(v.same))
+		fmt.Fprintf(v.out, "%s %s, %s, in %s (%s/s); %s were there already", verb, plural(int(objects), "object"), byteText(moved), durationText(elapsed), byteText(speed), thousands(v.same))
 		for _, n := range []struct {
 			count int64
 			what  string

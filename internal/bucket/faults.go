@@ -141,6 +141,7 @@ var whats = map[fault.Code]string{
 	fault.BucketAuth:        "the object store refused the credentials",
 	fault.BucketRights:      "the credentials lack the right to do this",
 	fault.BucketMissing:     "the bucket does not exist",
+	fault.BucketForeign:     "the bucket exists and belongs to somebody else",
 	fault.ObjectMissing:     "there is no such object",
 	fault.ObjectExists:      "an object with this key exists already",
 	fault.BucketBusy:        "the object store kept failing or asked to slow down",

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -34,6 +35,7 @@ type courier struct {
 	region string
 	creds  aws.CredentialsProvider
 	signer *v4.Signer
+	skew   atomic.Int64 // nanoseconds that the server's clock is ahead of ours, where that is too much for a signature
 }
 
 // newCourier asks the SDK's own rules where the bucket is.
@@ -60,6 +62,27 @@ func (b *s3Bucket) ask(ctx context.Context, method, key, query string, header ht
 	if err != nil {
 		return nil, err
 	}
+	resp, err := b.send(ctx, at, method, key, query, header, body)
+	if err == nil && resp.StatusCode == http.StatusForbidden {
+		signed := time.Now().Add(time.Duration(at.skew.Load()))
+		if skew, wrong := skewOf(resp.Header, signed); wrong { // this machine's clock: see wrongClock
+			at.skew.Add(int64(skew))
+			_ = resp.Body.Close()
+			resp, err = b.send(ctx, at, method, key, query, header, body)
+		}
+	}
+	if err != nil {
+		return nil, b.fault(ctx, err, right, key)
+	}
+	if resp.StatusCode < 300 {
+		b.seen.Store(true)
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	return nil, b.fault(ctx, told(resp), right, key)
+}
+
+func (b *s3Bucket) send(ctx context.Context, at *courier, method, key, query string, header http.Header, body []byte) (*http.Response, error) {
 	where := at.base
 	path := strings.TrimSuffix(where.Path, "/") + "/" + b.at.root + key
 	where.Path, where.RawPath, where.RawQuery = path, httpbinding.EscapePath(path, false), query
@@ -77,22 +100,13 @@ func (b *s3Bucket) ask(ctx context.Context, method, key, query string, header ht
 	if at.creds != nil {
 		creds, err := at.creds.Retrieve(ctx)
 		if err != nil {
-			return nil, b.fault(ctx, err, right, key)
+			return nil, err
 		}
-		if err := at.signer.SignHTTP(ctx, creds, req, sum, "s3", at.region, time.Now()); err != nil {
-			return nil, fault.New(fault.BucketAuth, b.at.object(key), "the request cannot be signed").Because(&cause{scrub(err), err})
+		if err := at.signer.SignHTTP(ctx, creds, req, sum, "s3", at.region, time.Now().Add(time.Duration(at.skew.Load()))); err != nil {
+			return nil, err
 		}
 	}
-	resp, err := b.wire.RoundTrip(req)
-	if err != nil {
-		return nil, b.fault(ctx, err, right, key)
-	}
-	if resp.StatusCode < 300 {
-		b.seen.Store(true)
-		return resp, nil
-	}
-	defer resp.Body.Close()
-	return nil, b.fault(ctx, told(resp), right, key)
+	return b.wire.RoundTrip(req)
 }
 
 // told reads the error that an answer holds, in the form of the SDK's own.

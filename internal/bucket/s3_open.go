@@ -2,6 +2,7 @@ package bucket
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/leatdata/leat/internal/fault"
 )
@@ -144,7 +146,7 @@ func newRetryer(retries int, longest time.Duration) aws.Retryer {
 				"BadDigest": {}, "XAmzContentSHA256Mismatch": {},
 				"ConditionalRequestConflict": {}, "OperationAborted": {}, "InternalError": {},
 			}},
-			retry.IsErrorRetryableFunc(brokenAnswer))
+			retry.IsErrorRetryableFunc(brokenAnswer), retry.IsErrorRetryableFunc(wrongClock))
 	})
 }
 
@@ -154,6 +156,30 @@ func brokenAnswer(err error) aws.Ternary {
 		return aws.TrueTernary
 	}
 	return aws.UnknownTernary
+}
+
+// wrongClock says yes to a refusal that comes from this machine's clock: the SDK corrects its own by the answer's Date, but the answer
+// to a HEAD has no body that could say RequestTimeTooSkewed.
+func wrongClock(err error) aws.Ternary {
+	var answer *smithyhttp.ResponseError
+	if !errors.As(err, &answer) || answer.HTTPStatusCode() != http.StatusForbidden || answer.Response == nil {
+		return aws.UnknownTernary
+	}
+	if _, wrong := skewOf(answer.Response.Header, time.Now()); wrong {
+		return aws.TrueTernary
+	}
+	return aws.UnknownTernary
+}
+
+// skewOf is how far the server's clock is ahead of a time, and whether that is too far for a signature. S3 allows 15 minutes
+// (docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html); the answer may have taken some.
+func skewOf(h http.Header, now time.Time) (skew time.Duration, wrong bool) {
+	at, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		return 0, false
+	}
+	skew = at.Sub(now)
+	return skew, skew.Abs() > 10*time.Minute
 }
 
 // static are the credentials that the options hold.

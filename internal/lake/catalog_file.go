@@ -155,7 +155,7 @@ func (c *fileCatalog) CommitTable(ctx context.Context, ident table.Identifier, r
 			return nil, "", fmt.Errorf("%w: %w", table.ErrCommitFailed, err)
 		}
 	}
-	meta, err := table.UpdateTableMetadata(base.meta, updates, c.lake.url(versionKey(folder, base.number)))
+	meta, err := updated(base.meta, updates, c.lake.url(versionKey(folder, base.number)))
 	if err != nil {
 		return nil, "", err
 	}

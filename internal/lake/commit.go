@@ -234,7 +234,7 @@ func (t *icebergTable) commitLocked(ctx context.Context, d delta) error {
 	updates := append(slices.Clone(evolves), table.NewSetPropertiesUpdate(props))
 	var s *newSnapshot
 	if d.hasFiles() {
-		shaped, err := table.UpdateTableMetadata(base, evolves, "")
+		shaped, err := updated(base, evolves, "")
 		if err != nil {
 			return t.failed(err, "its new definition does not fit")
 		}

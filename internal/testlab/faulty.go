@@ -2,6 +2,7 @@ package testlab
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -119,6 +120,38 @@ func Hang(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	<-r.Context().Done()
 	panic(http.ErrAbortHandler)
+}
+
+// HangAfter lets the store do what it is asked and answers nothing until the client gives up or the test ends.
+func HangAfter(w http.ResponseWriter, r *http.Request, upstream http.Handler) {
+	upstream.ServeHTTP(httptest.NewRecorder(), r)
+	Hang(w, r, upstream)
+}
+
+// Late answers nothing until the client gives up, and lets the store do then what nobody waits for any more.
+func Late(_ http.ResponseWriter, r *http.Request, upstream http.Handler) {
+	body, err := io.ReadAll(r.Body)
+	<-r.Context().Done()
+	if err == nil {
+		r = r.Clone(context.WithoutCancel(r.Context()))
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		upstream.ServeHTTP(httptest.NewRecorder(), r)
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// StallReply passes the first n bytes of the store's answer on and nothing more until the client gives up or the test ends.
+func StallReply(n int) Answer {
+	return func(w http.ResponseWriter, r *http.Request, upstream http.Handler) {
+		reply := httptest.NewRecorder()
+		upstream.ServeHTTP(reply, r)
+		copyHead(w, reply)
+		body := reply.Body.Bytes()
+		_, _ = w.Write(body[:min(n, len(body))])
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // CutReply passes the first n bytes of the store's answer on and then cuts the connection.

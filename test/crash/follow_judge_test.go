@@ -18,9 +18,8 @@ import (
 
 // followed is a table that the judge compares.
 type followed struct {
-	name string            // schema.table, also in the lake
-	key  []string          // nil: the whole row
-	was  map[string]string // names that columns had in the log before they were renamed, to those of now
+	name string   // schema.table, also in the lake
+	key  []string // nil: the whole row
 }
 
 // moment is what every table held at an exact position.
@@ -33,6 +32,7 @@ type moment struct {
 type content2 struct {
 	columns []string
 	rows    [][]*string
+	names   *definition // what the names mean; nil for those of now
 }
 
 // snapshotAt reads every table in the snapshot of a new slot's consistent point: transactions whose commit record begins
@@ -61,12 +61,23 @@ func snapshotAt(t testing.TB, s *shop) moment {
 	}
 	for _, f := range s.tables {
 		rows := contentNow(t, reader, f.name)
-		// TRUNCATE is not MVCC-safe: what came between the snapshot and our lock empties the table for us.
-		files := reader.ExecParams(ctx, "select relfilenode = pg_relation_filenode(oid) from pg_class where oid = $1::regclass", [][]byte{[]byte(quotedTable(f.name))}, nil, nil, nil).Read()
-		if files.Err != nil {
-			t.Fatal(files.Err)
+		// TRUNCATE and ALTER TABLE are not MVCC-safe: what came between the snapshot and our lock shows in the rows.
+		var still bool
+		var columns []byte
+		told := conn.QueryRow(ctx, `select relfilenode = pg_relation_filenode(c.oid), (select jsonb_object_agg(attname, attnum) from pg_attribute where attrelid = c.oid and attnum > 0 and not attisdropped)
+			from pg_class c where c.oid = $1::text::regclass`, quotedTable(f.name))
+		if err := told.Scan(&still, &columns); err != nil {
+			t.Fatal(err)
 		}
-		if string(files.Rows[0][0]) == "t" {
+		rows.names = &definition{}
+		if err := json.Unmarshal(columns, &rows.names.columns); err != nil {
+			t.Fatal(err)
+		}
+		last := 0
+		for _, name := range rows.columns { // in the order of attnum, which two that change their names leave
+			still, last = still && rows.names.columns[name] > last, rows.names.columns[name]
+		}
+		if still && len(rows.columns) == len(rows.names.columns) {
 			m.rows[f.name] = rows
 		}
 	}
@@ -150,7 +161,9 @@ type followJudge struct {
 	t     testing.TB
 	shop  *shop
 	txs   []truthTx
-	gaps  bool // a lost slot leaves a hole in histories
+	gaps  bool            // a lost slot leaves a hole in histories
+	anew  map[string]bool // tables of which leat said that it copies them anew
+	again bool            // the test has asked for new copies
 	found []event
 }
 
@@ -163,7 +176,8 @@ func judgeLake(t testing.TB, s *shop, f *follower, gaps bool) {
 		names = append(names, table.name, table.name+"_history")
 	}
 	lake := theStranger(t).read(t, f.to, f.properties, names)
-	j := &followJudge{t: t, shop: s, txs: s.truth.txs, gaps: gaps}
+	j := &followJudge{t: t, shop: s, txs: s.truth.txs, gaps: gaps, anew: f.copiedAnew(), again: f.asked}
+	t.Logf("judging %d transactions, %d alterations, %d moments; copied anew: %v", len(j.txs), s.truth.alterations, len(s.moments), slices.Sorted(maps.Keys(j.anew)))
 	now := s.db.Connect()
 	if _, err := now.Exec(t.Context(), "set timezone = 'UTC'"); err != nil {
 		t.Fatal(err)
@@ -181,29 +195,50 @@ func judgeLake(t testing.TB, s *shop, f *follower, gaps bool) {
 
 func (j *followJudge) table(f followed, current, history lakeTable, source content2) {
 	j.t.Helper()
-	same(j.t, "current of "+f.name, source, content2{current.Columns, current.Rows})
+	same(j.t, "current of "+f.name, source, content2{columns: current.Columns, rows: current.Rows})
+	for _, name := range current.Columns {
+		if !slices.Contains(source.columns, name) && !strings.Contains(name, "__v") { // kept under another name by policy
+			j.t.Errorf("current of %s has the column %s, which the source does not have", f.name, name)
+		}
+	}
 	all := events(j.t, f.name, history)
-	j.againstTruth(f, all)
+	holes := j.againstTruth(f, all)
+	fills := j.shop.truth.fills(f.name)
+	for _, e := range all {
+		fill(e.row, fills)
+	}
 	last := j.rebuild(f, all, 1<<63-1)
 	same(j.t, "the history of "+f.name+", rebuilt to its end,", source, last)
 	for _, m := range j.shop.moments {
-		if _, known := m.rows[f.name]; !known {
+		_, known := m.rows[f.name]
+		if !known || slices.ContainsFunc(holes, func(h hole) bool { return h.from <= m.at && m.at < h.to }) {
 			continue
 		}
-		same(j.t, fmt.Sprintf("the history of %s, rebuilt to %s,", f.name, m.at), renamed(f, m.rows[f.name]), j.rebuild(f, all, m.at))
+		same(j.t, fmt.Sprintf("the history of %s, rebuilt to %s,", f.name, m.at), j.renamed(f, m.rows[f.name]), j.rebuild(f, all, m.at))
 	}
 	j.found = append(j.found, all...)
 }
 
-// renamed gives columns the names they have now.
-func renamed(f followed, c content2) content2 {
-	columns := slices.Clone(c.columns)
-	for i, name := range columns {
-		if now, ok := f.was[name]; ok {
-			columns[i] = now
+// renamed gives columns the names they have now, without those that are gone.
+func (j *followJudge) renamed(f followed, c content2) (now content2) {
+	var places []int
+	for i, name := range c.columns {
+		if name = j.shop.truth.nameNow(f.name, c.names, name); name != "" {
+			places, now.columns = append(places, i), append(now.columns, name)
 		}
 	}
-	return content2{columns, c.rows}
+	for _, row := range c.rows {
+		now.rows = append(now.rows, picked(row, places))
+	}
+	return now
+}
+
+func picked(row []*string, places []int) []*string {
+	out := make([]*string, len(places))
+	for i, p := range places {
+		out[i] = row[p]
+	}
+	return out
 }
 
 // same compares rows as a multiset, by the columns that the source has.
@@ -223,11 +258,7 @@ func same(t testing.TB, what string, want, got content2) {
 		count[line(row)]++
 	}
 	for _, row := range got.rows {
-		picked := make([]*string, len(places))
-		for i, p := range places {
-			picked[i] = row[p]
-		}
-		count[line(picked)]--
+		count[line(picked(row, places))]--
 	}
 	var lacks, extra []string
 	for _, text := range slices.Sorted(maps.Keys(count)) {
@@ -312,42 +343,49 @@ func equal(a, b *string) bool { return a == b || a != nil && b != nil && *a == *
 
 // againstTruth compares a history with what was committed, row by row in order. A history is one copy and what came
 // after it, and, where the table was copied again, that behind a 't' of no transaction.
-func (j *followJudge) againstTruth(f followed, all []event) {
+func (j *followJudge) againstTruth(f followed, all []event) (holes []hole) {
 	j.t.Helper()
-	var parts [][]event
+	stamp := beginning(all)
 	from := 0
 	for i, e := range all {
-		if e.op == "t" && e.xid == 0 {
-			parts = append(parts, all[from:i])
-			from = i + 1
+		if e.op != "t" || e.xid != 0 {
+			continue
 		}
+		h, ok := j.part(f, all[from:i], stamp, e.lsn)
+		if !ok {
+			return holes
+		}
+		holes = append(holes, h)
+		from, stamp = i+1, e.lsn
 	}
-	parts = append(parts, all[from:])
-	for i, part := range parts {
-		until := change.LSN(0)
-		if i+1 < len(parts) {
-			until = parts[i+1][0].lsn // the copy's, or its first event's: nothing between may be missing
-		}
-		if !j.part(f, part, until) {
-			return
-		}
-	}
+	h, _ := j.part(f, all[from:], stamp, 0)
+	return append(holes, h)
 }
 
-// part compares a copy and what came after it; until is 0 for the last one, which must hold everything.
-func (j *followJudge) part(f followed, part []event, until change.LSN) bool {
-	j.t.Helper()
+// beginning is the position of a history's first copy; a table that was empty then must be told from its first row on.
+func beginning(all []event) change.LSN {
 	stamp := change.LSN(1<<64 - 1)
-	rows := 0
-	for _, e := range part {
+	for _, e := range all {
+		if e.op == "t" && e.xid == 0 {
+			break
+		}
 		if e.op == "r" {
 			stamp = min(stamp, e.lsn)
-			rows++
 		}
 	}
-	if rows == 0 && len(part) > 0 { // the table was empty when it was copied: what the first row tells must be told wholly
-		stamp = part[0].lsn
+	if len(all) > 0 && stamp == 1<<64-1 {
+		return all[0].lsn
 	}
+	return stamp
+}
+
+// hole is what a history does not tell: from a transaction on, up to where the table was copied anew.
+type hole struct{ from, to change.LSN }
+
+// part compares what came after a copy with the log; until is where the next copy begins, 0 for the last part, which must
+// hold everything.
+func (j *followJudge) part(f followed, part []event, stamp, until change.LSN) (none hole, ok bool) {
+	j.t.Helper()
 	want := j.expects(f, stamp)
 	at := 0
 	for i := range part {
@@ -357,20 +395,27 @@ func (j *followJudge) part(f followed, part []event, until change.LSN) bool {
 		}
 		if at == len(want) {
 			j.t.Errorf("the history of %s (copied at %s) has more than the log: %s", f.name, stamp, tell(*e))
-			return false
+			return none, false
 		}
 		if why := j.differ(f, want[at], *e); why != "" {
 			j.t.Errorf("the history of %s (copied at %s), event %d of %d: %s: there is %s, but the log says %s", f.name, stamp, at, len(want), why, tell(*e), j.say(want[at]))
-			return false
+			return none, false
 		}
 		e.place = want[at].place
 		at++
 	}
-	if at < len(want) && !j.gaps && (until == 0 || j.txs[want[at].place[0]].end <= until) {
-		j.t.Errorf("the history of %s (copied at %s) ends after %d of %d events; the next is %s", f.name, stamp, at, len(want), j.say(want[at]))
-		return false
+	if at == len(want) {
+		return none, true
 	}
-	return true
+	next := j.txs[want[at].place[0]]
+	switch {
+	case until > 0 && next.end > until:
+		return none, true
+	case j.gaps || until > 0 && (f.key == nil || j.anew[f.name] || j.again):
+		return hole{next.end, until}, true
+	}
+	j.t.Errorf("the history of %s (copied at %s, and again at %s) ends after %d of %d events; the next is %s", f.name, stamp, until, at, len(want), j.say(want[at]))
+	return none, false
 }
 
 func tell(e event) string {
@@ -412,13 +457,13 @@ func (j *followJudge) differ(f followed, want expected, got event) string {
 		values, only = want.old, f.key
 	}
 	for column, v := range values {
-		name := column
-		if now, ok := f.was[column]; ok {
-			name = now
+		name := j.shop.truth.nameNow(f.name, want.names, column)
+		if name == "" || v == unchangedToast || only != nil && !slices.Contains(only, column) {
+			continue
 		}
 		have, there := got.row[name]
-		if !there || v == unchangedToast || only != nil && !slices.Contains(only, column) {
-			continue
+		if !there {
+			return "no column " + name
 		}
 		if !equal(v, have) {
 			return "another value of " + column
@@ -466,7 +511,10 @@ func (j *followJudge) rebuild(f followed, all []event, to change.LSN) content2 {
 			if have := state[id]; old == nil && len(have) > 0 && f.key != nil {
 				old = have[0]
 			}
-			row := maps.Clone(e.row)
+			row := e.row
+			if len(e.unchanged) > 0 {
+				row = maps.Clone(row)
+			}
 			for _, c := range e.unchanged {
 				row[c] = old[c]
 			}
@@ -479,6 +527,15 @@ func (j *followJudge) rebuild(f followed, all []event, to change.LSN) content2 {
 		}
 	}
 	return flattened(state)
+}
+
+// fill gives a row what columns that came later have in it.
+func fill(row tuple, fills map[string]*string) {
+	for name, v := range fills {
+		if row[name] == nil {
+			row[name] = v
+		}
+	}
 }
 
 func flattened(state map[string][]tuple) (c content2) {

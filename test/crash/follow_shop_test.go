@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,6 +57,7 @@ analyze`
 func openShop(t testing.TB, db *testlab.DB) *shop {
 	t.Helper()
 	db.Exec(shopSQL)
+	db.Exec(alterSQL)
 	db.Exec("alter database " + db.Name + " set logical_decoding_work_mem = '64kB'") // large transactions are streamed
 	s := &shop{t: t, db: db, tables: []followed{
 		{name: "public.accounts", key: []string{"id"}}, {name: "public.docs", key: []string{"id"}},
@@ -64,6 +66,9 @@ func openShop(t testing.TB, db *testlab.DB) *shop {
 	}}
 	s.serial.Store(1_000_000)
 	s.truth = beginTruth(db)
+	for _, f := range s.tables {
+		db.Exec("select back.define('" + f.name + "', null)")
+	}
 	return s
 }
 
@@ -104,8 +109,17 @@ func (s *shop) customer(ctx context.Context, dice *rand.Rand) {
 			continue
 		}
 		s.done.Add(1)
-		rest(ctx, time.Duration(dice.IntN(20))*time.Millisecond)
+		rest(ctx, time.Duration(dice.IntN(pause()))*time.Millisecond)
 	}
+}
+
+// pause is the longest rest in milliseconds. What the customers write must be followed and judged, too: where time is short, less
+// of it comes in the same time.
+func pause() int {
+	if long() {
+		return 40
+	}
+	return 60
 }
 
 // rest is a customer's pause between two orders.
@@ -178,6 +192,9 @@ func (s *shop) step(dice *rand.Rand) string {
 	if dice.IntN(600) == 0 {
 		return []string{"truncate lines, side.accounts", "truncate bulk", "truncate loose"}[dice.IntN(3)]
 	}
+	if dice.IntN(100) == 0 {
+		return s.altered(dice)
+	}
 	return fmt.Sprintf(steps[dice.IntN(len(steps))], s.serial.Add(1), dice.IntN(100), dice.IntN(10_000), dice.IntN(4000))
 }
 
@@ -196,6 +213,9 @@ type follower struct {
 	properties map[string]string
 	env        []string
 	args       []string
+	binary     *testlab.Binary // nil: leat as it is
+	started    []*testlab.Process
+	asked      bool // new copies of all tables were asked for
 }
 
 // followToS3 runs against a store, by way of a proxy if there is one.
@@ -214,7 +234,7 @@ func followToFolder(t testing.TB, s *shop) *follower {
 func newFollower(t testing.TB, s *shop, to string) *follower {
 	f := &follower{t: t, shop: s, name: "p" + s.db.Name[max(0, len(s.db.Name)-30):], to: to, work: t.TempDir(), env: s.db.Env(), properties: map[string]string{}}
 	f.args = []string{
-		"--to", to, "--name", f.name, "--work-dir", f.work, "--keep", "both", "--commit-interval", "200ms", "--table", "public.*", "--table", "side.*",
+		"--to", to, "--name", f.name, "--work-dir", f.work, "--keep", "both", "--commit-interval", "300ms", "--table", "public.*", "--table", "side.*",
 		"--set", "run.heartbeat=1s", "--set", "dump.lock_timeout=2s", "--set", "run.lease_ttl=8s", "--set", "run.copy_chunk=64KiB", "--set", "run.max_retry_delay=1s",
 		"--set", "run.maintain_interval=3s", "--set", "lake.keep_snapshots=5", "--set", "lake.snapshot_age=1s",
 	}
@@ -233,7 +253,12 @@ func (f *follower) from(host string) {
 
 func (f *follower) start(more ...string) *testlab.Process {
 	f.t.Helper()
-	p := testlab.Leat(f.t).Start(f.env, append(append([]string{"run"}, f.args...), more...)...)
+	binary := f.binary
+	if binary == nil {
+		binary = testlab.Leat(f.t)
+	}
+	p := binary.Start(f.env, append(append([]string{"run"}, f.args...), more...)...)
+	f.started = append(f.started, p)
 	f.t.Cleanup(func() {
 		if f.t.Failed() { // what every process said is how a rare failure is understood
 			f.t.Logf("leat run %s said:\n%s", strings.Join(more, " "), last(p.Wait().Stderr, 60))
@@ -245,9 +270,24 @@ func (f *follower) start(more ...string) *testlab.Process {
 // catchUp runs until the lake holds everything, and fails the test when that does not succeed.
 func (f *follower) catchUp() {
 	f.t.Helper()
-	if r := f.start("--until-caught-up").Wait(); r.Exit != 0 {
+	f.shop.told()
+	// It is not only leat that may take its time: the customers go on, and there may be few processors for all.
+	if r := f.start("--until-caught-up").WaitWithin(3 * patience); r.Exit != 0 {
 		f.t.Fatalf("leat run --until-caught-up ends with %d:\n%s%s", r.Exit, r.Stdout, last(r.Stderr, 40))
 	}
+}
+
+var anew = regexp.MustCompile(`the table is copied anew.*table=(\S+)`)
+
+// copiedAnew are the tables that leat has copied anew by itself, because of what happened to their definition.
+func (f *follower) copiedAnew() map[string]bool {
+	out := map[string]bool{}
+	for _, p := range f.started {
+		for _, m := range anew.FindAllStringSubmatch(p.Stderr(), -1) {
+			out[m[1]] = true
+		}
+	}
+	return out
 }
 
 // leat runs another verb on the pipeline.

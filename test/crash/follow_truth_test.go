@@ -12,9 +12,11 @@ import (
 // truth is every committed transaction in commit order, by PostgreSQL's own test_decoding, which shares nothing with
 // pgoutput or with our decoders.
 type truth struct {
-	db   *testlab.DB
-	slot string
-	txs  []truthTx
+	db          *testlab.DB
+	slot        string
+	txs         []truthTx
+	definitions map[string]*definition // of each table, as far as was heard
+	alterations int
 }
 
 type truthTx struct {
@@ -28,6 +30,7 @@ type truthOp struct {
 	table    string
 	op       byte // i, u, d, t
 	old, new tuple
+	names    *definition // what its columns' names meant
 }
 
 // tuple is a row or its key, by column. unchangedToast stands for a value that the log leaves out.
@@ -37,7 +40,7 @@ var unchangedToast = new(string)
 
 // beginTruth begins to listen: whatever commits from now on is known.
 func beginTruth(db *testlab.DB) *truth {
-	h := &truth{db: db, slot: "truth_" + db.Name}
+	h := &truth{db: db, slot: "truth_" + db.Name, definitions: map[string]*definition{}}
 	db.Exec("select pg_create_logical_replication_slot('" + h.slot + "', 'test_decoding')")
 	return h
 }
@@ -67,7 +70,14 @@ func (h *truth) hear(t testing.TB) {
 			if err {
 				t.Fatalf("test_decoding says what the judge does not understand: %.300s", data)
 			}
-			tx.ops = append(tx.ops, ops...)
+			for _, op := range ops {
+				if op.table == "back.definitions" {
+					h.defined(t, op.new)
+					continue
+				}
+				op.names = h.definitions[op.table]
+				tx.ops = append(tx.ops, op)
+			}
 		}
 	}
 }
