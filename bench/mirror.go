@@ -259,8 +259,8 @@ func mirrorList(ctx context.Context, b *bench) error {
 		return err
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { lists(w, r, keys) }), ReadHeaderTimeout: time.Minute}
-	defer server.Close()
-	go server.Serve(listener) // ends with Close
+	defer func() { _ = server.Close() }()      // nobody is waiting for an answer any more
+	go func() { _ = server.Serve(listener) }() // ends with Close
 	progress("%d keys on both sides", keys)
 	env := []string{}
 	for _, side := range []string{"FROM", "TO"} {

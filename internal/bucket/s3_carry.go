@@ -212,13 +212,12 @@ func (b *s3Bucket) Describe(ctx context.Context, key string) (Cargo, error) {
 	}
 	// Servers that know the request answer with the first part alone; others with the whole, or refuse.
 	resp, err = b.ask(ctx, http.MethodHead, key, "partNumber=1", http.Header{"If-Match": {*b.ifMatch(c.ETag)}}, nil, "s3:GetObject")
-	if err != nil {
-		return c, nil
-	}
-	_ = resp.Body.Close()
-	if resp.ContentLength > 0 && resp.ContentLength < c.Size {
-		c.PartSize = resp.ContentLength
-		c.Parts, _ = strconv.Atoi(resp.Header.Get("X-Amz-Mp-Parts-Count"))
+	if err == nil {
+		_ = resp.Body.Close()
+		if resp.ContentLength > 0 && resp.ContentLength < c.Size {
+			c.PartSize = resp.ContentLength
+			c.Parts, _ = strconv.Atoi(resp.Header.Get("X-Amz-Mp-Parts-Count"))
+		}
 	}
 	return c, nil
 }

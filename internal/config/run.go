@@ -211,7 +211,8 @@ func SettingOf(settings []TableSetting, schema, table string) string {
 // checkRun checks the form of the pipeline's name and what goes together.
 func (c *Config) checkRun() error {
 	for i, r := range c.Run.Name {
-		if !(r >= 'a' && r <= 'z' || r == '_' || i > 0 && r >= '0' && r <= '9') || i >= 40 {
+		fits := r >= 'a' && r <= 'z' || r == '_' || i > 0 && r >= '0' && r <= '9'
+		if !fits || i >= 40 {
 			return c.invalid("run.name", "the name may have small letters, digits and _, begin with a letter and have at most 40 of them")
 		}
 	}

@@ -97,9 +97,11 @@ func fieldIDOf(f arrow.Field) int {
 // EndRowGroup ends the open row group of a Parquet writer made here, where it has rows; it does nothing to writers of other formats.
 func EndRowGroup(w Writer) error {
 	p, ok := w.(*parquetWriter)
-	if !ok || p.err != nil || p.closed || p.rows == 0 {
+	if !ok || p.closed || p.rows == 0 {
 		return nil
 	}
-	p.err = p.endGroup()
+	if p.err == nil {
+		p.err = p.endGroup()
+	}
 	return p.err
 }

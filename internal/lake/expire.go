@@ -33,10 +33,7 @@ func (t *icebergTable) expire(ctx context.Context, o MaintainOptions) (snapshots
 		return 0, 0, err
 	}
 	for path := range unneeded {
-		if ctx.Err() != nil {
-			break // the rest is left to Sweep
-		}
-		if needed[path] {
+		if needed[path] || ctx.Err() != nil { // when the run ends the rest is left to Sweep
 			continue
 		}
 		if err := files.Remove(path); err != nil {

@@ -79,8 +79,8 @@ func (r historyRows) each(source []int, f func(row, from int)) {
 }
 
 // int64s wraps numbers without a copy as an array of a type of eight bytes.
-func int64s(t arrow.DataType, v []int64, valid *memory.Buffer, nulls int) arrow.Array {
-	data := array.NewData(t, len(v), []*memory.Buffer{valid, memory.NewBufferBytes(arrow.Int64Traits.CastToBytes(v))}, nil, nulls, 0)
+func int64s(t arrow.DataType, v []int64) arrow.Array {
+	data := array.NewData(t, len(v), []*memory.Buffer{nil, memory.NewBufferBytes(arrow.Int64Traits.CastToBytes(v))}, nil, 0, 0)
 	defer data.Release()
 	return array.MakeFromData(data)
 }
@@ -103,17 +103,17 @@ func fillOp(r historyRows, _ []int, _ []arrow.Field) arrow.Array {
 func fillLSN(r historyRows, source []int, _ []arrow.Field) arrow.Array {
 	v := make([]int64, len(r.ops))
 	r.each(source, func(i, from int) { v[i] = int64(r.LSN[from]) })
-	return int64s(arrow.PrimitiveTypes.Int64, v, nil, 0)
+	return int64s(arrow.PrimitiveTypes.Int64, v)
 }
 
 func fillSeq(r historyRows, _ []int, _ []arrow.Field) arrow.Array {
-	return int64s(arrow.PrimitiveTypes.Int64, r.seq, nil, 0)
+	return int64s(arrow.PrimitiveTypes.Int64, r.seq)
 }
 
 func fillXID(r historyRows, source []int, _ []arrow.Field) arrow.Array {
 	v := make([]int64, len(r.ops))
 	r.each(source, func(i, from int) { v[i] = int64(r.XID[from]) })
-	return int64s(arrow.PrimitiveTypes.Int64, v, nil, 0)
+	return int64s(arrow.PrimitiveTypes.Int64, v)
 }
 
 // fillTime gives the commit's time in microseconds divided by unit.
@@ -121,7 +121,7 @@ func fillTime(t arrow.DataType, unit int64) func(historyRows, []int, []arrow.Fie
 	return func(r historyRows, source []int, _ []arrow.Field) arrow.Array {
 		v := make([]int64, len(r.ops))
 		r.each(source, func(i, from int) { v[i] = r.Committed[from] / unit })
-		return int64s(t, v, nil, 0)
+		return int64s(t, v)
 	}
 }
 

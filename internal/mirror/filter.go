@@ -63,7 +63,7 @@ func (g Glob) Match(key string) bool {
 var dateFolder = regexp.MustCompile(`(?:\A|/)(\d{4}-\d{2}-\d{2})[^/]*/`)
 
 func (f *Filter) passes(o bucket.Object) bool {
-	any := func(globs []Glob) bool {
+	some := func(globs []Glob) bool {
 		for _, g := range globs {
 			if g.Match(o.Key) {
 				return true
@@ -72,7 +72,7 @@ func (f *Filter) passes(o bucket.Object) bool {
 		return false
 	}
 	switch {
-	case len(f.Include) > 0 && !any(f.Include), any(f.Exclude),
+	case len(f.Include) > 0 && !some(f.Include), some(f.Exclude),
 		!f.NewerThan.IsZero() && o.Modified.Before(f.NewerThan),
 		!f.OlderThan.IsZero() && !o.Modified.Before(f.OlderThan):
 		return false

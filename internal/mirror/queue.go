@@ -9,7 +9,6 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
-	"sync"
 
 	"golang.org/x/sync/semaphore"
 
@@ -27,7 +26,6 @@ func newEntry(p pair) entry { return entry{*p.from, p.to} }
 
 // queue keeps entries in a file, in the order in which they came.
 type queue struct {
-	mu   sync.Mutex
 	file *os.File
 	out  *bufio.Writer
 	n    int
