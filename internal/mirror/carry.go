@@ -36,7 +36,7 @@ func (r *run) carry(ctx context.Context, j job) error {
 	if !j.sure {
 		v, err := r.compare(ctx, j.object, j.far)
 		if err != nil {
-			return gone(err)
+			return j.gone(err)
 		}
 		if j.attempts == 0 {
 			r.tally.compared(j.object, v)
@@ -45,16 +45,13 @@ func (r *run) carry(ctx context.Context, j job) error {
 			return nil
 		}
 	}
-	err := r.bring(ctx, j.object)
-	if fault.Is(err, fault.ObjectMissing) {
-		return nil // it was deleted at the source since it was listed
-	}
-	return err
+	return j.gone(r.bring(ctx, j.object))
 }
 
-// gone takes the end of an object for its end.
-func gone(err error) error {
-	if fault.Is(err, fault.ObjectMissing) {
+// gone takes the end of an object for its end: it was deleted at the source since it was listed. What something else needs must
+// not be gone.
+func (j job) gone(err error) error {
+	if !j.needed && fault.Is(err, fault.ObjectMissing) {
 		return nil
 	}
 	return err

@@ -16,6 +16,7 @@ type job struct {
 	object   bucket.Object  // as the source lists it
 	far      *bucket.Object // as the far side lists it, nil without one
 	sure     bool           // it is to be carried, whatever lies there
+	needed   bool           // a table names it
 	attempts int
 }
 

@@ -63,7 +63,7 @@ func (r *run) carryTable(ctx context.Context, root string, entries []entry) erro
 		return nil
 	}
 	changed, err := r.o.Tables.Relocate(ctx, root, func(ctx context.Context, key string, size int64) error {
-		return r.patiently(ctx, job{object: bucket.Object{Key: key, Size: size}, sure: true})
+		return r.carryFile(ctx, bucket.Object{Key: key, Size: size}, r.arrived[root])
 	})
 	switch {
 	case ctx.Err() != nil || err != nil && sideWide(err):
@@ -74,6 +74,25 @@ func (r *run) carryTable(ctx context.Context, root string, entries []entry) erro
 		r.tally.add(func(report *Report) { report.Tables++ })
 	}
 	return nil
+}
+
+// carryFile brings a file of a table. Where a killed run may have brought it, it is looked for.
+func (r *run) carryFile(ctx context.Context, o bucket.Object, maybe bool) error {
+	j := job{object: o, sure: true, needed: true}
+	if !maybe {
+		return r.patiently(ctx, j)
+	}
+	far, err := r.to.bucket.Stat(ctx, o.Key)
+	if err != nil && !fault.Is(err, fault.ObjectMissing) {
+		return err
+	}
+	if err == nil {
+		if j.object, err = r.from.bucket.Stat(ctx, o.Key); err != nil {
+			return err
+		}
+		j.sure, j.far = false, &far
+	}
+	return r.patiently(ctx, j)
 }
 
 // compareOnly is for a run that changes nothing: what a table's metadata becomes is not known before it is rewritten.
@@ -129,7 +148,7 @@ func (r *run) carryManifests(ctx context.Context) error {
 func (r *run) carryManifest(ctx context.Context, e entry) error {
 	v, err := r.compare(ctx, e.Object, e.Far)
 	if err != nil {
-		return gone(err)
+		return job{}.gone(err)
 	}
 	r.tally.compared(e.Object, v)
 	if v.Same != "" || r.o.DryRun {

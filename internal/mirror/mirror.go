@@ -103,6 +103,7 @@ type run struct {
 	tally    tally
 	later    later
 	tables   map[string]bool // folders that were looked at: is there an Iceberg table
+	arrived  map[string]bool // tables of which the far side has data files
 	server   bool            // both sides are one server, which copies by itself
 }
 
@@ -117,7 +118,7 @@ type later struct {
 // Run carries what the far side lacks. It returns the report also with an error; mirror-incomplete says that all was tried and
 // some objects were set aside.
 func Run(ctx context.Context, from, to bucket.Bucket, o Options) (Report, error) {
-	r := &run{o: o, from: newSide(from), to: newSide(to), memory: newBudget(memoryBudget), tables: map[string]bool{}}
+	r := &run{o: o, from: newSide(from), to: newSide(to), memory: newBudget(memoryBudget), tables: map[string]bool{}, arrived: map[string]bool{}}
 	r.tally.begin(from.Properties().URL, to.Properties().URL, o)
 	if o.MaxRate > 0 {
 		r.rate = rate.NewLimiter(rate.Limit(o.MaxRate), int(max(64<<10, min(o.MaxRate, 4<<20))))

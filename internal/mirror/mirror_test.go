@@ -488,3 +488,51 @@ func TestAPlainFolderIsASideLikeAnyOther(t *testing.T) {
 		t.Errorf("the second run carries %q (%v)", w.carried, r.Reasons)
 	}
 }
+
+// tables stands in for the lake: it brings the data and writes a pointer.
+type tables struct {
+	to    bucket.Bucket
+	roots []string
+	files []string
+	fails error
+}
+
+func (t *tables) Relocate(ctx context.Context, root string, carry func(context.Context, string, int64) error) (bool, error) {
+	t.roots = append(t.roots, root)
+	if t.fails != nil {
+		return false, t.fails
+	}
+	for _, f := range t.files {
+		if err := carry(ctx, root+"/"+f, 1); err != nil {
+			return false, err
+		}
+	}
+	_, err := bucket.WriteAll(ctx, t.to, root+"/metadata/version-hint.text", []byte("1"), bucket.WriteOptions{})
+	return true, err
+}
+
+func TestTheFilesOfATableComeWithTheTable(t *testing.T) {
+	t.Parallel()
+	near, far := testlab.S3(t), testlab.Ceph(t)
+	for _, key := range []string{"t/data/a.parquet", "t/data/unnamed.parquet", "t/metadata/00001-x.metadata.json", "t/metadata/x.avro", "no/data/b.parquet", "no/metadata/b.avro"} {
+		put(t, near, s3.PutObjectInput{Key: aws.String("app/" + key)}, []byte(key))
+	}
+	from, to := open(t, near, "app"), open(t, far, "app")
+	lake := &tables{to: to, files: []string{"data/a.parquet"}}
+	with := func(o *mirror.Options) { o.Tables, o.Delete = lake, true }
+	for range 2 {
+		r, _, err := run(t, from, to, with)
+		must(t, err)
+		if r.Tables != 1 || r.Deleted != 0 {
+			t.Errorf("%d tables, %d objects deleted", r.Tables, r.Deleted)
+		}
+	}
+	want := []string{"no/data/b.parquet", "no/metadata/b.avro", "t/data/a.parquet", "t/metadata/version-hint.text"}
+	if got := slices.Sorted(maps.Keys(content(t, far, "app"))); !slices.Equal(got, want) || !slices.Equal(lake.roots, []string{"t", "t"}) {
+		t.Errorf("the far side has %q, tables %q", got, lake.roots)
+	}
+	lake.files = []string{"data/a.parquet", "data/gone.parquet"}
+	if r, _, err := run(t, from, to, with); !fault.Is(err, fault.MirrorIncomplete) || r.Failed != 1 {
+		t.Errorf("a table whose file is gone: %v", err)
+	}
+}

@@ -137,7 +137,7 @@ func (r *run) plan(ctx context.Context) error {
 			return err
 		}
 		if p.from == nil {
-			if err := r.planDeletion(*p.to); err != nil {
+			if err := r.planDeletion(ctx, *p.to); err != nil {
 				return err
 			}
 			continue
@@ -152,9 +152,15 @@ func (r *run) plan(ctx context.Context) error {
 	return nil
 }
 
-func (r *run) planDeletion(o bucket.Object) error {
+func (r *run) planDeletion(ctx context.Context, o bucket.Object) error {
 	if !r.o.Delete || ours(o.Key) || !r.o.Filter.passes(o) {
 		return nil
+	}
+	if root, hint := strings.CutSuffix("/"+o.Key, "/"+metadataFolder+"/"+versionHint); hint && r.o.Tables != nil {
+		// A table of a catalog has a pointer at the far side only.
+		if is, err := r.isTable(ctx, strings.TrimPrefix(root, "/")); is || err != nil {
+			return err
+		}
 	}
 	if classify(o.Key) == classData {
 		return r.later.data.put(entry{Object: o})
@@ -164,9 +170,12 @@ func (r *run) planDeletion(o bucket.Object) error {
 
 func (r *run) planObject(ctx context.Context, p pair) error {
 	if r.o.Tables != nil {
-		if of, err := r.ofTable(ctx, p.from.Key); of || err != nil {
+		if root, of, err := r.ofTable(ctx, p.from.Key); of || err != nil {
 			if of && r.o.DryRun {
 				r.compareOnly(newEntry(p))
+			}
+			if p.to != nil {
+				r.arrived[root] = true
 			}
 			return err
 		}
@@ -183,16 +192,16 @@ func (r *run) planObject(ctx context.Context, p pair) error {
 
 // ofTable says whether a key is a data or delete file of an Iceberg table: those come with the table, because files of deletes name
 // others by their path and are rewritten.
-func (r *run) ofTable(ctx context.Context, key string) (bool, error) {
+func (r *run) ofTable(ctx context.Context, key string) (root string, of bool, err error) {
 	for from := 0; ; {
 		i := strings.Index("/"+key[from:], "/"+dataFolder+"/")
 		if i < 0 {
-			return false, nil
+			return "", false, nil
 		}
 		root := strings.TrimSuffix(key[:from+i], "/")
 		is, err := r.isTable(ctx, root)
 		if is || err != nil {
-			return is, err
+			return root, is, err
 		}
 		from += i + len(dataFolder) + 1
 	}
