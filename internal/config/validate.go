@@ -22,7 +22,9 @@ func (c *Config) Validate() error {
 // Require is for verbs that cannot do without certain settings: it gives ConfigMissing for
 // the first key, of to.url and dump.tables, that was named and has no value.
 func (c *Config) Require(paths ...string) error {
-	missing := map[string]bool{"to.url": c.To.URL == "", "dump.tables": len(c.Dump.Tables) == 0}
+	missing := map[string]bool{
+		"to.url": c.To.URL == "", "dump.tables": len(c.Dump.Tables) == 0, "mirror.from.url": c.Mirror.From.URL == "", "mirror.to.url": c.Mirror.To.URL == "",
+	}
 	for _, path := range paths {
 		if missing[path] {
 			return fault.New(fault.ConfigMissing, path, "is not given").WithMend("%s", howToGive[path])
@@ -34,6 +36,9 @@ func (c *Config) Require(paths ...string) error {
 var howToGive = map[string]string{
 	"to.url":      "Say where to write: --to s3://bucket/path, LEAT_TO, S3_OUTPUT, or to: in leat.yaml.",
 	"dump.tables": "Name the tables: --table 'public.*', LEAT_DUMP_TABLES, TABLES, or dump.tables in leat.yaml.",
+
+	"mirror.from.url": "Say what to carry: leat mirror s3://from/path s3://to/path, LEAT_MIRROR_FROM_URL, INPUT_PATH, or mirror.from in leat.yaml.",
+	"mirror.to.url":   "Say where to: leat mirror s3://from/path s3://to/path, LEAT_MIRROR_TO_URL, OUTPUT_PATH, or mirror.to in leat.yaml.",
 }
 
 func (c *Config) checkVersion() error {
