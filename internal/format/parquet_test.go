@@ -257,11 +257,11 @@ func TestADictionaryIsUsedWhereItPaysAndGivenUpWhereNot(t *testing.T) {
 	}, nil)
 	b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
 	rng := rand.New(rand.NewPCG(5, 5))
-	for i := range 200_000 {
+	for i := range 100_000 {
 		b.Field(0).(*array.StringBuilder).Append([]string{"SHIP", "RAIL", "AIR"}[rng.IntN(3)])
 		b.Field(1).(*array.StringBuilder).Append(fmt.Sprintf("%x", rng.Uint64()))
 		value := rng.IntN(100)
-		if i > 60_000 {
+		if i > 30_000 {
 			value = rng.IntN(1 << 40)
 		}
 		b.Field(2).(*array.StringBuilder).Append(fmt.Sprintf("value number %d", value))
