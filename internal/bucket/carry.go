@@ -42,6 +42,8 @@ type Carrier interface {
 	Describe(ctx context.Context, key string) (Cargo, error)
 	// Tags of an object, as a query.
 	Tags(ctx context.Context, key string) (string, error)
+	// Tag sets the tags of an object, as a query.
+	Tag(ctx context.Context, key, tags string) error
 	// Deliver writes an object in one request, whose body the server checks by its SHA-256. It returns the ETag and, where the server
 	// encrypts, how.
 	Deliver(ctx context.Context, c Cargo, data []byte) (etag, encryption string, err error)
@@ -57,7 +59,8 @@ type Carrier interface {
 	Cancel(ctx context.Context, key, id string) error
 	// Reaches says whether the other bucket lies on the same server, under the same keys, so that Copy works.
 	Reaches(other Carrier) bool
-	// Copy has the server copy an object of the other bucket, which still has the ETag: whole up to 5 GiB.
+	// Copy has the server copy an object of the other bucket, which still has the ETag: whole up to 5 GiB. With metadata in the cargo
+	// that and the headers are the copy's; without it has those of its source. Tags go along.
 	Copy(ctx context.Context, from Carrier, c Cargo) (etag string, err error)
 }
 

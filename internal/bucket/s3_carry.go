@@ -9,6 +9,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -234,6 +235,19 @@ func (b *s3Bucket) Tags(ctx context.Context, key string) (string, error) {
 	return tags.Encode(), nil
 }
 
+func (b *s3Bucket) Tag(ctx context.Context, key, tags string) error {
+	values, err := url.ParseQuery(tags)
+	if err != nil {
+		return fault.New(fault.Internal, b.at.object(key), "its tags cannot be understood").Because(err)
+	}
+	var set []types.Tag
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		set = append(set, types.Tag{Key: aws.String(name), Value: aws.String(values.Get(name))})
+	}
+	_, err = b.client.PutObjectTagging(ctx, &s3.PutObjectTaggingInput{Bucket: &b.at.name, Key: b.key(key), Tagging: &types.Tagging{TagSet: set}})
+	return b.fault(ctx, err, "s3:PutObjectTagging", key)
+}
+
 // headers are those that make an object of a cargo. What the bucket's options ask for goes before what the source had.
 func (b *s3Bucket) headers(c Cargo) http.Header {
 	h := http.Header{}
@@ -382,10 +396,16 @@ func (b *s3Bucket) Copy(ctx context.Context, from Carrier, c Cargo) (string, err
 	if !ok {
 		return "", fault.New(fault.BucketUnsupported, b.at.object(c.Key), "the server cannot reach the source")
 	}
-	out, err := b.client.CopyObject(ctx, &s3.CopyObjectInput{
+	in := &s3.CopyObjectInput{
 		Bucket: &b.at.name, Key: b.key(c.Key), CopySource: aws.String(httpbinding.EscapePath(source.at.name+"/"+source.at.root+c.Key, false)),
 		CopySourceIfMatch: source.ifMatch(c.ETag), ServerSideEncryption: types.ServerSideEncryption(b.opts.SSE), SSEKMSKeyId: optional(b.opts.KMSKeyID),
-	})
+	}
+	if c.Metadata != nil { // else the copy has what its source has
+		in.MetadataDirective, in.Metadata = types.MetadataDirectiveReplace, c.Metadata
+		in.ContentType, in.CacheControl, in.ContentEncoding = optional(c.ContentType), optional(c.CacheControl), optional(c.ContentEncoding)
+		in.ContentDisposition, in.ContentLanguage = optional(c.ContentDisposition), optional(c.ContentLanguage)
+	}
+	out, err := b.client.CopyObject(ctx, in)
 	if err != nil {
 		return "", b.fault(ctx, err, "s3:PutObject", c.Key)
 	}

@@ -99,8 +99,10 @@ func (r *run) bringWhole(ctx context.Context, o bucket.Object) error {
 	if err := checkSums(c, bytes.NewReader(data)); err != nil {
 		return r.mismatch(o.Key, "%s", err.Error())
 	}
-	if err := r.complete(ctx, &c); err != nil {
-		return err
+	if c.Tagged {
+		if c.Tags, err = r.from.carrier.Tags(ctx, c.Key); err != nil {
+			return err
+		}
 	}
 	if !hashed(c) {
 		c = withOrigin(c)
@@ -118,10 +120,23 @@ func (r *run) bringWhole(ctx context.Context, o bucket.Object) error {
 	return nil
 }
 
-// complete asks for what the answer to a read does not tell.
-func (r *run) complete(ctx context.Context, c *bucket.Cargo) (err error) {
-	if c.Tagged {
-		c.Tags, err = r.from.carrier.Tags(ctx, c.Key)
+// askTags asks for tags. Not every server tells in the answer to a HEAD that there are some; keys may lack the right to ask.
+func (r *run) askTags(ctx context.Context, c bucket.Cargo) (string, error) {
+	tags, err := r.from.carrier.Tags(ctx, c.Key)
+	if !c.Tagged && (fault.Is(err, fault.BucketRights) || fault.Is(err, fault.BucketUnsupported)) {
+		return "", nil
+	}
+	return tags, err
+}
+
+// keepTags sees to tags that a server has taken with an upload in parts or a copy, and forgotten.
+func (r *run) keepTags(ctx context.Context, c bucket.Cargo) error {
+	if c.Tags == "" {
+		return nil
+	}
+	tags, err := r.to.carrier.Tags(ctx, c.Key)
+	if err == nil && tags != c.Tags {
+		err = r.to.carrier.Tag(ctx, c.Key, c.Tags)
 	}
 	return err
 }
@@ -145,7 +160,7 @@ func (r *run) bringByServer(ctx context.Context, o bucket.Object) error {
 		if c, err = r.from.carrier.Describe(ctx, o.Key); err != nil {
 			return err
 		}
-		if err := r.complete(ctx, &c); err != nil {
+		if c.Tags, err = r.askTags(ctx, c); err != nil {
 			return err
 		}
 		c = withOrigin(c)
@@ -155,6 +170,9 @@ func (r *run) bringByServer(ctx context.Context, o bucket.Object) error {
 		return fault.Wrap(errChanged, fault.BucketBusy, r.where(o.Key), "the object changed since it was listed")
 	}
 	if err != nil {
+		return err
+	}
+	if err := r.keepTags(ctx, c); err != nil {
 		return err
 	}
 	if was, is := md5ETag(o.ETag), md5ETag(etag); was != "" && is != "" && was != is {

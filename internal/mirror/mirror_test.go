@@ -154,6 +154,10 @@ func multipart(t testing.TB, s testlab.Store, key string, data []byte, size int)
 		Bucket: &s.Bucket, Key: &key, UploadId: up.UploadId, MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 	})
 	must(t, err)
+	_, err = c.PutObjectTagging(t.Context(), &s3.PutObjectTaggingInput{
+		Bucket: &s.Bucket, Key: &key, Tagging: &types.Tagging{TagSet: []types.Tag{{Key: aws.String("size"), Value: aws.String("large")}}},
+	})
+	must(t, err)
 }
 
 // fill makes a source of odd keys and sizes; on a folder not all of them can be.
@@ -208,6 +212,13 @@ func TestAMirrorHasAllThatItsSourceHas(t *testing.T) {
 			must(t, err)
 			if len(tags.TagSet) != 2 {
 				t.Errorf("%d tags", len(tags.TagSet))
+			}
+			large, err := far.Client().HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &far.Bucket, Key: aws.String("copy/large/odd")})
+			must(t, err)
+			tags, err = far.Client().GetObjectTagging(t.Context(), &s3.GetObjectTaggingInput{Bucket: &far.Bucket, Key: aws.String("copy/large/odd")})
+			must(t, err)
+			if *large.ContentType != "text/large" || len(tags.TagSet) != 1 {
+				t.Errorf("of a large object there are the type %s and %d tags", *large.ContentType, len(tags.TagSet))
 			}
 
 			r, w, err = run(t, from, to, nil)
@@ -382,7 +393,7 @@ func TestWrongKeysEndTheRunAtOnce(t *testing.T) {
 func flip(t testing.TB, s testlab.Store, method string) *testlab.Faulty {
 	var seen sync.Map
 	return testlab.FaultyS3(t, s, func(r *http.Request) testlab.Answer {
-		if r.Method != method || r.URL.Query().Has("list-type") || strings.Contains(r.URL.Path, ".leat") {
+		if r.Method != method || r.URL.Query().Has("list-type") || r.URL.Query().Has("tagging") || strings.Contains(r.URL.Path, ".leat") {
 			return nil
 		}
 		if _, again := seen.LoadOrStore(r.URL.Path+r.URL.Query().Get("partNumber")+r.Header.Get("Range"), true); again {

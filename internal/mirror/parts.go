@@ -41,7 +41,7 @@ func (r *run) bringParts(ctx context.Context, o bucket.Object) error {
 	if c.Size <= onePart && partsOf(c.ETag) == 0 {
 		return r.bringWhole(ctx, o)
 	}
-	if err := r.complete(ctx, &c); err != nil {
+	if c.Tags, err = r.askTags(ctx, c); err != nil {
 		return err
 	}
 	t := &transfer{run: r, c: c}
@@ -299,6 +299,9 @@ func (t *transfer) finished(ctx context.Context, etag string) error {
 		if !opaque(there.Encryption) {
 			return t.run.mismatch(t.c.Key, "the far side's ETag is %s and the parts that were sent have %s", plainETag(etag), t.etag())
 		}
+	}
+	if err := t.run.keepTags(ctx, t.c); err != nil {
+		return err
 	}
 	if t.inTurn != nil {
 		t.inTurn.note(t.run.sums, t.c.Key)
