@@ -66,13 +66,13 @@ func writeTo(t *testing.T, out io.Writer, opts format.ParquetOptions, rec arrow.
 func TestALongTableTakesNoMoreMemoryThanAShortOne(t *testing.T) {
 	rec := lineitem(32<<10, 1)
 	allocs := func(times int) uint64 {
-		return allocated(func() { writeTo(t, io.Discard, format.ParquetOptions{}, rec, times) })
+		return allocated(func() { writeTo(t, io.Discard, format.ParquetOptions{RowGroupBytes: 32 << 20}, rec, times) })
 	}
-	one, two := allocs(32), allocs(2*32) // a row group has a little less than 32 such records
+	one, two := allocs(8), allocs(2*8) // a row group has a little less than eight such records
 	if two > one+one/3 {
 		t.Errorf("one row group takes %d MiB, two take %d: buffers are not used again", one>>20, two>>20)
 	}
-	if one > 64<<20 {
+	if one > 48<<20 {
 		t.Errorf("one row group of lineitem takes %d MiB", one>>20)
 	}
 }
