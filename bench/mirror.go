@@ -122,8 +122,8 @@ func (c *clouds) contenders(bucket, to string, objects int) []contender {
 	}
 	all := []contender{
 		{name: "leat mirror", args: bash(c.b.leat + " mirror --quiet s3://" + bucket + " s3://" + into)},
-		{name: "mc mirror", args: bash("MC_CONFIG_DIR=$(dirname " + c.target + ")/mc " + c.mc + " --quiet mirror --max-workers 32 near/" + bucket + " far/" + into + " >/dev/null")},
-		{name: "rclone sync", args: bash(c.rclone + " --config /dev/null sync --transfers 32 --checkers 32 --fast-list --s3-no-check-bucket --s3-use-already-exists=false near:" + bucket + " far:" + into)},
+		{name: "mc mirror", args: bash("MC_CONFIG_DIR=$(dirname " + c.target + ")/mc " + c.mc + " --quiet mirror near/" + bucket + " far/" + into + " >/dev/null")},
+		{name: "rclone sync", args: bash(c.rclone + " --config /dev/null sync --transfers 32 --checkers 32 --fast-list --s3-no-check-bucket near:" + bucket + " far:" + into)},
 	}
 	for i := range all {
 		all[i].env = c.env
