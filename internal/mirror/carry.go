@@ -74,6 +74,9 @@ func (r *run) bring(ctx context.Context, o bucket.Object) error {
 // (docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html).
 const mostCopied = 5 << 30
 
+// mostPooled is up to which size a buffer serves one object after another.
+const mostPooled = 256 << 10
+
 func (r *run) bringWhole(ctx context.Context, o bucket.Object) error {
 	if err := r.memory.take(ctx, o.Size); err != nil {
 		return err
@@ -87,7 +90,15 @@ func (r *run) bringWhole(ctx context.Context, o bucket.Object) error {
 	if c.Size > onePart || c.Size < 0 {
 		return fault.Wrap(errChanged, fault.BucketBusy, r.where(o.Key), "the object has grown since it was listed")
 	}
-	data := make([]byte, c.Size)
+	buffer := r.buffers.Get().(*[]byte)
+	defer r.buffers.Put(buffer)
+	if int64(cap(*buffer)) < c.Size {
+		*buffer = make([]byte, c.Size)
+	}
+	data := (*buffer)[:c.Size]
+	if c.Size > mostPooled {
+		*buffer = nil // a large one would stay with a small object
+	}
 	if _, err := io.ReadFull(r.paced(ctx, body), data); err != nil {
 		return r.cut(ctx, err, o.Key)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -98,6 +99,7 @@ type run struct {
 	from, to side
 	rate     *rate.Limiter // nil for no limit
 	memory   *budget
+	buffers  sync.Pool // of small objects
 	sums     *sumsFile
 	crew     *crew
 	tally    tally
@@ -119,6 +121,7 @@ type later struct {
 // some objects were set aside.
 func Run(ctx context.Context, from, to bucket.Bucket, o Options) (Report, error) {
 	r := &run{o: o, from: newSide(from), to: newSide(to), memory: newBudget(memoryBudget), tables: map[string]bool{}, arrived: map[string]bool{}}
+	r.buffers.New = func() any { return new([]byte) }
 	r.tally.begin(from.Properties().URL, to.Properties().URL, o)
 	if o.MaxRate > 0 {
 		r.rate = rate.NewLimiter(rate.Limit(o.MaxRate), int(max(64<<10, min(o.MaxRate, 4<<20))))
