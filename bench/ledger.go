@@ -139,7 +139,7 @@ func (b *bench) copySlot(ctx context.Context, database, from, to string) error {
 }
 
 // folder is where the lake and the work folder are that leat uses: tables name their files by it.
-func (l *ledger) folder(keep string) string   { return filepath.Join(l.b.scratch, "ledger-"+keep) }
+func (l *ledger) folder(keep string) string   { return filepath.Join(l.b.scratch, l.pipeline(keep)) }
 func (l *ledger) template(keep string) string { return l.folder(keep) + "-before" }
 func (l *ledger) table(keep string) string {
 	name := "ledger"
