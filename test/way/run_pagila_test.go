@@ -124,13 +124,12 @@ func TestAShopInGlueIsReadByOthers(t *testing.T) {
 	prefix := p.name + "_"
 	p.env = append(p.env, glue.Env()...)
 	p.with("lake.catalog.type=glue", "lake.catalog.uri="+glue.Endpoint, "lake.catalog.region=us-east-1", "lake.namespace_prefix="+prefix)
-	of := tables(db)
 	p.catchUp()
 	b.work(t, 60, 1)
 	db.Exec("alter table customers add column rank int default 3")
 	b.work(t, 20, 2)
 	p.catchUp()
-	of = tables(db)
+	of := tables(db)
 	moments := []moment{look(t, db, of)}
 	judge(t, of, moments, map[string]reads{"PyIceberg": func(f followed, table string) ([]string, [][]string) {
 		return testlab.PyIcebergCatalog(t, glue.PyIcebergSettings(), prefix+f.schema, table)
