@@ -2,6 +2,7 @@ package bucket
 
 import (
 	"context"
+	"crypto/sha256"
 	"io"
 )
 
@@ -44,9 +45,9 @@ type Carrier interface {
 	Tags(ctx context.Context, key string) (string, error)
 	// Tag sets the tags of an object, as a query.
 	Tag(ctx context.Context, key, tags string) error
-	// Deliver writes an object in one request, whose body the server checks by its SHA-256. It returns the ETag and, where the server
+	// Deliver writes an object in one request, whose body the server checks by its SHA-256, sum. It returns the ETag and, where the server
 	// encrypts, how.
-	Deliver(ctx context.Context, c Cargo, data []byte) (etag, encryption string, err error)
+	Deliver(ctx context.Context, c Cargo, data []byte, sum [sha256.Size]byte) (etag, encryption string, err error)
 	// Begin begins an upload in parts.
 	Begin(ctx context.Context, c Cargo) (id string, err error)
 	// Unfinished are the uploads of a key that were begun, the latest first.

@@ -54,11 +54,17 @@ func (b *s3Bucket) newCourier(ctx context.Context) (*courier, error) {
 	}, nil
 }
 
+// payload is a request's body with the hash that its signature covers.
+type payload struct {
+	data []byte
+	sum  [sha256.Size]byte
+}
+
 // emptySHA256 is the hash of no bytes.
 const emptySHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 // ask sends a request about an object and returns the answer, or the fault that it tells. right is the permission it needs.
-func (b *s3Bucket) ask(ctx context.Context, method, key, query string, header http.Header, body []byte, right string) (*http.Response, error) {
+func (b *s3Bucket) ask(ctx context.Context, method, key, query string, header http.Header, body *payload, right string) (*http.Response, error) {
 	at, err := b.courier()
 	if err != nil {
 		return nil, err
@@ -83,17 +89,16 @@ func (b *s3Bucket) ask(ctx context.Context, method, key, query string, header ht
 	return nil, b.fault(ctx, told(resp), right, key)
 }
 
-func (b *s3Bucket) send(ctx context.Context, at *courier, method, key, query string, header http.Header, body []byte) (*http.Response, error) {
+func (b *s3Bucket) send(ctx context.Context, at *courier, method, key, query string, header http.Header, body *payload) (*http.Response, error) {
 	where := at.base
 	path := strings.TrimSuffix(where.Path, "/") + "/" + b.at.root + key
 	where.Path, where.RawPath, where.RawQuery = path, httpbinding.EscapePath(path, false), query
 	req := (&http.Request{Method: method, URL: &where, Host: where.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	sum := emptySHA256
 	if body != nil {
-		hash := sha256.Sum256(body)
-		sum = hex.EncodeToString(hash[:])
-		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-		if len(body) == 0 {
+		sum = hex.EncodeToString(body.sum[:])
+		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(body.data)), int64(len(body.data))
+		if len(body.data) == 0 {
 			req.Body = http.NoBody
 		}
 	}
@@ -271,14 +276,11 @@ func (b *s3Bucket) headers(c Cargo) http.Header {
 	return h
 }
 
-func (b *s3Bucket) Deliver(ctx context.Context, c Cargo, data []byte) (etag, encryption string, err error) {
+func (b *s3Bucket) Deliver(ctx context.Context, c Cargo, data []byte, sum [sha256.Size]byte) (etag, encryption string, err error) {
 	if err := b.able(ctx, WriteOptions{}, &b.put, b.probePut); err != nil {
 		return "", "", err
 	}
-	if data == nil {
-		data = []byte{}
-	}
-	resp, err := b.ask(ctx, http.MethodPut, c.Key, "", b.headers(c), data, "s3:PutObject")
+	resp, err := b.ask(ctx, http.MethodPut, c.Key, "", b.headers(c), &payload{data, sum}, "s3:PutObject")
 	if err != nil {
 		return "", "", err
 	}
@@ -355,7 +357,7 @@ func (b *s3Bucket) partsOf(ctx context.Context, key, id string) (parts []Part, e
 
 func (b *s3Bucket) Send(ctx context.Context, key, id string, number int, data []byte) (string, error) {
 	query := url.Values{"partNumber": {strconv.Itoa(number)}, "uploadId": {id}}
-	resp, err := b.ask(ctx, http.MethodPut, key, query.Encode(), http.Header{}, data, "s3:PutObject")
+	resp, err := b.ask(ctx, http.MethodPut, key, query.Encode(), http.Header{}, &payload{data, sha256.Sum256(data)}, "s3:PutObject")
 	if err != nil {
 		return "", err
 	}

@@ -118,14 +118,14 @@ func (r *run) bringWhole(ctx context.Context, o bucket.Object) error {
 	if !hashed(c) {
 		c = withOrigin(c)
 	}
-	etag, encryption, err := r.to.carrier.Deliver(ctx, c, data)
+	hash := sha256.Sum256(data)
+	etag, encryption, err := r.to.carrier.Deliver(ctx, c, data, hash)
 	if err != nil {
 		return err
 	}
 	if tag := md5ETag(etag); tag != "" && !opaque(encryption) && tag != own {
 		return r.mismatch(o.Key, "the far side's ETag is %s and the bytes that were sent have %s", tag, own)
 	}
-	hash := sha256.Sum256(data)
 	r.sums.put(o.Key, hash)
 	r.tally.carried(o.Key, c.Size)
 	return nil

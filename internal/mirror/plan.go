@@ -77,15 +77,12 @@ func (c *cursor) next(ctx context.Context) error {
 	case l.err != nil:
 		return l.err
 	case l.end:
-		c.now, c.batch, c.in = nil, nil, closedListing
+		c.now = nil // nobody reads behind the end
 		return nil
 	}
 	c.now = &l.o
 	return nil
 }
-
-// closedListing never gives anything: nobody reads behind the end.
-var closedListing <-chan []listed
 
 // pairs merges two listings. After an error the sequence ends.
 func pairs(ctx context.Context, from, to bucket.Bucket) iter.Seq2[pair, error] {
