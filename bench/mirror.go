@@ -185,22 +185,29 @@ func (c *clouds) check(ctx context.Context, to string, objects int) (size int64,
 	return size, g.Wait()
 }
 
-// mirrorSmall carries many small objects.
-func mirrorSmall(ctx context.Context, b *bench) error {
-	const objects, size = 10_000, 10 << 10
+// carryRace carries objects to an empty bucket with each contender.
+func (b *bench) carryRace(ctx context.Context, bucket string, objects, size int) ([]outcome, error) {
 	c, err := b.clouds(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := c.fill(ctx, c.near, "small", objects, size); err != nil {
-		return err
+	if err := c.fill(ctx, c.near, bucket, objects, size); err != nil {
+		return nil, err
 	}
 	progress("%d objects of %d bytes", objects, size)
-	o, err := b.race(ctx, true, b.n, c.contenders("small", "", objects)...)
+	o, err := b.race(ctx, true, b.n, c.contenders(bucket, "", objects)...)
+	if err == nil {
+		b.report.runs(int64(objects), o...)
+	}
+	return o, err
+}
+
+// mirrorSmall carries many small objects.
+func mirrorSmall(ctx context.Context, b *bench) error {
+	o, err := b.carryRace(ctx, "small", 10_000, 10<<10)
 	if err != nil {
 		return err
 	}
-	b.report.runs(objects, o...)
 	b.report.faster(o[0], o[1:], 0.7)
 	b.report.seconds(o[0], 3)
 	b.report.memory(o[0], 64*mib)
@@ -209,20 +216,10 @@ func mirrorSmall(ctx context.Context, b *bench) error {
 
 // mirrorLarge carries few large ones.
 func mirrorLarge(ctx context.Context, b *bench) error {
-	const objects, size = 5, 256 * mib
-	c, err := b.clouds(ctx)
+	o, err := b.carryRace(ctx, "large", 5, 256*mib)
 	if err != nil {
 		return err
 	}
-	if err := c.fill(ctx, c.near, "large", objects, size); err != nil {
-		return err
-	}
-	progress("%d objects of %d bytes", objects, size)
-	o, err := b.race(ctx, true, b.n, c.contenders("large", "", objects)...)
-	if err != nil {
-		return err
-	}
-	b.report.runs(objects, o...)
 	b.report.faster(o[0], o[1:], 1.0)
 	b.report.memory(o[0], 256*mib)
 	return nil

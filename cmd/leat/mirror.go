@@ -112,8 +112,8 @@ func (c *cli) mirror(cmd *cobra.Command, dryRun, watch bool) error {
 func (c *cli) mirrorOnce(ctx context.Context, cfg *config.Config, from, to bucket.Bucket, opts mirror.Options) error {
 	view := c.newMirrorView(cfg, opts.DryRun)
 	defer view.close()
-	opts.Watch, opts.Log = view, c.logger(cfg, view)
-	opts.Tables = &tables{from: from, to: to, log: opts.Log}
+	opts.Watch = view
+	opts.Tables = &tables{from: from, to: to, log: c.logger(cfg, view)}
 	report, err := mirror.Run(ctx, from, to, opts)
 	view.close()
 	view.summary(report)

@@ -88,7 +88,7 @@ func (r *run) bringWhole(ctx context.Context, o bucket.Object) error {
 	}
 	defer body.Close()
 	if c.Size > onePart || c.Size < 0 {
-		return fault.Wrap(errChanged, fault.BucketBusy, r.where(o.Key), "the object has grown since it was listed")
+		return r.changed(o.Key)
 	}
 	buffer := r.buffers.Get().(*[]byte)
 	defer r.buffers.Put(buffer)
@@ -104,7 +104,7 @@ func (r *run) bringWhole(ctx context.Context, o bucket.Object) error {
 	}
 	sum := md5.Sum(data)
 	own := hex.EncodeToString(sum[:])
-	if hashed(c) && own != md5ETag(c.ETag) {
+	if hashed(c.Object) && own != md5ETag(c.ETag) {
 		return r.mismatch(o.Key, "its source's ETag is %s and the bytes that came have %s", md5ETag(c.ETag), own)
 	}
 	if err := checkSums(c, bytes.NewReader(data)); err != nil {
@@ -115,8 +115,8 @@ func (r *run) bringWhole(ctx context.Context, o bucket.Object) error {
 			return err
 		}
 	}
-	if !hashed(c) {
-		c = withOrigin(c)
+	if !hashed(c.Object) {
+		c.Object = withOrigin(c.Object)
 	}
 	hash := sha256.Sum256(data)
 	etag, encryption, err := r.to.carrier.Deliver(ctx, c, data, hash)
@@ -153,14 +153,15 @@ func (r *run) keepTags(ctx context.Context, c bucket.Cargo) error {
 }
 
 // withOrigin notes the source's ETag, where the far side's will be another one.
-func withOrigin(c bucket.Cargo) bucket.Cargo {
-	metadata := maps.Clone(c.Metadata)
-	if metadata == nil {
-		metadata = map[string]string{}
+func withOrigin(o bucket.Object) bucket.Object {
+	o.Metadata = maps.Clone(o.Metadata)
+	if o.Metadata == nil {
+		o.Metadata = map[string]string{}
 	}
-	metadata[originKey] = plainETag(c.ETag)
-	c.Metadata = metadata
-	return c
+	if o.ETag != "" {
+		o.Metadata[originKey] = plainETag(o.ETag)
+	}
+	return o
 }
 
 // bringByServer has the server copy an object by itself.
@@ -174,11 +175,11 @@ func (r *run) bringByServer(ctx context.Context, o bucket.Object) error {
 		if c.Tags, err = r.askTags(ctx, c); err != nil {
 			return err
 		}
-		c = withOrigin(c)
+		c.Object = withOrigin(c.Object)
 	}
 	etag, err := r.to.carrier.Copy(ctx, r.from.carrier, c)
 	if fault.Is(err, fault.ObjectExists) {
-		return fault.Wrap(errChanged, fault.BucketBusy, r.where(o.Key), "the object changed since it was listed")
+		return r.changed(o.Key)
 	}
 	if err != nil {
 		return err
@@ -210,14 +211,7 @@ func (r *run) bringStream(ctx context.Context, o bucket.Object) error {
 		return err
 	}
 	defer in.Close()
-	metadata := maps.Clone(about.Metadata)
-	if metadata == nil {
-		metadata = map[string]string{}
-	}
-	if about.ETag != "" {
-		metadata[originKey] = plainETag(about.ETag)
-	}
-	out, err := r.to.bucket.Create(ctx, o.Key, bucket.WriteOptions{ContentType: about.ContentType, Metadata: metadata})
+	out, err := r.to.bucket.Create(ctx, o.Key, bucket.WriteOptions{ContentType: about.ContentType, Metadata: withOrigin(about).Metadata})
 	if err != nil {
 		return err
 	}
@@ -231,8 +225,8 @@ func (r *run) bringStream(ctx context.Context, o bucket.Object) error {
 		return r.mismatch(o.Key, "it has %d bytes and %d came", about.Size, n)
 	}
 	own := hex.EncodeToString(sum.Sum(nil))
-	if tag := md5ETag(about.ETag); r.from.carrier != nil && tag != "" && !opaque(about.Encryption) && tag != own {
-		return r.mismatch(o.Key, "its source's ETag is %s and the bytes that came have %s", tag, own)
+	if r.from.carrier != nil && hashed(about) && md5ETag(about.ETag) != own {
+		return r.mismatch(o.Key, "its source's ETag is %s and the bytes that came have %s", md5ETag(about.ETag), own)
 	}
 	if _, err := out.Commit(ctx); err != nil {
 		return err
@@ -243,6 +237,11 @@ func (r *run) bringStream(ctx context.Context, o bucket.Object) error {
 }
 
 func (r *run) where(key string) string { return r.from.bucket.Properties().URL + "/" + key }
+
+// changed is for an object that was written anew since it was listed: it is tried again as it is now.
+func (r *run) changed(key string) error {
+	return fault.New(fault.BucketBusy, r.where(key), "the object changed while it was carried")
+}
 
 func (r *run) mismatch(key, format string, args ...any) error {
 	return fault.New(fault.ChecksumMismatch, r.where(key), "%s", fmt.Sprintf(format, args...))

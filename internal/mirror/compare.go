@@ -75,7 +75,7 @@ func (r *run) compare(ctx context.Context, near bucket.Object, far *bucket.Objec
 			return Verdict{Differ: ReasonSum}, nil
 		}
 	}
-	if hashed(here) && hashed(there) {
+	if hashed(here.Object) && hashed(there.Object) {
 		return Verdict{Differ: ReasonETag}, nil
 	}
 	return byTime(near, *far), nil
@@ -117,7 +117,7 @@ func byTime(near, far bucket.Object) Verdict {
 func plainETag(etag string) string { return strings.Trim(strings.TrimPrefix(etag, "W/"), `"`) }
 
 // hashed says whether an ETag is the MD5 of the content: 32 digits, and not of an object whose key is the server's or the owner's.
-func hashed(c bucket.Cargo) bool { return md5ETag(c.ETag) != "" && !opaque(c.Encryption) }
+func hashed(o bucket.Object) bool { return md5ETag(o.ETag) != "" && !opaque(o.Encryption) }
 
 // opaque encryptions give ETags that say nothing of the content
 // (docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html).

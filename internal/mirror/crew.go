@@ -2,7 +2,6 @@ package mirror
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -202,6 +201,3 @@ func (r *run) pause(ctx context.Context, j job, err error) error {
 		return fault.Wrap(context.Cause(ctx), fault.Interrupted, j.object.Key, "the mirror was ended")
 	}
 }
-
-// errChanged says that an object was written anew while it was carried.
-var errChanged = errors.New("the object changed while it was carried")

@@ -3,7 +3,6 @@ package mirror
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -31,7 +30,6 @@ type Options struct {
 
 	Tables Tables
 	Watch  Watcher
-	Log    *slog.Logger
 	Now    func() time.Time
 }
 

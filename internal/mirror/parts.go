@@ -50,7 +50,7 @@ func (r *run) bringParts(ctx context.Context, o bucket.Object) error {
 	t.count = int((c.Size + t.size - 1) / t.size)
 	t.parts, t.sums = make([]bucket.Part, t.count), make([][md5.Size]byte, t.count)
 	if !t.known || t.guessed {
-		t.c = withOrigin(c)
+		t.c.Object = withOrigin(c.Object)
 	}
 	if err := t.begin(ctx); err != nil {
 		return err
@@ -223,7 +223,7 @@ func (t *transfer) read(ctx context.Context, number int) ([]byte, error) {
 	length := t.length(number)
 	body, err := t.run.from.carrier.FetchRange(ctx, t.c.Key, t.c.ETag, int64(number-1)*t.size, length)
 	if fault.Is(err, fault.ObjectExists) {
-		return nil, fault.Wrap(errChanged, fault.BucketBusy, t.run.where(t.c.Key), "the object changed while it was carried")
+		return nil, t.run.changed(t.c.Key)
 	}
 	if err != nil {
 		return nil, err

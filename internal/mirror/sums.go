@@ -64,7 +64,7 @@ func checkSums(c bucket.Cargo, content io.Reader) error {
 // SHA-256 that the manifest of a dump may name.
 func wholeSums(c bucket.Cargo) []expectedSum {
 	var all []expectedSum
-	if hashed(c) {
+	if hashed(c.Object) {
 		all = append(all, expectedSum{"md5", md5.New(), md5ETag(c.ETag)})
 	}
 	if s, ok := sumOf(c); ok {
