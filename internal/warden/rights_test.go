@@ -2,6 +2,7 @@ package warden_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"io"
@@ -26,7 +27,7 @@ var labour = map[warden.Job]func(context.Context, bucket.Carrier) error{
 		return errors.Join(err, absent(ctx, b), read(ctx, b))
 	},
 	warden.Target: func(ctx context.Context, b bucket.Carrier) error {
-		_, _, err := b.Deliver(ctx, bucket.Cargo{Object: bucket.Object{Key: "tagged"}, Tags: "a=b"}, []byte("x"))
+		_, _, err := b.Deliver(ctx, bucket.Cargo{Object: bucket.Object{Key: "tagged"}, Tags: "a=b"}, []byte("x"), sha256.Sum256([]byte("x")))
 		id, beginErr := b.Begin(ctx, bucket.Cargo{Object: bucket.Object{Key: "parts"}})
 		_, partsErr := b.Unfinished(ctx, "parts")
 		return errors.Join(absent(ctx, b), err, beginErr, partsErr, b.Cancel(ctx, "parts", id), write(ctx, b))
