@@ -100,6 +100,15 @@ func openKeeper(ctx context.Context, cfg *config.Config) (bucket.Keeper, error) 
 	return k, nil
 }
 
+// keeper opens the bucket that the arguments, or else to.url, name.
+func (c *cli) keeper(cmd *cobra.Command, args []string) (bucket.Keeper, error) {
+	cfg, err := c.bucketConfig(cmd, args)
+	if err != nil {
+		return nil, err
+	}
+	return openKeeper(cmd.Context(), cfg)
+}
+
 func (c *cli) bucketCreateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create [URL]",
@@ -129,11 +138,7 @@ Exit status: 0 every rule is kept, 6 one is not, others as for dump.`,
 }
 
 func (c *cli) bucketCreate(cmd *cobra.Command, args []string, rules warden.Rules) error {
-	cfg, err := c.bucketConfig(cmd, args)
-	if err != nil {
-		return err
-	}
-	k, err := openKeeper(cmd.Context(), cfg)
+	k, err := c.keeper(cmd, args)
 	if err != nil {
 		return err
 	}
@@ -210,11 +215,7 @@ func jobs() []string {
 }
 
 func (c *cli) bucketAudit(cmd *cobra.Command, args []string, opts warden.Options, fix bool, show *rulesReport) error {
-	cfg, err := c.bucketConfig(cmd, args)
-	if err != nil {
-		return err
-	}
-	k, err := openKeeper(cmd.Context(), cfg)
+	k, err := c.keeper(cmd, args)
 	if err != nil {
 		return err
 	}

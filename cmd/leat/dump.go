@@ -252,7 +252,7 @@ func openBucket(ctx context.Context, cfg *config.Config) (bucket.Bucket, error) 
 	t := &cfg.To
 	opts := bucket.Options{
 		Endpoint: t.Endpoint, Region: t.Region, PathStyle: t.PathStyle == config.ToggleTrue,
-		CAFile: t.CAFile, AllowHTTP: t.AllowHTTP, KMSKeyID: t.KMSKeyID, Checksums: string(t.Checksums), PartSize: int64(t.PartSize),
+		CAFile: t.CAFile, AllowHTTP: t.AllowHTTP, KMSKeyID: t.KMSKeyID, Checksums: string(t.Checksums), PartSize: int64(t.PartSize), Stall: time.Duration(t.Stall),
 	}
 	if t.Encryption != config.EncryptionNone {
 		opts.SSE = string(t.Encryption)

@@ -26,6 +26,7 @@ var version = "dev"
 
 func main() {
 	boundMemory()
+	dropStartup()
 	ctx, stop := withSignals(context.Background())
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))

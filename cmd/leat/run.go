@@ -18,6 +18,7 @@ import (
 	"github.com/leatdata/leat/internal/lake"
 	"github.com/leatdata/leat/internal/pipeline"
 	"github.com/leatdata/leat/internal/postgres"
+	"github.com/leatdata/leat/internal/scratch"
 )
 
 func (c *cli) runCommand() *cobra.Command {
@@ -230,6 +231,7 @@ func workDir(n *config.Run) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fault.Wrap(err, fault.ConfigInvalid, "run.work_dir", "cannot make the folder %s", dir)
 	}
+	scratch.In(dir)
 	return dir, nil
 }
 

@@ -10,7 +10,7 @@
 //     and what it began on the server is aborted; what a killed process left, Sweep finds.
 //   - A condition (IfAbsent, IfMatch) holds or the write is refused. A server that does not know
 //     conditions is found out by trying; it never silently overwrites.
-//   - Memory is bounded: an upload holds at most PartParallel+1 part buffers, a listing one page
+//   - Memory is bounded: an upload holds at most PartParallel+1 part buffers, a listing two pages
 //     (for a folder: the names of the folders on one path).
 //   - A server that stops answering is given up after Options.Stall; a cancelled context is obeyed
 //     within Options.Grace.

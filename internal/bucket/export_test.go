@@ -1,5 +1,13 @@
 package bucket
 
+import (
+	"bytes"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+)
+
 // PartBuffers says how many part buffers of an S3 bucket are in use, and the most that ever were.
 func PartBuffers(b Bucket) (held, peak int) {
 	buffers := &b.(*front).Bucket.(*s3Bucket).buffers
@@ -16,4 +24,29 @@ func PartSizes(first int64) []int {
 		sizes[u.number] = u.size()
 	}
 	return sizes
+}
+
+// Listed is an object of a page as ReadPage reads it.
+type Listed struct {
+	Key, ETag string
+	Size      int64
+	Modified  time.Time
+}
+
+// ReadPage reads the answer to ListObjectsV2: see s3Page.
+func ReadPage(text []byte) (objects []Listed, truncated, token string, encoded bool, err error) {
+	var p s3Page
+	err = p.read(bytes.Clone(text))
+	for _, it := range p.items {
+		objects = append(objects, Listed{string(it.key), string(it.etag), it.size, it.modified})
+	}
+	return objects, p.truncated, p.token, p.encoded, err
+}
+
+// UnescapeQuery is url.QueryUnescape in place.
+func UnescapeQuery(text []byte) ([]byte, bool) { return unescapeQuery(text) }
+
+// Sign signs a request as the lean requests are; see s3Signer.
+func Sign(req *http.Request, region string, c aws.Credentials, sum string, at time.Time) {
+	(&s3Signer{region: region}).sign(req, c, sum, at)
 }

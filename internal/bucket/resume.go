@@ -63,7 +63,7 @@ func openResuming(ctx context.Context, o remote, offset, length int64) (io.ReadC
 func (r *resuming) Read(p []byte) (int, error) {
 	for {
 		if r.left == 0 {
-			return 0, io.EOF
+			return 0, r.end()
 		}
 		n, err := r.body.Read(p)
 		r.offset += int64(n)
@@ -80,6 +80,19 @@ func (r *resuming) Read(p []byte) (int, error) {
 	}
 }
 
+// end reads what comes after the last byte: a body that is held against a checksum says there whether it is right.
+func (r *resuming) end() error {
+	var more [1]byte
+	switch n, err := r.body.Read(more[:]); {
+	case n > 0:
+		return fault.New(fault.BucketFailed, r.where, "the object store sent more bytes than it said")
+	case err == nil || errors.Is(err, io.EOF) || networkReason(err) != "":
+		return io.EOF
+	default:
+		return r.judge(err)
+	}
+}
+
 // again opens the rest, unless why cannot heal or was too often.
 func (r *resuming) again(why error) error {
 	for {
@@ -88,7 +101,7 @@ func (r *resuming) again(why error) error {
 		}
 		r.retries--
 		r.body.Close()
-		if err := pause(r.ctx, r.backoff); err != nil {
+		if err := pause(r.ctx, min(r.backoff, time.Second)); err != nil {
 			return r.judge(err)
 		}
 		body, size, _, err := r.open(r.ctx, r.key, r.offset, r.left, r.etag)
@@ -106,10 +119,13 @@ func (r *resuming) again(why error) error {
 
 func (r *resuming) Close() error { return r.body.Close() }
 
-// pause waits up to a second, less if so told, at random: those who failed together shall not come
-// back together.
+// pause waits up to a time, at random: those who failed together shall not come back together.
 func pause(ctx context.Context, longest time.Duration) error {
-	timer := time.NewTimer(time.Duration(rand.Int64N(int64(min(longest, time.Second)) + 1)))
+	return sleep(ctx, time.Duration(rand.Int64N(int64(longest)+1)))
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

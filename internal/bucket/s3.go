@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -106,47 +104,6 @@ func rangeHeader(offset, length int64) *string {
 		return aws.String(fmt.Sprintf("bytes=%d-", offset))
 	}
 	return nil
-}
-
-func (b *s3Bucket) List(ctx context.Context, prefix string) iter.Seq2[Object, error] {
-	return func(yield func(Object, error) bool) {
-		pages := s3.NewListObjectsV2Paginator(b.client, &s3.ListObjectsV2Input{
-			Bucket: &b.at.name, Prefix: b.key(prefix),
-			// Without it a key with a character that XML does not know breaks the listing.
-			EncodingType: types.EncodingTypeUrl,
-		})
-		for pages.HasMorePages() {
-			page, err := pages.NextPage(ctx)
-			if err != nil {
-				yield(Object{}, b.fault(ctx, err, "s3:ListBucket", prefix))
-				return
-			}
-			for _, item := range page.Contents {
-				o, err := b.listed(page.EncodingType, item)
-				if err == nil && o.Key == "" {
-					continue // the marker that some consoles leave for the root "folder"
-				}
-				if !yield(o, err) || err != nil {
-					return
-				}
-			}
-		}
-	}
-}
-
-func (b *s3Bucket) listed(encoding types.EncodingType, item types.Object) (Object, error) {
-	key := aws.ToString(item.Key)
-	if encoding == types.EncodingTypeUrl {
-		plain, err := url.QueryUnescape(key)
-		if err != nil {
-			return Object{}, b.newFault(fault.BucketFailed, fmt.Errorf("a key of the listing cannot be decoded: %w", err), "", "")
-		}
-		key = plain
-	}
-	return Object{
-		Key: strings.TrimPrefix(key, b.at.root), Size: aws.ToInt64(item.Size),
-		ETag: aws.ToString(item.ETag), Modified: aws.ToTime(item.LastModified),
-	}, nil
 }
 
 // deleteBatch is how many keys S3 takes at once

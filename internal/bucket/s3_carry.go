@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
@@ -29,13 +28,12 @@ import (
 	"github.com/leatdata/leat/internal/fault"
 )
 
-// courier sends the few requests that come once an object: signed by the SDK's signer, but without the rest of the SDK, which takes
-// more time than the server and the network for a small object.
+// courier sends the few requests that come once an object or page, with the SDK's credentials, but without the rest of the SDK, which
+// takes more time than the server and the network for a small object.
 type courier struct {
 	base   url.URL // of the bucket
-	region string
 	creds  aws.CredentialsProvider
-	signer *v4.Signer
+	signer s3Signer
 	skew   atomic.Int64 // nanoseconds that the server's clock is ahead of ours, where that is too much for a signature
 }
 
@@ -48,10 +46,7 @@ func (b *s3Bucket) newCourier(ctx context.Context) (*courier, error) {
 	if err != nil {
 		return nil, fault.New(fault.ConfigInvalid, b.at.String(), "the bucket's address cannot be made").Because(&cause{scrub(err), err})
 	}
-	return &courier{
-		base: at.URI, region: o.Region, creds: o.Credentials,
-		signer: v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }),
-	}, nil
+	return &courier{base: at.URI, creds: o.Credentials, signer: s3Signer{region: o.Region}}, nil
 }
 
 // payload is a request's body with the hash that its signature covers.
@@ -69,29 +64,38 @@ func (b *s3Bucket) ask(ctx context.Context, method, key, query string, header ht
 	if err != nil {
 		return nil, err
 	}
-	resp, err := b.send(ctx, at, method, key, query, header, body)
+	resp, err := b.exchange(ctx, at, method, "/"+b.at.root+key, query, header, body)
+	if err != nil {
+		return nil, b.fault(ctx, err, right, key)
+	}
+	return resp, nil
+}
+
+// exchange sends a request once and returns the answer, or the error that it tells, in the form of the SDK's own. path begins at the bucket.
+func (b *s3Bucket) exchange(ctx context.Context, at *courier, method, path, query string, header http.Header, body *payload) (*http.Response, error) {
+	resp, err := b.send(ctx, at, method, path, query, header, body)
 	if err == nil && resp.StatusCode == http.StatusForbidden {
 		signed := time.Now().Add(time.Duration(at.skew.Load()))
 		if skew, wrong := skewOf(resp.Header, signed); wrong { // this machine's clock: see wrongClock
 			at.skew.Add(int64(skew))
 			_ = resp.Body.Close()
-			resp, err = b.send(ctx, at, method, key, query, header, body)
+			resp, err = b.send(ctx, at, method, path, query, header, body)
 		}
 	}
 	if err != nil {
-		return nil, b.fault(ctx, err, right, key)
+		return nil, err
 	}
 	if resp.StatusCode < 300 {
 		b.seen.Store(true)
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	return nil, b.fault(ctx, told(resp), right, key)
+	return nil, told(resp)
 }
 
-func (b *s3Bucket) send(ctx context.Context, at *courier, method, key, query string, header http.Header, body *payload) (*http.Response, error) {
+func (b *s3Bucket) send(ctx context.Context, at *courier, method, path, query string, header http.Header, body *payload) (*http.Response, error) {
 	where := at.base
-	path := strings.TrimSuffix(where.Path, "/") + "/" + b.at.root + key
+	path = cmp.Or(strings.TrimSuffix(where.Path, "/")+path, "/")
 	where.Path, where.RawPath, where.RawQuery = path, httpbinding.EscapePath(path, false), query
 	req := (&http.Request{Method: method, URL: &where, Host: where.Host, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	sum := emptySHA256
@@ -108,11 +112,14 @@ func (b *s3Bucket) send(ctx context.Context, at *courier, method, key, query str
 		if err != nil {
 			return nil, err
 		}
-		if err := at.signer.SignHTTP(ctx, creds, req, sum, "s3", at.region, time.Now().Add(time.Duration(at.skew.Load()))); err != nil {
-			return nil, err
-		}
+		at.signer.sign(req, creds, sum, time.Now().Add(time.Duration(at.skew.Load())))
 	}
-	return b.wire.RoundTrip(req)
+	resp, err := b.wire.RoundTrip(req)
+	if err != nil {
+		// As the SDK has it. net/http has errors without a type; that they came from the network is known here alone.
+		return nil, &url.Error{Op: method, Err: err}
+	}
+	return resp, nil
 }
 
 // told reads the error that an answer holds, in the form of the SDK's own.

@@ -48,8 +48,9 @@ func newTransport(caFile, proxy string, stall time.Duration) (*watchdog, error) 
 		IdleConnTimeout:       60 * time.Second,
 		MaxIdleConns:          256,
 		MaxIdleConnsPerHost:   64,
-		WriteBufferSize:       64 << 10,
-		ReadBufferSize:        64 << 10,
+		// A small object with its headers in one go. Large ones pass the buffers by; there are hundreds of connections.
+		WriteBufferSize: 16 << 10,
+		ReadBufferSize:  16 << 10,
 		// Objects are bytes: nobody may unpack a .gz on the way.
 		DisableCompression: true,
 	}}, nil

@@ -30,6 +30,7 @@ type State struct {
 	Publication string                `json:"publication,omitempty"`
 	Tables      map[string]TableState `json:"tables,omitempty"` // by a name that the pipeline chooses
 	Control     Control               `json:"control"`
+	Guard       Guard                 `json:"guard,omitempty"`
 	Saved       time.Time             `json:"saved"` // by the writer's clock: for people
 	Written     string                `json:"written"`
 }
@@ -46,6 +47,15 @@ const (
 	Failed    Phase = "failed" // see Reason; it needs somebody's help
 )
 
+// Guard is what a pipeline does because the server keeps too much of its log, until it has come to its end.
+type Guard string
+
+// The measures.
+const (
+	GuardSpooling Guard = "spooling" // all tables' changes go to the spool
+	GuardDropping Guard = "dropping" // the slot is dropped, and a new copy of all tables begins
+)
+
 // TableState is what is known of one table beyond what the lake itself tells.
 type TableState struct {
 	Phase  Phase      `json:"phase"`
@@ -55,10 +65,13 @@ type TableState struct {
 	Code   fault.Code `json:"code,omitempty"`   // of a failed one
 	Reason string     `json:"reason,omitempty"` // of a failed one
 	Anew   bool       `json:"anew,omitempty"`   // it was copied before, and is to be copied again
+	Exact  bool       `json:"exact,omitempty"`  // in a snapshot of which it is known what of the log it holds
 	// Published is what the publication gave of the table when its copy began: columns and row filter; "" all of it.
 	Published string `json:"published,omitempty"`
 	// Leaves are the partitions of a table that is followed as one; nil where nobody has looked.
 	Leaves []uint32 `json:"leaves,omitzero"`
+	// Tended is when upkeep was done last, or when the table came into the lake: by the writer's clock.
+	Tended time.Time `json:"tended,omitzero"`
 }
 
 // Control is what the pipeline has made of requests.

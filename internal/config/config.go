@@ -51,6 +51,7 @@ type To struct {
 	KMSKeyID        string     `yaml:"kms_key_id" doc:"Key for aws:kms; empty takes the account's."`
 	Checksums       Checksums  `yaml:"checksums" default:"auto" doc:"Whether the S3 checksum headers are sent; auto leaves them out for servers other than AWS."`
 	PartSize        Size       `yaml:"part_size" default:"8MiB" doc:"Size of the first parts that a large object is sent in, 5MiB to 10MiB; they grow with the object."`
+	Stall           Duration   `yaml:"stall" default:"60s" doc:"How long a request may make no progress before it is given up and tried again."`
 }
 
 // Dump says what leat dump reads and how it writes it.

@@ -153,7 +153,9 @@ func (w *parquetWriter) Write(rec arrow.RecordBatch) error {
 		return fault.New(fault.Internal, "", "a record came after the Parquet file was closed")
 	}
 	if w.err == nil {
-		w.err = w.carry(rec)
+		if w.err = w.carry(rec); w.err != nil {
+			w.shop.codec.pool.freeSlabs()
+		}
 	}
 	return w.err
 }

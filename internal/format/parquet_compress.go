@@ -12,16 +12,27 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/scratch"
 )
 
 // blockBytes is the size of the pieces that compressed pages are held in. A table of 1,600
 // columns has one partly filled piece a column.
 const blockBytes = 32 << 10
 
-// pool hands out blocks and takes them back, up to what one row group holds.
-type pool struct{ free [][]byte }
+// pool hands out blocks and takes them back, up to what one row group holds. A page of one huge value may be far more: blocks beyond
+// scratch.Large are pieces of buffers that do not count as memory.
+type pool struct {
+	free  [][]byte
+	out   int      // blocks that are in use
+	slabs [][]byte // what blocks are cut from
+	slab  []byte   // the part of the last that is not in use
+}
 
 func (p *pool) take() []byte {
+	p.out++
+	if p.out > (heldBytes+maxKept)/blockBytes {
+		return p.cutSlab()
+	}
 	if n := len(p.free) - 1; n >= 0 {
 		b := p.free[n]
 		p.free[n] = nil
@@ -31,13 +42,34 @@ func (p *pool) take() []byte {
 	return make([]byte, 0, blockBytes)
 }
 
+func (p *pool) cutSlab() []byte {
+	if len(p.slab) == 0 {
+		p.slab = scratch.Make(scratch.Large)
+		p.slabs = append(p.slabs, p.slab)
+	}
+	b := p.slab[:0:blockBytes]
+	p.slab = p.slab[blockBytes:]
+	return b
+}
+
 func (p *pool) give(blocks [][]byte) {
+	p.out -= len(blocks)
 	for i, b := range blocks {
-		if len(p.free) < heldBytes/blockBytes {
+		if len(p.free) < heldBytes/blockBytes && len(p.slabs) == 0 {
 			p.free = append(p.free, b[:0])
 		}
 		blocks[i] = nil
 	}
+	if p.out == 0 {
+		p.freeSlabs()
+	}
+}
+
+func (p *pool) freeSlabs() {
+	for _, s := range p.slabs {
+		scratch.Free(s)
+	}
+	p.slabs, p.slab = nil, nil
 }
 
 // trim keeps a few blocks for the next file, which is small more often than not.

@@ -29,17 +29,22 @@ func (c *currentTable) take(ctx context.Context, ch *change.Changes) error {
 	for from < ch.Len() && ch.LSN[from] < c.at {
 		from++
 	}
-	if from == ch.Len() {
-		return nil
+	if ch.Unchanged == nil {
+		return c.fail(c.applyFrom(ctx, ch, from))
 	}
-	if ch.Unchanged != nil {
-		resolved, err := c.resolveFrom(ctx, ch, from)
+	for from < ch.Len() {
+		part, err := c.resolveSome(ctx, ch, from)
 		if err != nil {
 			return c.fail(err)
 		}
-		ch = resolved
+		from += part.Len()
+		err = c.applyFrom(ctx, part, 0)
+		part.Rows.Release()
+		if err != nil {
+			return c.fail(err)
+		}
 	}
-	return c.fail(c.applyFrom(ctx, ch, from))
+	return nil
 }
 
 func (c *currentTable) applyFrom(ctx context.Context, ch *change.Changes, from int) error {

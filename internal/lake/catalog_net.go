@@ -15,7 +15,6 @@ import (
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/catalog"
 	_ "github.com/apache/iceberg-go/catalog/glue" // the kind "glue"
-	"github.com/apache/iceberg-go/catalog/hive"
 	"github.com/apache/iceberg-go/catalog/rest"
 
 	"github.com/leatdata/leat/internal/fault"
@@ -126,15 +125,5 @@ func (l *Lake) openGlue(ctx context.Context) error {
 		return fault.Wrap(err, fault.LakeFailed, "glue", "the catalog cannot be used")
 	}
 	l.use(cat, func() error { return nil })
-	return nil
-}
-
-// openHive connects to a Hive metastore.
-func (l *Lake) openHive() error {
-	cat, err := hive.NewCatalog(iceberg.Properties{}, hive.WithURI(l.Catalog.URI), hive.WithWarehouse(l.url(l.key())))
-	if err != nil {
-		return fault.Wrap(err, fault.LakeFailed, l.Catalog.URI, "the metastore cannot be used")
-	}
-	l.use(cat, cat.Close)
 	return nil
 }

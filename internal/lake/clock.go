@@ -37,6 +37,16 @@ func updated(base table.Metadata, updates []table.Update, location string) (tabl
 	})
 }
 
+// wantsSnapshot says that even a commit without data needs a snapshot, which brings a time of its own: the clock is behind, and a
+// catalog that is not ours has no other way to take anything but the clock's time.
+func (t *icebergTable) wantsSnapshot(base table.Metadata) bool {
+	_, ours := t.lake.catalog.(*fileCatalog)
+	return !ours && time.Now().Add(clockSlack).UnixMilli() < base.LastUpdatedMillis()
+}
+
+// clockSlack is less than the minute that the library bears.
+const clockSlack = 30 * time.Second
+
 const lastUpdated = "last-updated-ms"
 
 func toMillis(n json.Number) int64 {

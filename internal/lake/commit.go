@@ -14,6 +14,7 @@ import (
 
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/catalog"
+	"github.com/apache/iceberg-go/catalog/hive"
 	"github.com/apache/iceberg-go/table"
 
 	"github.com/leatdata/leat/internal/change"
@@ -233,7 +234,8 @@ func (t *icebergTable) commitLocked(ctx context.Context, d delta) error {
 	}
 	updates := append(slices.Clone(evolves), table.NewSetPropertiesUpdate(props))
 	var s *newSnapshot
-	if d.hasFiles() {
+	if d.hasFiles() || t.wantsSnapshot(base) {
+		d.rewrite = d.rewrite || !d.hasFiles() // nothing came and nothing went
 		shaped, err := updated(base, evolves, "")
 		if err != nil {
 			return t.failed(err, "its new definition does not fit")
@@ -276,6 +278,8 @@ func (t *icebergTable) judge(ctx context.Context, mark string, err error) error 
 		return t.failed(errors.Join(err, loadErr), "nobody knows whether the commit took place")
 	case now.Properties()[propCommit] == mark:
 		return t.load(ctx)
+	case errors.Is(err, hive.ErrLockAcquisitionFailed):
+		return fault.New(fault.LakeConflict, t.where(), "somebody else holds the metastore's lock of the table, or held it and died").Because(err)
 	case now.MetadataLocation() != before, errors.Is(err, table.ErrCommitFailed):
 		return fault.New(fault.LakeConflict, t.where(), "somebody else has changed the table since we read it (%s)", writerOf(now)).Because(err)
 	}

@@ -143,7 +143,10 @@ func (t *icebergTable) rewrite(ctx context.Context, inputs []input, schema *arro
 func (t *icebergTable) rewriteFile(ctx context.Context, in input, schema *arrow.Schema, values fill, set *fileSet, out *output, i int) error {
 	row := uint32(0)
 	live := make([]uint32, 0, scanRows)
-	err := t.scan(ctx, in.file, schema, nil, func(rec arrow.RecordBatch) error {
+	if in.file.FileSizeBytes() >= largeRow*in.file.Count() {
+		ctx = compute.WithAllocator(ctx, largeValues{})
+	}
+	err := t.scan(ctx, in.file, schema, func(rec arrow.RecordBatch) error {
 		n := uint32(rec.NumRows())
 		live = live[:0]
 		for k := range n {

@@ -35,23 +35,25 @@ type currentTable struct {
 	reread  func(ctx context.Context, keys arrow.RecordBatch) (arrow.RecordBatch, error)
 
 	// mu guards what follows. Ingest holds it while it writes and commits, maintenance while it plans and commits.
-	mu        sync.Mutex
-	index     *keyindex.Index
-	unread    bool           // the index is empty, and the files' keys are read when the first change needs them
-	files     []*trackedFile // by number, nil where the file is gone
-	deletes   []*deleteFile
-	at        change.LSN                  // transactions before are in the lake
-	open      *fileSet                    // nil when nothing is being written
-	openFirst uint32                      // number of its first file
-	size      struct{ rows, bytes int64 } // of what is pending
-	truncated bool                        // all that is committed goes with the next commit
-	walk      walk
-	refilled  bool // files of the lake were written anew and go with the next commit
-	broken    error
-	commits   int                        // of the ingest, since the table was opened
-	moved     time.Time                  // when the last of them was, or the table was opened
-	seen      int                        // how many there were when upkeep last looked
-	hollow    map[keyindex.Hash]struct{} // keys whose rows lack values that nobody had when they were written
+	mu           sync.Mutex
+	index        *keyindex.Index
+	unread       bool           // the index is empty, and the files' keys are read when the first change needs them
+	files        []*trackedFile // by number, nil where the file is gone
+	deletes      []*deleteFile
+	at           change.LSN                  // transactions before are in the lake
+	open         *fileSet                    // nil when nothing is being written
+	openFirst    uint32                      // number of its first file
+	size         struct{ rows, bytes int64 } // of what is pending
+	truncated    bool                        // all that is committed goes with the next commit
+	walk         walk
+	refilled     bool // files of the lake were written anew and go with the next commit
+	broken       error
+	commits      int                        // of the ingest, since the table was opened
+	moved        time.Time                  // when the last of them was, or the table was opened
+	seen         int                        // how many there were when upkeep last looked
+	resolveBytes int64                      // see the constant
+	resolvable   int                        // rows of which the values that were left out could be held at one time; 0 unknown
+	hollow       map[keyindex.Hash]struct{} // keys whose rows lack values that nobody had when they were written
 
 	// Buffers that serve one record after another.
 	last         lastRows
@@ -110,7 +112,7 @@ func openCurrent(ctx context.Context, t *icebergTable, spec Spec, schema *arrow.
 	if err := os.MkdirAll(t.lake.WorkDir, 0o700); err != nil {
 		return nil, fault.Wrap(err, fault.StateUnusable, t.lake.WorkDir, "the folder for key indexes cannot be made")
 	}
-	c := &currentTable{t: t, uploads: ctx, reread: spec.Reread, moved: time.Now(), seen: -1}
+	c := &currentTable{t: t, uploads: ctx, reread: spec.Reread, moved: time.Now(), seen: -1, resolveBytes: resolveBytes}
 	err := c.reset(ctx, schema, spec)
 	if err != nil {
 		c.drop()

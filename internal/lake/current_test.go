@@ -28,6 +28,7 @@ type currentBed struct {
 	spec  Spec
 	lsn   change.LSN
 	twice []iceberg.DataFile
+	limit int64 // resolveBytes, where it is not 0
 }
 
 var bedSchema = arrow.NewSchema([]arrow.Field{
@@ -68,6 +69,9 @@ func (b *currentBed) open(t testing.TB) {
 		t.Fatal(err)
 	}
 	b.table = table.(*lakeTable)
+	if b.limit > 0 {
+		b.table.current.resolveBytes = b.limit
+	}
 }
 
 // reopen closes the table and opens it again; dirty leaves the index as a crash does.

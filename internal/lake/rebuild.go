@@ -10,6 +10,7 @@ import (
 	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/compute"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
@@ -70,7 +71,7 @@ func (c *currentTable) loadVector(ctx context.Context, f iceberg.DataFile, numbe
 
 func (c *currentTable) loadPositions(ctx context.Context, f iceberg.DataFile, numbers map[string]uint32) error {
 	d := &deleteFile{file: f}
-	err := c.t.scan(ctx, f, posDeleteSchema, nil, func(rec arrow.RecordBatch) error {
+	err := c.t.scan(ctx, f, posDeleteSchema, func(rec arrow.RecordBatch) error {
 		paths, ok := storage(rec.Column(0)).(*array.String)
 		rows, ok2 := storage(rec.Column(1)).(*array.Int64)
 		if !ok || !ok2 {
@@ -102,15 +103,14 @@ func (c *currentTable) loadPositions(ctx context.Context, f iceberg.DataFile, nu
 }
 
 // scan reads columns of a data file, found by their field ids, and hands out record after record. A column that the file
-// does not have is null; an integer or float that was widened since is handed out as the file has it. Given rows are read
-// from their row groups only, all of these.
-func (t *icebergTable) scan(ctx context.Context, f iceberg.DataFile, schema *arrow.Schema, groups []int, each func(arrow.RecordBatch) error) error {
+// does not have is null; an integer or float that was widened since is handed out as the file has it.
+func (t *icebergTable) scan(ctx context.Context, f iceberg.DataFile, schema *arrow.Schema, each func(arrow.RecordBatch) error) error {
 	r, err := t.openParquet(ctx, f)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	return t.scanOpen(ctx, r, schema, groups, each)
+	return t.scanOpen(ctx, r, schema, nil, each)
 }
 
 func (t *icebergTable) openParquet(ctx context.Context, f iceberg.DataFile) (*file.Reader, error) {
@@ -118,7 +118,12 @@ func (t *icebergTable) openParquet(ctx context.Context, f iceberg.DataFile) (*fi
 	if err != nil {
 		return nil, err
 	}
-	props := parquet.NewReaderProperties(memory.DefaultAllocator)
+	props := parquet.NewReaderProperties(compute.GetAllocator(ctx))
+	// A page of ours may have one value as large as PostgreSQL has them.
+	props.MaxCompressedPageSize, props.MaxUncompressedPageSize = math.MaxInt32, math.MaxInt32
+	if _, large := compute.GetAllocator(ctx).(largeValues); large { // else a column's chunk is read whole, into memory of its own
+		props.BufferedStreamEnabled, props.BufferSize = true, 4<<20
+	}
 	r, err := file.NewParquetReader(in, file.WithReadProps(props))
 	if err != nil {
 		_ = in.Close() // the error that counts is there
@@ -130,7 +135,7 @@ func (t *icebergTable) openParquet(ctx context.Context, f iceberg.DataFile) (*fi
 const scanRows = 32 << 10
 
 func (t *icebergTable) scanOpen(ctx context.Context, r *file.Reader, schema *arrow.Schema, groups []int, each func(arrow.RecordBatch) error) error {
-	fr, err := pqarrow.NewFileReader(r, pqarrow.ArrowReadProperties{BatchSize: scanRows}, memory.DefaultAllocator)
+	fr, err := pqarrow.NewFileReader(r, pqarrow.ArrowReadProperties{BatchSize: scanRows}, compute.GetAllocator(ctx))
 	if err != nil {
 		return t.failed(err, "a data file cannot be read")
 	}

@@ -368,18 +368,32 @@ func (t *lakeTable) Write(ctx context.Context, c *change.Changes) error {
 			}
 		}
 	}
-	resolved := c
-	if t.current != nil && c.Unchanged != nil {
-		from := t.kept[len(t.kept)-1].position
-		if c.LSN[0] >= from { // rows it holds already would be resolved by newer values
-			var err error
-			if resolved, err = t.current.resolve(ctx, c); err != nil {
-				return err
-			}
+	if t.current == nil || c.Unchanged == nil || c.LSN[0] < t.kept[len(t.kept)-1].position { // rows it holds already would be resolved by newer values
+		return t.take(ctx, c)
+	}
+	for from := 0; from < c.Len(); {
+		part, err := t.current.resolve(ctx, c, from)
+		if err != nil {
+			return err
+		}
+		from += part.Len()
+		err = t.take(ctx, part)
+		part.Rows.Release()
+		if err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+func (t *lakeTable) take(ctx context.Context, c *change.Changes) error {
 	for _, k := range t.kept {
-		if err := k.take(ctx, since(resolved, k.position)); err != nil {
+		fresh := since(c, k.position)
+		err := k.take(ctx, fresh)
+		if fresh != c {
+			fresh.Rows.Release()
+		}
+		if err != nil {
 			return err
 		}
 	}

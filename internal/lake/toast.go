@@ -2,11 +2,13 @@ package lake
 
 import (
 	"context"
+	"errors"
+	"math"
 	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
-	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/apache/arrow-go/v18/arrow/compute"
 	"github.com/apache/iceberg-go"
 
 	"github.com/leatdata/leat/internal/change"
@@ -31,16 +33,52 @@ const (
 	fromSource                   // the row-th of those asked of the source, or before when it does not know
 )
 
-// resolve fills in the values that the log left out. A value that nobody has any more stays marked: its row
-// has been deleted since, and the log will say so.
-func (c *currentTable) resolve(ctx context.Context, ch *change.Changes) (*change.Changes, error) {
+// resolve fills in the values that the log left out of some changes from a row on, and returns those: as many as can be held at one
+// time. A value that nobody has any more stays marked: its row has been deleted since, and the log will say so. The record is
+// the caller's to release.
+func (c *currentTable) resolve(ctx context.Context, ch *change.Changes, from int) (*change.Changes, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.broken != nil {
 		return nil, c.broken
 	}
-	out, err := c.resolveFrom(ctx, ch, 0)
+	out, err := c.resolveSome(ctx, ch, from)
 	return out, c.fail(err)
+}
+
+// resolveBytes bounds the values that were left out and are found for one record. What the log told in a few bytes may stand for
+// gigabytes of values that did not change.
+const resolveBytes = 16 << 20
+
+// errTooMuch says that the values of a record are more than resolveBytes.
+var errTooMuch = errors.New("the values that were left out are too many to be held at one time")
+
+// resolveSome tries with fewer and fewer rows, and remembers how many went.
+func (c *currentTable) resolveSome(ctx context.Context, ch *change.Changes, from int) (*change.Changes, error) {
+	ctx = compute.WithAllocator(ctx, largeValues{})
+	n := ch.Len() - from
+	if c.resolvable > 0 {
+		n = min(n, c.resolvable)
+	}
+	for {
+		part := between(ch, from, from+n)
+		limit := c.resolveBytes
+		if n == 1 {
+			limit = math.MaxInt64
+		}
+		out, err := c.resolvePart(ctx, part, limit)
+		if out != part {
+			part.Rows.Release()
+		}
+		if errors.Is(err, errTooMuch) {
+			n = max(1, n/2)
+			continue
+		}
+		if err == nil && len(markedColumns(ch)) > 0 {
+			c.resolvable = 2 * n
+		}
+		return out, err
+	}
 }
 
 // wanted is what must be found out for one record.
@@ -51,9 +89,10 @@ type wanted struct {
 	lake    []uint64 // places of rows in data files
 	source  []int32  // rows of the record whose keys the source is asked for
 	columns []int    // that have marks
+	limit   int64    // bytes of values that may be found
 }
 
-func (c *currentTable) resolveFrom(ctx context.Context, ch *change.Changes, from int) (*change.Changes, error) {
+func (c *currentTable) resolvePart(ctx context.Context, ch *change.Changes, limit int64) (*change.Changes, error) {
 	columns := markedColumns(ch)
 	if len(columns) == 0 {
 		return ch, nil
@@ -61,15 +100,18 @@ func (c *currentTable) resolveFrom(ctx context.Context, ch *change.Changes, from
 	if err := c.hashRows(ctx, ch); err != nil {
 		return nil, err
 	}
-	w := c.originsOf(ch, from, columns)
+	w := c.originsOf(ch, columns)
+	w.limit = limit
 	held, err := c.fetch(ctx, w)
 	if err != nil {
 		return nil, err
 	}
+	defer held.release()
 	asked, err := c.ask(ctx, ch, w)
 	if err != nil {
 		return nil, err
 	}
+	defer asked.release()
 	out := *ch
 	arrays := slices.Clone(ch.Rows.Columns())
 	out.Unchanged = nil
@@ -78,6 +120,7 @@ func (c *currentTable) resolveFrom(ctx context.Context, ch *change.Changes, from
 		if err != nil {
 			return nil, err
 		}
+		defer a.Release()
 		arrays[col] = a
 		if left != nil {
 			if out.Unchanged == nil {
@@ -101,11 +144,11 @@ func markedColumns(ch *change.Changes) []int {
 }
 
 // originsOf decides for each row with marks where its values are.
-func (c *currentTable) originsOf(ch *change.Changes, from int, columns []int) *wanted {
+func (c *currentTable) originsOf(ch *change.Changes, columns []int) *wanted {
 	w := &wanted{origins: make([]origin, ch.Len()), marked: make([]bool, ch.Len()), hollow: make([]bool, ch.Len()), columns: columns}
 	c.last.reset(2 * ch.Len())
 	emptied := false
-	for i := from; i < ch.Len(); i++ {
+	for i := range ch.Len() {
 		h := c.hashes[i]
 		if ch.Ops[i] == change.OpTrunc {
 			c.last.reset(2 * ch.Len())
@@ -211,6 +254,12 @@ type foundColumn struct {
 	at     []int32
 }
 
+func (f *found) release() {
+	if f != nil {
+		release(f.columns)
+	}
+}
+
 func (f *found) column(i int) foundColumn {
 	if f == nil {
 		return foundColumn{}
@@ -239,7 +288,12 @@ func (c *currentTable) fetch(ctx context.Context, w *wanted) (*found, error) {
 	}
 	first := map[uint32]int32{} // where the rows of a file begin in what is read
 	parts := make([][]arrow.Array, len(fields))
-	n := int32(0)
+	defer func() {
+		for _, p := range parts {
+			release(p)
+		}
+	}()
+	n, left := int32(0), w.limit
 	for file, rows := range byFile {
 		slices.Sort(rows)
 		rows = slices.Compact(rows)
@@ -249,14 +303,15 @@ func (c *currentTable) fetch(ctx context.Context, w *wanted) (*found, error) {
 		if f == nil || f.file == nil {
 			return nil, fault.New(fault.Internal, c.t.where(), "the key index leads to a file that is gone")
 		}
-		if err := c.t.readRows(ctx, f.file, arrow.NewSchema(fields, nil), rows, parts); err != nil {
+		if err := c.t.readRows(ctx, f.file, arrow.NewSchema(fields, nil), rows, parts, &left); err != nil {
 			return nil, err
 		}
 	}
 	out := &found{at: make([]int32, len(w.lake))}
 	for _, p := range parts {
-		a, err := array.Concatenate(p, memory.DefaultAllocator)
+		a, err := joined(ctx, p)
 		if err != nil {
+			out.release()
 			return nil, fault.Wrap(err, fault.LakeFailed, c.t.where(), "earlier values cannot be put together")
 		}
 		out.columns = append(out.columns, a)
@@ -270,8 +325,8 @@ func (c *currentTable) fetch(ctx context.Context, w *wanted) (*found, error) {
 }
 
 // readRows reads some rows of a data file, given in order and each once, from the row groups that hold them, and appends their
-// columns to parts.
-func (t *icebergTable) readRows(ctx context.Context, f iceberg.DataFile, schema *arrow.Schema, rows []uint32, parts [][]arrow.Array) error {
+// columns to parts. It ends with errTooMuch when their values are more than the bytes that are left.
+func (t *icebergTable) readRows(ctx context.Context, f iceberg.DataFile, schema *arrow.Schema, rows []uint32, parts [][]arrow.Array, bytes *int64) error {
 	r, err := t.openParquet(ctx, f)
 	if err != nil {
 		return err
@@ -302,7 +357,11 @@ func (t *icebergTable) readRows(ctx context.Context, f iceberg.DataFile, schema 
 				got.Column(i).Retain()
 				parts[i] = append(parts[i], got.Column(i))
 			}
+			*bytes -= bytesOf(got)
 			got.Release()
+			if *bytes < 0 {
+				return errTooMuch
+			}
 			return nil
 		})
 		if err != nil {
@@ -323,6 +382,9 @@ func (c *currentTable) ask(ctx context.Context, ch *change.Changes, w *wanted) (
 	if c.reread == nil || c.whole {
 		return nil, fault.New(fault.ValueUncarriable, c.t.where(), "the log leaves out a value that did not change, and no earlier row of its key is known").
 			WithMend("Copy the table anew, or set REPLICA IDENTITY FULL.")
+	}
+	if int64(len(w.source)) > max(1, w.limit/meanRow(ch.Table)) {
+		return nil, errTooMuch
 	}
 	keys, err := c.keysOf(ctx, ch.Rows, w.source)
 	if err != nil {
@@ -373,6 +435,14 @@ func (c *currentTable) ask(ctx context.Context, ch *change.Changes, w *wanted) (
 		out.columns = append(out.columns, a)
 	}
 	return out, nil
+}
+
+// meanRow is what a row of the source takes on the mean, in bytes; a guess where the server has not counted its rows.
+func meanRow(t *change.Table) int64 {
+	if t.Rows <= 0 {
+		return 128 << 10
+	}
+	return max(1, t.Bytes/t.Rows)
 }
 
 // keysOf takes the key columns of some rows.
@@ -437,7 +507,10 @@ func (c *currentTable) compose(ctx context.Context, ch *change.Changes, w *wante
 			from[i] = uint32(askedAt + int(asked.at[o.row]))
 		}
 	}
-	all, err := array.Concatenate(pieces, memory.DefaultAllocator)
+	if bytesOfRows(pieces, from) > w.limit {
+		return nil, nil, errTooMuch
+	}
+	all, err := joined(ctx, pieces)
 	if err != nil {
 		return nil, nil, fault.Wrap(err, fault.Internal, c.schema.Field(col).Name, "earlier values cannot be put together")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -12,11 +13,60 @@ import (
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/scratch"
 )
 
 func TestValuesThatTheLogLeftOutAreFoundAgain(t *testing.T) {
 	t.Parallel()
+	foundAgain(t, 0)
+}
+
+// What is found for a record is bounded: with a bound of a few bytes, it is row for row.
+func TestValuesThatTheLogLeftOutAreFoundAFewAtATime(t *testing.T) {
+	t.Parallel()
+	for _, limit := range []int64{1, 200} {
+		foundAgain(t, limit)
+	}
+}
+
+// A page of one value may be far longer than readers expect.
+func TestAValueLongerThanAnyPageIsFoundAgain(t *testing.T) {
+	t.Parallel()
+	noise := make([]byte, 70<<20)
+	r := rand.New(rand.NewPCG(1, 1))
+	for i := range noise {
+		noise[i] = '!' + byte(r.Uint32()%90)
+	}
 	b := newCurrentBed(t, 2, false)
+	b.write(t, event{op: change.OpInsert, id: 1, v: "a", big: string(noise)}, event{op: change.OpInsert, id: 2, v: "a", big: string(noise[1:])})
+	b.commit(t)
+	b.write(t, event{op: change.OpUpdate, id: 1, v: "b", keep: true}, event{op: change.OpUpdate, id: 2, v: "c", keep: true}, event{op: change.OpUpdate, id: 2, v: "d", keep: true})
+	b.commit(t)
+	if scratch.Held() > 0 {
+		t.Errorf("%d large buffers were not given back", scratch.Held())
+	}
+	found := map[string]string{} // read by ourselves: the Iceberg library takes no page of more than 64 MiB
+	data, _, err := b.table.current.t.live(t.Context())
+	for _, f := range data {
+		if err == nil {
+			err = b.table.current.t.scan(t.Context(), f.File(), b.table.current.schema, func(rec arrow.RecordBatch) error {
+				for i := range int(rec.NumRows()) {
+					found[rec.Column(0).ValueStr(i)+rec.Column(1).ValueStr(i)] = strings.Clone(rec.Column(2).ValueStr(i))
+				}
+				return nil
+			})
+		}
+	}
+	if err != nil || found["1b"] != string(noise) || found["2d"] != string(noise[1:]) {
+		t.Errorf("%v: the lake has %d rows, the values have %d and %d bytes", err, len(found), len(found["1b"]), len(found["2d"]))
+	}
+}
+
+func foundAgain(t *testing.T, limit int64) {
+	t.Helper()
+	b := newCurrentBed(t, 2, false)
+	b.limit = limit
+	b.reopen(t, false)
 	m := model{}
 	r := rand.New(rand.NewPCG(5, 5))
 	for round := range 15 {
@@ -83,7 +133,7 @@ func TestTheSourceIsAskedForWhatNobodyHereHas(t *testing.T) {
 	}
 	b.reopen(t, false)
 	c := b.changes([]event{unknown, {op: change.OpUpdate, id: 8, v: "gone", keep: true}})
-	resolved, err := b.table.current.resolve(context.Background(), c)
+	resolved, err := b.table.current.resolve(context.Background(), c, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

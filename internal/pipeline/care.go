@@ -18,7 +18,7 @@ func (r *run) lookAround(ctx context.Context) error {
 	// Each drain reads the spool from the oldest copy on: tables that end at about the same time share one.
 	if len(r.drainable) > 0 && !r.inDanger() && r.past(r.drainable) && (r.copying.Load() == 0 || r.now.Sub(r.drainedAt) >= drainEvery) {
 		tables := r.drainable
-		r.drainable, r.drainedAt, r.guarded = nil, r.now, false
+		r.drainable, r.drainedAt, r.state.Guard = nil, r.now, ""
 		if err := r.drain(ctx, tables); err != nil {
 			return err
 		}
@@ -57,7 +57,12 @@ const drainEvery = 30 * time.Second
 
 // inDanger says that the log is drained into the bucket because the server keeps too much of it: the lake waits until that
 // has helped.
-func (r *run) inDanger() bool { return r.guarded && r.retained.Load() >= r.o.GuardSpool/2 }
+func (r *run) inDanger() bool {
+	return r.guarded() && r.o.GuardSpool > 0 && r.retained.Load() >= r.o.GuardSpool/2
+}
+
+// guarded says that the guard has sent the log to the spool. It is saved, so neither a retry nor another process forgets it.
+func (r *run) guarded() bool { return r.state.Guard == checkpoint.GuardSpooling }
 
 // settled says whether every table follows the log.
 func (r *run) settled() bool {
@@ -206,9 +211,13 @@ func (r *run) guard(ctx context.Context) error {
 	if r.lost.Load() {
 		return fault.New(fault.SlotLost, r.o.Slot, "the server has given the slot up")
 	}
-	if r.o.GuardSpool > 0 && retained >= r.o.GuardSpool && !r.guarded {
+	if r.o.GuardSpool > 0 && retained >= r.o.GuardSpool && !r.guarded() {
 		r.o.Log.Error("the log is drained into the bucket without committing tables, so that the server can let it go", "slot", r.o.Slot, "retained", retained)
-		return &again{guard: true}
+		r.state.Guard = checkpoint.GuardSpooling
+		if err := r.store.Save(ctx, r.state); err != nil {
+			return err
+		}
+		return &again{}
 	}
 	if r.o.GuardDrop > 0 && retained >= r.o.GuardDrop {
 		return r.giveUpSlot(ctx)
@@ -217,20 +226,24 @@ func (r *run) guard(ctx context.Context) error {
 }
 
 // giveUpSlot is the last resort, by the operator's policy: the database matters more than the lake. What the lake misses
-// then is read by a new copy.
+// then is read by a new copy. That it is to be is saved first: dropSlot goes on with it after a crash.
 func (r *run) giveUpSlot(ctx context.Context) error {
 	r.o.Log.Error("the slot is dropped to save the server's disk; all tables are copied anew", "slot", r.o.Slot, "retained", r.retained.Load())
-	r.log.Close()
-	r.log = nil
-	if err := r.source.DropSlot(ctx, r.o.Slot); err != nil {
-		return err
-	}
 	r.restoreModes(&again{all: true})
-	r.state.Position, r.state.Slot = 0, ""
+	r.state.Guard = checkpoint.GuardDropping
 	if err := r.store.Save(ctx, r.state); err != nil {
 		return err
 	}
 	return &again{}
+}
+
+// dropSlot does what giveUpSlot has planned. The log begins anew where the next slot is made.
+func (r *run) dropSlot(ctx context.Context) error {
+	if err := r.source.DropSlot(ctx, r.o.Slot); err != nil {
+		return err
+	}
+	r.state.Position, r.state.Slot, r.state.Guard = 0, "", ""
+	return r.store.Save(ctx, r.state)
 }
 
 const warnEvery = 5 * time.Minute

@@ -35,6 +35,7 @@ type copyJob struct {
 	finished bool // by an earlier process
 	rows     atomic.Int64
 	upper    change.LSN // nothing from here on is in the snapshot
+	chunkAt  change.LSN // the stamp of the chunks that are read now
 	stamp    change.LSN // the smallest of all chunks
 }
 
@@ -155,7 +156,13 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 	if err != nil {
 		return nil, err
 	}
-	job := &copyJob{table: t, source: source, plan: plan, stamp: snap.LSN, upper: snap.LSNUpper}
+	job := &copyJob{table: t, source: source, plan: plan, chunkAt: snap.LSN, upper: snap.LSNUpper}
+	if keyed := len(source.Identity()) > 0; keyed && !t.exact {
+		// A row with a key bears being changed once more by what the spool has of the time before the snapshot. So the copy stands
+		// where the history ended, which the spool reaches back to: there is no gap between.
+		job.chunkAt = max(t.since, min(t.lake.Position(), snap.LSN))
+	}
+	job.stamp = job.chunkAt
 	if job.copy, err = t.lake.Copy(ctx, plan.Table, plan.Schema); err != nil {
 		return nil, err
 	}
@@ -298,7 +305,7 @@ func (r *run) runCopies(ctx context.Context, snap *postgres.Snapshot, jobs []*co
 						return err
 					}
 				}
-				if err := r.copyChunk(gctx, reader, u.job, u.i, snap.LSN); err != nil {
+				if err := r.copyChunk(gctx, reader, u.job, u.i); err != nil {
 					return fault.Wrap(err, codeOf(err), u.job.table.name, "cannot copy the table")
 				}
 				if u.job.left.Add(-1) == 0 {
@@ -313,8 +320,8 @@ func (r *run) runCopies(ctx context.Context, snap *postgres.Snapshot, jobs []*co
 	return g.Wait()
 }
 
-func (r *run) copyChunk(ctx context.Context, reader *postgres.Reader, j *copyJob, i int, stamp change.LSN) error {
-	w, err := j.copy.Chunk(ctx, j.ids[i], stamp)
+func (r *run) copyChunk(ctx context.Context, reader *postgres.Reader, j *copyJob, i int) error {
+	w, err := j.copy.Chunk(ctx, j.ids[i], j.chunkAt)
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func (r *run) drain(ctx context.Context, tables []*table) error {
 	}
 	for _, t := range tables {
 		r.setMode(t, checkpoint.Streaming)
-		t.dirty = false
+		t.dirty, t.version = false, 0 // the spool keeps no definition that looks like the one before
 	}
 	// A table must not be listed twice: it would be committed by two goroutines at once.
 	r.dirty = slices.DeleteFunc(r.dirty, func(t *table) bool { return !t.dirty })

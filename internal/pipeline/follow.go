@@ -89,7 +89,7 @@ func (r *run) change(ctx context.Context, t *table, ev *postgres.Event) error {
 	if !t.diverted() {
 		return r.append(ctx, t, ev.Relation, ev)
 	}
-	if err := r.readable(ctx, t, ev.Relation); err != nil {
+	if err := r.readable(ctx, t, ev.Relation, ev.Tx.XID); err != nil {
 		return err
 	}
 	return r.divert(ctx, t, ev, ev.Seq, ev.Raw)
@@ -105,7 +105,13 @@ func (r *run) append(ctx context.Context, t *table, rel *postgres.Relation, ev *
 		return nil // told again after a crash; the lake may have the definition of later rows
 	}
 	if t.builder == nil || t.version != rel.Version {
-		if err := r.reshape(ctx, t, rel, ev.Tx.LSN); err != nil {
+		if err := r.reshape(ctx, t, rel, ev.Tx.LSN, ev.Tx.XID); err != nil {
+			return err
+		}
+	}
+	if len(ev.Raw) >= batchBytes && t.builder.Rows() > 0 { // a huge row goes alone: nothing then copies it to choose among rows
+		r.bytes += t.builder.Bytes()
+		if err := t.flush(ctx, r.o.Watch); err != nil {
 			return err
 		}
 	}
@@ -116,6 +122,7 @@ func (r *run) append(ctx context.Context, t *table, rel *postgres.Relation, ev *
 		}
 		return fault.Wrap(err, codeOf(err), t.name, "cannot carry a change of the transaction at %s", ev.Tx.LSN)
 	}
+	t.last = ev.Tx.XID
 	r.touch(t)
 	if t.builder.Rows() >= batchRows || t.builder.Bytes() >= batchBytes {
 		r.bytes += t.builder.Bytes()
@@ -286,6 +293,7 @@ const commitsAtOnce = 4
 // save writes the pipeline's position where another process would look for it.
 func (r *run) save(ctx context.Context) error {
 	r.state.Position = r.position
+	r.noteTended()
 	if err := r.store.Save(ctx, r.state); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -21,12 +22,69 @@ func (r *run) maintainAll(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(r.o.Maintain):
+		case <-time.After(min(r.o.Maintain, dueEvery)):
 		}
-		for _, t := range r.live.all() {
-			if err := r.maintainTable(ctx, t); err != nil && ctx.Err() == nil {
-				return err
-			}
+		if err := r.maintainDue(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+}
+
+// dueEvery is how often the run looks which tables are due for upkeep.
+const dueEvery = 10 * time.Second
+
+// maintainDue does the upkeep of the open tables whose last one is long enough ago, the longest first.
+func (r *run) maintainDue(ctx context.Context) error {
+	due := slices.DeleteFunc(r.live.all(), func(t *table) bool {
+		ago := time.Since(t.tendedAt())
+		return 0 <= ago && ago < r.o.Maintain // a clock that was set back must not put it off
+	})
+	slices.SortStableFunc(due, func(a, b *table) int { return a.tendedAt().Compare(b.tendedAt()) })
+	for _, t := range due {
+		if err := r.maintainTable(ctx, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tendAtEnd does the upkeep that is due when a run has caught up: runs that end sooner than upkeep comes round would never do
+// any. Everything is committed and acknowledged by now, so what the time does not suffice for is left to the next run.
+func (r *run) tendAtEnd(ctx context.Context, within time.Duration) error {
+	if !r.o.UntilCaughtUp || r.o.Maintain <= 0 {
+		return nil
+	}
+	r.log.Close() // nobody reads from it any more
+	r.log = nil
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	err := r.maintainDue(ctx)
+	switch {
+	case ctx.Err() != nil:
+		r.o.Log.Info("upkeep is not at its end; the next run goes on with it")
+	case err != nil:
+		return err
+	}
+	return r.save(context.WithoutCancel(ctx))
+}
+
+// tendWithin bounds how much longer a run takes because of upkeep.
+const tendWithin = 5 * time.Minute
+
+// tendedAt is when the table's upkeep was done last, or when the table came into the lake; zero when nobody knows.
+func (t *table) tendedAt() time.Time {
+	if ms := t.tended.Load(); ms > 0 {
+		return time.UnixMilli(ms).UTC()
+	}
+	return time.Time{}
+}
+
+// noteTended takes what the upkeep beside the loop has done into the state that is about to be saved.
+func (r *run) noteTended() {
+	for _, t := range r.tended.take() {
+		if s, known := r.state.Tables[t.key]; known { // logical messages are in no state
+			s.Tended = t.tendedAt()
+			r.state.Tables[t.key] = s
 		}
 	}
 }
@@ -36,6 +94,8 @@ func (r *run) maintainTable(ctx context.Context, t *table) error {
 	if err != nil {
 		return fault.Wrap(err, codeOf(err), t.name, "cannot maintain the table")
 	}
+	t.tended.Store(time.Now().UnixMilli())
+	r.tended.put(t)
 	if done != (lake.Maintained{}) {
 		r.o.Log.Info("maintained", "table", t.name, "compacted", done.Compacted, "written", done.Written, "merged_deletes", done.MergedDeletes, "merged_manifests", done.MergedManifests,
 			"expired", done.Snapshots, "removed", done.Removed)

@@ -100,11 +100,17 @@ func (m *messageRows) Rows() int { return len(m.c.Ops) }
 // Bytes is how large they are.
 func (m *messageRows) Bytes() int64 { return m.size }
 
-// Take gives what was collected; it is valid until the next call.
-func (m *messageRows) Take() *change.Changes {
+// Release gives up what Take gave.
+func (m *messageRows) Release() {
 	if m.last != nil {
 		m.last.Release()
+		m.last = nil
 	}
+}
+
+// Take gives what was collected; it is valid until the next call.
+func (m *messageRows) Take() *change.Changes {
+	m.Release()
 	m.last = m.rows.NewRecordBatch()
 	taken := m.c
 	taken.Rows = m.last

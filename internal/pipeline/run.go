@@ -48,7 +48,6 @@ type run struct {
 	delivered     recent
 	tick          context.Context // ends when the loop must look around
 	endTick       context.CancelFunc
-	guarded       bool
 	dirty         []*table
 	since         time.Time // of the oldest change that is not committed
 	rows, bytes   int64     // of what is not committed
@@ -65,6 +64,7 @@ type run struct {
 	opening  sync.Mutex
 	copied   mailbox
 	live     mailbox // tables that are open and follow the log
+	tended   mailbox // tables whose upkeep was done, which is not saved yet
 	copying  atomic.Int32
 	retained atomic.Int64
 	lost     atomic.Bool
@@ -86,8 +86,8 @@ func Run(ctx context.Context, source *postgres.Source, o Options) error {
 		if time.Since(began) > time.Minute {
 			failures = 0
 		}
-		next = &again{text: next.text}
-		if errors.As(err, &next) {
+		if more := new(again); errors.As(err, &more) {
+			next.also(more)
 			continue
 		}
 		if err == nil || ctx.Err() != nil || !fault.Retryable(err) || fault.Is(err, fault.PipelineBusy) || o.UntilCaughtUp && failures >= attemptsToCatchUp {
@@ -137,13 +137,16 @@ func attempt(ctx context.Context, source *postgres.Source, o Options, next *agai
 	if err := r.openMessages(ctx); err != nil {
 		return err
 	}
-	if r.guarded {
+	if r.guarded() {
 		r.lookAtSlot(ctx) // the danger is not over because another attempt begins
 	}
 	r.resumeDrains()
 	r.o.Watch.Working(true)
 	defer r.o.Watch.Working(false)
-	return r.work(ctx)
+	if err := r.work(ctx); err != nil {
+		return err
+	}
+	return r.tendAtEnd(ctx, tendWithin)
 }
 
 // resumeDrains hands over tables whose copy had ended before the attempt began.
@@ -170,13 +173,13 @@ func (r *run) prepare(ctx context.Context, next *again) (err error) {
 	if err := r.takeRequests(ctx, next); err != nil {
 		return err
 	}
-	r.guarded = next.guard
 	if err := r.chooseTables(ctx, next); err != nil {
 		return err
 	}
 	if err := r.prepareSlot(ctx, next); err != nil {
 		return err
 	}
+	next.tables, next.all, next.exact = nil, false, false // the saved state has them now
 	if r.lake, err = r.o.Lake(ctx, r.store.Epoch()); err != nil {
 		return err
 	}

@@ -138,8 +138,11 @@ func (r *run) restoreModes(next *again) {
 	for key, t := range r.tables {
 		was, known := r.state.Tables[key]
 		anew := next.all || slices.ContainsFunc(next.tables, func(name string) bool { return name == t.name || name == key })
+		if known && was.OID == t.source.OID && !was.Tended.IsZero() {
+			t.tended.Store(was.Tended.UnixMilli())
+		}
 		t.mode, t.since, t.upper, t.anew = was.Phase, was.Since, was.Upper, was.Anew || anew
-		t.exact, t.nullable = anew && next.exact, slices.Contains(next.nullable, t.name)
+		t.exact, t.nullable = was.Exact || anew && next.exact, slices.Contains(next.nullable, t.name)
 		t.published = r.givenOf(t.source)
 		if known && was.OID == t.source.OID && was.Published != t.published {
 			// What the log told by the old rules stands in it yet, so the copy must know what of it the snapshot holds.
@@ -154,7 +157,7 @@ func (r *run) restoreModes(next *again) {
 		case anew: // its spool goes on from where it began
 			t.mode = checkpoint.Copying
 		}
-		if next.guard && t.mode == checkpoint.Streaming {
+		if r.guarded() && t.mode == checkpoint.Streaming {
 			t.mode, t.since = checkpoint.Spooling, r.state.Position
 		}
 		r.setMode(t, t.mode)
@@ -168,12 +171,13 @@ func (r *run) restoreModes(next *again) {
 }
 
 func (r *run) setMode(t *table, mode checkpoint.Phase) {
-	t.mode, t.anew = mode, t.anew && mode == checkpoint.Copying
+	t.mode, t.anew, t.exact = mode, t.anew && mode == checkpoint.Copying, t.exact && mode == checkpoint.Copying
 	if mode != checkpoint.Copying {
 		t.published = r.givenOf(t.source)
 	}
 	r.state.Tables[t.key] = checkpoint.TableState{
-		Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper, Anew: t.anew, Published: t.published, Leaves: t.leaves,
+		Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper, Anew: t.anew, Exact: t.exact, Published: t.published, Leaves: t.leaves,
+		Tended: t.tendedAt(),
 	}
 	r.o.Watch.Mode(t.name, string(mode))
 }
@@ -292,6 +296,11 @@ const insertsSuffix = "_inserts"
 
 // prepareSlot finds or makes the slot. What the slot no longer holds cannot be read: then only a new copy is exact.
 func (r *run) prepareSlot(ctx context.Context, next *again) error {
+	if r.state.Guard == checkpoint.GuardDropping {
+		if err := r.dropSlot(ctx); err != nil {
+			return err
+		}
+	}
 	slot, err := r.source.Slot(ctx, r.o.Slot)
 	if err != nil {
 		return err

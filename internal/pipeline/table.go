@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -27,14 +29,16 @@ type table struct {
 	upper   change.LSN // nothing from here on was in the snapshot of its copy
 	lake    lake.Table
 	builder builder
-	version uint64 // of the relation the builder is for
+	version uint64 // of the relation the builder is for; 0: the definition is to be looked at again
+	last    uint32 // the transaction of the last row that was taken; 0 for none
 	// readable is the relation's version of which the spool's binary values can be read.
 	readable  uint64
-	exact     bool     // copied in a snapshot of which it is known what of the log it holds
+	exact     bool     // to be copied in a snapshot of which it is known what of the log it holds
 	published string   // see checkpoint.TableState
 	leaves    []uint32 // likewise
 	// nullable: NOT NULL is believed of the key's columns only.
 	nullable bool
+	tended   atomic.Int64 // see checkpoint.TableState; milliseconds since 1970, 0 when nobody knows
 	dirty    bool
 	counts   [256]int64
 }
@@ -45,6 +49,7 @@ type builder interface {
 	Rows() int
 	Bytes() int64
 	Take() *change.Changes
+	Release()
 }
 
 // diverted says whether what the log tells of the table goes to the spool.
@@ -56,6 +61,7 @@ func (t *table) flush(ctx context.Context, watch Watcher) error {
 		return nil
 	}
 	changes := t.builder.Take()
+	defer t.builder.Release()
 	for _, op := range changes.Ops {
 		t.counts[op]++
 	}
@@ -82,6 +88,9 @@ func (r *run) open(ctx context.Context, t *table, plan *postgres.Plan) error {
 		return err
 	}
 	t.lake = place
+	if t.key != "" && t.tended.CompareAndSwap(0, time.Now().UnixMilli()) { // of logical messages nothing is saved: they are due at once
+		r.tended.put(t)
+	}
 	r.live.put(t)
 	return nil
 }
@@ -170,12 +179,13 @@ func renamed(rec arrow.RecordBatch, name func(string) string) arrow.RecordBatch 
 func (r *run) relation(ev *postgres.Event) {
 	if t := r.byOID[ev.Relation.OID]; t != nil {
 		r.spool.Define(t.key, ev.Raw)
+		t.version = 0 // it may look as before and yet have other columns: one that was dropped and made again under its name
 	}
 }
 
 // reshape follows a table's definition: the relation's columns get their attnums, the lake's table evolves, and a new
 // builder is made for rows of that shape.
-func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, from change.LSN) error {
+func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, from change.LSN, xid uint32) error {
 	if err := t.flush(ctx, r.o.Watch); err != nil {
 		return err
 	}
@@ -183,7 +193,7 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, fro
 	if err != nil {
 		return err
 	}
-	shape, err := postgres.Align(known(t), now, rel)
+	shape, err := postgres.AlignAt(known(t), now, rel, xid)
 	if err != nil {
 		return err
 	}
@@ -210,7 +220,7 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, fro
 }
 
 // readable begins again with values as text before one goes to the spool that could not be read there in its binary form.
-func (r *run) readable(ctx context.Context, t *table, rel *postgres.Relation) error {
+func (r *run) readable(ctx context.Context, t *table, rel *postgres.Relation, xid uint32) error {
 	if !r.binary || t.readable == rel.Version {
 		return nil
 	}
@@ -218,7 +228,7 @@ func (r *run) readable(ctx context.Context, t *table, rel *postgres.Relation) er
 	if err != nil {
 		return err
 	}
-	shape, err := postgres.Align(t.source, now, rel)
+	shape, err := postgres.AlignAt(t.source, now, rel, xid)
 	if err != nil {
 		return err
 	}
@@ -277,8 +287,11 @@ func (r *run) place(ctx context.Context, t *table) error {
 func (r *run) evolve(ctx context.Context, t *table, now *change.Table, plan *postgres.Plan, from change.LSN) error {
 	d := lake.Definition{Table: plan.Table, Schema: plan.Schema, From: from, Fill: map[int16]arrow.Array{}}
 	known := known(t)
-	if !t.exact && older(known, plan.Table, now) {
+	if from < t.upper && older(known, plan.Table, now) {
 		return r.anew(t, "the log tells of its definition before the copy, whose snapshot may have been of a later moment")
+	}
+	if c := tooLate(postgres.Remade(known, plan.Table), now, t.last); c != "" {
+		return r.anew(t, "a column was dropped and made again under its name, unseen in the spool, and rows were taken since: "+c)
 	}
 	for _, s := range postgres.Diff(known, plan.Table) {
 		r.o.Log.Info("the table's definition has changed", "table", t.name, "change", stepText(s))
@@ -356,6 +369,16 @@ func older(known, told, now *change.Table) bool {
 	return false
 }
 
+// tooLate names a column of which rows were taken for the earlier one of its name after that was dropped.
+func tooLate(remade []change.Column, now *change.Table, last uint32) string {
+	for _, c := range remade {
+		if last != 0 && now != nil && slices.ContainsFunc(now.Traces, func(t change.Trace) bool { return t.Attnum == c.Attnum && int32(last-t.By) > 0 }) {
+			return c.Name
+		}
+	}
+	return ""
+}
+
 // anew ends this attempt; the next one copies the table again.
 func (r *run) anew(t *table, why string) error {
 	r.o.Log.Warn("the table is copied anew", "table", t.name, "because", why)
@@ -370,10 +393,15 @@ type again struct {
 	// nullable are tables of which NOT NULL is not believed.
 	nullable []string
 	text     bool // values come as text
-	guard    bool // the log goes to the spool
 }
 
 func (*again) Error() string { return "the run begins again" }
+
+// also adds what another attempt has found out. What was not taken into the saved state yet is not forgotten.
+func (a *again) also(more *again) {
+	a.tables, a.nullable = append(a.tables, more.tables...), append(a.nullable, more.nullable...)
+	a.all, a.exact, a.text = a.all || more.all, a.exact || more.exact, a.text || more.text
+}
 
 // restartAsText begins again with values as text: a column's binary form cannot be turned into what a copy gives.
 func (r *run) restartAsText(t *table) error {

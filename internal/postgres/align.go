@@ -17,9 +17,19 @@ import (
 // attnum in its place. A column that was dropped and made again under the same name and type looks in the log as if
 // nothing had happened: Remade tells.
 func Align(known, now *change.Table, rel *Relation) (*change.Table, error) {
+	return AlignAt(known, now, rel, 0)
+}
+
+// AlignAt is Align for a row of a transaction (0: nobody knows of which). It tells nearly always what names and types leave open,
+// because who alters a table keeps its writers out until he commits: a column that a later transaction has dropped was there.
+func AlignAt(known, now *change.Table, rel *Relation, xid uint32) (*change.Table, error) {
+	if t := alignByTraces(known, now, rel, xid); t != nil {
+		describeAligned(t, known, now, rel)
+		return t, nil
+	}
 	a := newAligner(known, now, rel.Columns)
 	found := a.solve()
-	t := &change.Table{OID: rel.OID, Schema: rel.Schema, Name: rel.Name, ReplicaIdentity: rel.Identity, Kind: change.KindTable, Rows: -1}
+	t := newAligned(rel)
 	last := int16(0)
 	for j, rc := range rel.Columns {
 		if i := found[j]; i >= 0 {
@@ -37,6 +47,52 @@ func Align(known, now *change.Table, rel *Relation) (*change.Table, error) {
 	}
 	describeAligned(t, known, now, rel)
 	return t, nil
+}
+
+func newAligned(rel *Relation) *change.Table {
+	return &change.Table{OID: rel.OID, Schema: rel.Schema, Name: rel.Name, ReplicaIdentity: rel.Identity, Kind: change.KindTable, Rows: -1}
+}
+
+// alignByTraces takes what the catalog keeps of all columns that ever were. Those that were there when the transaction wrote are
+// the ones that are there now and those that were dropped by a later one; of these the log has the first, because numbers are
+// given in the order of time. It gives nil where that does not fit what is known otherwise: transactions get their numbers before
+// they wait for a lock, so one with a lower number may have been the later one.
+func alignByTraces(known, now *change.Table, rel *Relation, xid uint32) *change.Table {
+	if now == nil || xid == 0 {
+		return nil
+	}
+	a := newAligner(known, now, nil)
+	t := newAligned(rel)
+	for _, trace := range now.Traces {
+		var c candidate
+		if i := slices.IndexFunc(a.candidates, func(c candidate) bool { return c.attnum == trace.Attnum }); i >= 0 {
+			c = a.candidates[i]
+		}
+		later := int32(trace.By-xid) > 0
+		switch {
+		case trace.By == xid: // somewhere among the rows of this very transaction
+			return nil
+		case trace.Dropped && (!later || known == nil || c.known == nil && trace.Attnum < a.newest):
+			continue // gone by then, or never known: generated, or left out of the publication
+		case !trace.Dropped && c.known == nil && (c.now.Generated != 0 || a.unpublished(c)):
+			continue
+		case len(t.Columns) == len(rel.Columns):
+			if c.known != nil || !later {
+				return nil // the log should have it
+			}
+			continue
+		}
+		rc := rel.Columns[len(t.Columns)]
+		if !trace.Dropped && !later && (c.now.Name != rc.Name || c.now.TypeOID != rc.TypeOID || c.now.Typmod != rc.Typmod) {
+			return nil // nobody has changed it since, and yet it differs
+		}
+		c.attnum = trace.Attnum
+		t.Columns = append(t.Columns, c.column(rc, known != nil))
+	}
+	if len(t.Columns) < len(rel.Columns) {
+		return nil
+	}
+	return t
 }
 
 // candidate is an attnum that a column of the log may have.

@@ -84,9 +84,11 @@ func TestRandomAlterationsAreFollowedByAttnum(t *testing.T) {
 		}
 	}
 	told := map[string][]*postgres.Relation{}
+	by := map[string][]uint32{}
 	events(t, db, source, postgres.LogOptions{Slot: db.Name, Publications: []string{"leat"}}, func(e *postgres.Event) {
 		if e.Kind == postgres.EventInsert {
 			told[e.Relation.Name] = append(told[e.Relation.Name], e.Relation)
+			by[e.Relation.Name] = append(by[e.Relation.Name], e.Tx.XID)
 		}
 	})
 	exact, all := 0, 0
@@ -102,6 +104,10 @@ func TestRandomAlterationsAreFollowedByAttnum(t *testing.T) {
 					if err != nil {
 						t.Errorf("%s: known %v, now %v, log %v: %v", name, attnumsOf(known), attnumsOf(now), want, err)
 						continue
+					}
+					traced, err := postgres.AlignAt(known, now, rel, by[name][i])
+					if err != nil || !slices.Equal(attnumsOf(traced), want) {
+						t.Errorf("%s: known %v, now %v: the log's columns %v of transaction %d were taken for %v (%v)", name, known.Columns, now.Columns, want, by[name][i], attnumsOf(traced), err)
 					}
 					got := attnumsOf(table)
 					all++

@@ -142,9 +142,9 @@ select a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod, pg_catalog.form
                          where k.conrelid = c.oid and k.contype = 'n' and not k.convalidated and k.conkey = array[a.attnum])
          and not (c.relkind = 'p' and exists (select from pg_catalog.pg_partition_tree(c.oid) t join pg_catalog.pg_class f on f.oid = t.relid
                                               where f.relkind = 'f')),
-       a.attgenerated, a.attndims
+       a.attgenerated, a.attndims, a.xmin, a.attisdropped
 from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
-where a.attrelid = any($1::oid[]) and a.attnum > 0 and not a.attisdropped
+where a.attrelid = any($1::oid[]) and a.attnum > 0
 order by a.attrelid, a.attnum`
 
 // describeTables reads everything about the relations. Two queries serve however many tables.
@@ -174,6 +174,11 @@ func describeTables(ctx context.Context, c *pgconn.PgConn, rels []relation) ([]*
 		return nil, err
 	}
 	for _, r := range rows {
+		t := byOID[oid(r[0])]
+		trace := change.Trace{Attnum: int16(number(r[2])), By: oid(r[9]), Dropped: string(r[10]) == "t"}
+		if t.Traces = append(t.Traces, trace); trace.Dropped {
+			continue
+		}
 		col := change.Column{
 			Name: string(r[1]), Attnum: int16(number(r[2])), TypeOID: oid(r[3]), Typmod: int32(number(r[4])), Type: string(r[5]),
 			NotNull: string(r[6]) == "t", Dims: int(number(r[8])),
@@ -181,7 +186,6 @@ func describeTables(ctx context.Context, c *pgconn.PgConn, rels []relation) ([]*
 		if len(r[7]) > 0 {
 			col.Generated = r[7][0]
 		}
-		t := byOID[oid(r[0])]
 		t.Columns = append(t.Columns, col)
 	}
 	return tables, nil

@@ -173,17 +173,51 @@ left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attn
 where c.oid = $1::oid`
 
 // AddedDefault says what existing rows have in a column that was added. A column that is gone again has DefaultNull.
-func (s *Source) AddedDefault(ctx context.Context, table uint32, attnum int16) (Default, error) {
+//
+// Where the catalog does not tell, the rows may: when all have the same value now, that is what any row has that was not
+// changed since, and of those that were the log brings the value.
+func (s *Source) AddedDefault(ctx context.Context, table uint32, attnum int16) (found Default, err error) {
 	c := &Catalog{source: s}
-	var rows [][][]byte
-	err := c.read(ctx, func(conn *pgconn.PgConn) (err error) {
-		rows, err = query(ctx, conn, addedSQL, strconv.FormatUint(uint64(table), 10), strconv.Itoa(int(attnum)))
+	at := []string{strconv.FormatUint(uint64(table), 10), strconv.Itoa(int(attnum))}
+	err = c.read(ctx, func(conn *pgconn.PgConn) error {
+		rows, err := query(ctx, conn, addedSQL, at...)
+		if err != nil {
+			return err
+		}
+		if found = defaultOf(rows); found.Kind == DefaultDiffers {
+			found, err = onlyValue(ctx, conn, at)
+		}
 		return err
 	})
-	if err != nil {
+	return found, err
+}
+
+// onlyValue looks for a row whose value differs from another's, and stops at the first.
+func onlyValue(ctx context.Context, conn *pgconn.PgConn, at []string) (Default, error) {
+	names, err := query(ctx, conn, `select pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.quote_ident(a.attname) from pg_catalog.pg_attribute a
+join pg_catalog.pg_class c on c.oid = a.attrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1::oid and a.attnum = $2::int2 and not a.attisdropped`, at...)
+	if err != nil || len(names) == 0 {
 		return Default{}, err
 	}
-	var found Default
+	table, column := string(names[0][0]), string(names[0][1])
+	rows, err := query(ctx, conn, `select pg_catalog.format('%s', one.v), one.v is null, exists (select from `+table+` t
+  where (t.`+column+` is null) <> (one.v is null) or pg_catalog.format('%s', t.`+column+`) <> pg_catalog.format('%s', one.v))
+from (select `+column+` from `+table+` limit 1) one(v)`)
+	switch state := sqlState(err); {
+	case state == "42703" || state == "42P01": // renamed or dropped in between
+		return Default{Kind: DefaultDiffers}, nil
+	case err != nil || len(rows) == 0: // of an empty table every row is gone, as the log will tell
+		return Default{}, err
+	case string(rows[0][2]) == "t":
+		return Default{Kind: DefaultDiffers}, nil
+	case string(rows[0][1]) == "t":
+		return Default{}, nil
+	}
+	return Default{Kind: DefaultMissing, Text: string(rows[0][0])}, nil
+}
+
+// defaultOf reads the answers to addedSQL, one a table or leaf.
+func defaultOf(rows [][][]byte) (found Default) {
 	for i, r := range rows {
 		next := Default{}
 		switch {
@@ -193,11 +227,11 @@ func (s *Source) AddedDefault(ctx context.Context, table uint32, attnum int16) (
 			next.Kind = DefaultDiffers
 		}
 		if i > 0 && next != found { // partitions disagree
-			return Default{Kind: DefaultDiffers}, nil
+			return Default{Kind: DefaultDiffers}
 		}
 		found = next
 	}
-	return found, nil
+	return found
 }
 
 // onlyElement takes the one element out of the text of an array. It stands for itself, whatever its type.

@@ -276,6 +276,13 @@ func (b *ChangesBuilder) Take() *change.Changes {
 	return &out
 }
 
+// Release gives up large buffers after the rows of the last Take have been used.
+func (b *ChangesBuilder) Release() {
+	if b.taken {
+		b.reset()
+	}
+}
+
 // Applied is how often each column's policy was used since the builder was made.
 func (b *ChangesBuilder) Applied() []int64 {
 	n := make([]int64, len(b.rows))

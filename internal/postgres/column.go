@@ -6,6 +6,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/leatdata/leat/internal/scratch"
 )
 
 // column collects the values of one column in Arrow's own layout, so that a batch is made
@@ -42,15 +44,19 @@ func newColumn(c carrier) *column {
 // occupy memory for the rest of a table.
 const keepBytes = 4 << 20
 
+// kept is a buffer for the next batch, or nil where it has become too large.
+func kept(b []byte) []byte {
+	if cap(b) <= keepBytes {
+		return b
+	}
+	scratch.Free(b)
+	return nil
+}
+
 func (c *column) reset() {
 	c.n, c.nulls = 0, 0
 	c.valid = c.valid[:0]
-	if cap(c.data) > keepBytes {
-		c.data = nil
-	}
-	if cap(c.scratch) > keepBytes {
-		c.scratch = nil
-	}
+	c.data, c.scratch = kept(c.data), kept(c.scratch)
 	c.data = c.data[:0]
 	if c.op == opBytes || c.op == opJSONB || c.op == opList {
 		c.offsets = append(c.offsets[:0], 0)
@@ -128,7 +134,7 @@ func (c *column) int128(hi int64, lo uint64) {
 }
 
 func (c *column) string(b []byte) {
-	c.data = append(c.data, b...)
+	c.data = scratch.Append(c.data, b)
 	c.offsets = append(c.offsets, int32(len(c.data)))
 	c.n++
 }

@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/leatdata/leat/internal/scratch"
 )
 
 // copyStream speaks COPY … TO STDOUT on a connection of its own. It reads messages in place
@@ -214,7 +215,7 @@ func (s *copyStream) appendPayload(dst []byte, n int) ([]byte, error) {
 	for n > 0 {
 		step := min(n, max(s.left, 1<<20))
 		old := len(dst)
-		dst = slices.Grow(dst, step)[:old+step]
+		dst = scratch.Grow(dst, step)[:old+step]
 		if err := s.payload(dst[old:]); err != nil {
 			return dst[:old], err
 		}

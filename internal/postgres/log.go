@@ -361,6 +361,7 @@ func (l *Log) again() (*Event, error) {
 		return nil, err
 	case raw == nil:
 		p := l.replay
+		p.in.free()
 		l.replay = nil
 		l.spill.forget(p.xid)
 		return l.deliver(p.commit)
@@ -456,6 +457,10 @@ func (l *Log) Buffered() bool {
 // Close tells the server what is durable and leaves the slot. It takes two seconds at most.
 func (l *Log) Close() {
 	l.stream.close()
+	l.stream.in.free()
+	if l.replay != nil {
+		l.replay.in.free()
+	}
 	if l.spill != nil {
 		l.spill.close()
 	}

@@ -198,7 +198,7 @@ type replay struct {
 
 // next returns a message and whether what wrote it was rolled back; nil at the end. It is valid until the next call.
 func (p *replay) next() (raw []byte, aborted bool, err error) {
-	p.in.r += p.used
+	p.in.pass(p.used)
 	p.used = 0
 	if p.in.r == p.in.w && p.memory {
 		return nil, false, nil

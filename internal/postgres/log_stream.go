@@ -15,6 +15,7 @@ import (
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/scratch"
 )
 
 // burstConn reads what a busy server sends in few large pieces. A walsender writes each change by itself, and a reader
@@ -130,10 +131,28 @@ func (b *window) fit(n int) {
 				break
 			}
 		}
-		b.buf = make([]byte, want)
+		fresh := scratch.Make(want)
+		b.w = copy(fresh, have)
+		scratch.Free(b.buf)
+		b.buf, b.r = fresh, 0
+		return
 	}
 	b.w = copy(b.buf, have)
 	b.r = 0
+}
+
+// pass gives up the message that stood at hand.
+func (b *window) pass(n int) {
+	b.r += n
+	if len(b.buf) > windowKept && b.w-b.r <= windowBuffer {
+		b.fit(0)
+	}
+}
+
+// free ends the use of the window.
+func (b *window) free() {
+	scratch.Free(b.buf)
+	*b = window{read: b.read}
 }
 
 // walStream is a connection in which the server sends the log (START_REPLICATION) and hears what is durable.
@@ -204,7 +223,7 @@ func (s *walStream) send(kind byte, body []byte) error {
 
 // next returns the next message of the server; body is valid until the next call. An error of the server is returned as one.
 func (s *walStream) next() (kind byte, body []byte, err error) {
-	s.in.r += s.used
+	s.in.pass(s.used)
 	s.used = 0
 	if err := s.in.need(5); err != nil {
 		return 0, nil, err

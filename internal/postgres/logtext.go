@@ -11,6 +11,8 @@ import (
 	"strconv"
 
 	"github.com/apache/arrow-go/v18/arrow"
+
+	"github.com/leatdata/leat/internal/scratch"
 )
 
 // The log gives values as their output functions write them, under the settings that typed names. appendText reads
@@ -66,7 +68,7 @@ func (c *column) textBytes(b []byte) error {
 	}
 	b = bytes.TrimPrefix(b, []byte(`\x`))
 	at := len(c.data)
-	c.data = append(c.data, b[:len(b)/2]...) // room: hex.Decode may not write past its source's half
+	c.data = scratch.Append(c.data, b[:len(b)/2]) // room: hex.Decode may not write past its source's half
 	if _, err := hex.Decode(c.data[at:], b); err != nil {
 		c.data = c.data[:at]
 		return unreadable("hexadecimal bytea", b)

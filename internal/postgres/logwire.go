@@ -48,6 +48,10 @@ func (c *column) appendWire(b []byte) error {
 	if c.expr == "" {
 		return c.append(b)
 	}
+	if c.wire == wireText {
+		c.string(b)
+		return nil
+	}
 	write := wireWriters[c.wire]
 	if write == nil {
 		return malformed("a binary value of a type that can only be read as text")
@@ -63,7 +67,6 @@ func (c *column) appendWire(b []byte) error {
 
 // wireWriters append a value's text to dst.
 var wireWriters = [...]func(dst, b []byte) (out []byte, ok bool){
-	wireText:     func(dst, b []byte) ([]byte, bool) { return append(dst, b...), true },
 	wireNumeric:  numericText,
 	wireChar:     charText8,
 	wireInet:     func(dst, b []byte) ([]byte, bool) { return inetText(dst, b, false) },

@@ -30,9 +30,7 @@ func newDecoder(p *Plan) *decoder {
 
 func (d *decoder) reset() {
 	d.rows, d.wire = 0, 0
-	if cap(d.scratch) > keepBytes {
-		d.scratch = nil
-	}
+	d.scratch = kept(d.scratch)
 	for _, c := range d.columns {
 		c.reset()
 	}

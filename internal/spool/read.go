@@ -13,6 +13,7 @@ import (
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/scratch"
 )
 
 // Tx is a transaction of the log.
@@ -58,6 +59,7 @@ func (s *Spool) Read(ctx context.Context, from change.LSN, want func(table strin
 		}
 		defer dec.Close()
 		r := &reading{spool: s, next: from, want: want, dec: dec, yield: yield}
+		defer func() { r.part() }()
 		for _, u := range readable(segments) {
 			// A transaction in parts has its unit for itself.
 			if u.end <= r.next {
@@ -137,6 +139,8 @@ type reading struct {
 	begin []byte
 	skip  bool // the transaction has been delivered already
 	begun bool // its Begin has been delivered
+
+	joined []byte // the pieces of a long message
 }
 
 func (r *reading) segment(ctx context.Context, seg segment) error {
@@ -192,8 +196,14 @@ func (r *reading) record(f *fields, where string) error {
 		case r.wanted[n-1]:
 			r.pending[n-1] = raw
 		}
+	case markPiece:
+		r.piece(f)
 	case markRow:
 		n, seq, raw := f.number(), f.number(), f.bytes()
+		if len(r.joined) > 0 {
+			raw = r.whole(f, raw)
+			defer r.part()
+		}
 		if f.bad = f.bad || n == 0 || n > uint64(len(r.names)); !f.bad && r.wanted[n-1] && !r.skip {
 			err = r.row(int(n-1), seq, raw)
 		}
@@ -214,6 +224,34 @@ func (r *reading) record(f *fields, where string) error {
 		return fault.New(fault.StateUnusable, where, "a record of the spool cannot be understood")
 	}
 	return err
+}
+
+// piece joins a piece of a long message to those before.
+func (r *reading) piece(f *fields) {
+	whole, raw := f.number(), f.bytes()
+	if len(r.joined) == 0 && whole <= longest {
+		r.joined = scratch.Make(int(whole))[:0]
+	}
+	if f.bad = f.bad || len(raw) == 0 || len(r.joined)+len(raw) >= cap(r.joined); !f.bad {
+		r.joined = append(r.joined, raw...)
+	}
+}
+
+// longest is more than PostgreSQL's messages have (MaxAllocSize).
+const longest = 1<<30 + 64
+
+// whole is the message with its last piece.
+func (r *reading) whole(f *fields, last []byte) []byte {
+	if f.bad = f.bad || len(r.joined)+len(last) > cap(r.joined); f.bad {
+		return nil
+	}
+	return append(r.joined, last...)
+}
+
+// part gives up the pieces of a message.
+func (r *reading) part() {
+	scratch.Free(r.joined)
+	r.joined = nil
 }
 
 // row delivers a row, with what must come before it.

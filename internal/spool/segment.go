@@ -18,6 +18,8 @@ const (
 	suffix = ".spool"
 	// blockBytes is how much is compressed together; a longer record is a block of its own.
 	blockBytes = 256 << 10
+	// pieceBytes is the most of a message that one record has; a longer one comes in pieces.
+	pieceBytes = 4 << 20
 )
 
 // castagnoli is CRC-32C, which processors compute.
@@ -28,6 +30,7 @@ const (
 	markBegin  = 'B' // LSN, XID, committed, raw
 	markTable  = 'T' // number, name: rows name their table by number
 	markDefine = 'D' // raw, of the table that the number names, or of none (0)
+	markPiece  = 'P' // the length of the whole message, a piece of it: more follow in order, and a row with the last
 	markRow    = 'R' // number, sequence, raw
 	markCommit = 'C' // end LSN, raw
 )

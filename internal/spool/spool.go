@@ -168,6 +168,10 @@ func (s *Spool) Add(ctx context.Context, table string, seq uint64, raw []byte) e
 	if !s.open {
 		return fault.New(fault.Internal, s.prefix, "a row of %s outside a transaction", table)
 	}
+	raw, err := s.pieces(ctx, raw)
+	if err != nil {
+		return err
+	}
 	t := s.tables[table]
 	if t == nil {
 		t = &numbered{number: uint64(len(s.tables) + 1), born: s.serial}
@@ -187,6 +191,22 @@ func (s *Spool) Add(ctx context.Context, table string, seq uint64, raw []byte) e
 	s.raw = binary.AppendUvarint(s.raw, seq)
 	s.raw = appendBytes(s.raw, raw)
 	return s.rollInside(ctx)
+}
+
+// pieces writes a message that is too long for one record, but for its last piece, which it returns. They come before the table's
+// number, because each may end a segment, and the next segment numbers its tables anew.
+func (s *Spool) pieces(ctx context.Context, raw []byte) ([]byte, error) {
+	whole := uint64(len(raw))
+	for len(raw) > pieceBytes {
+		s.raw = append(s.raw, markPiece)
+		s.raw = binary.AppendUvarint(s.raw, whole)
+		s.raw = appendBytes(s.raw, raw[:pieceBytes])
+		raw = raw[pieceBytes:]
+		if err := s.rollInside(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return raw, nil
 }
 
 func appendTable(dst []byte, name string, number uint64) []byte {

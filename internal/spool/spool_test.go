@@ -372,3 +372,42 @@ func BenchmarkAdd(b *testing.B) {
 		}
 	}
 }
+
+// A row may be as large as PostgreSQL has them; neither a segment nor what is held may be.
+func TestAHugeRowComesInPiecesAndIsReadWhole(t *testing.T) {
+	t.Parallel()
+	const huge = 21 << 20
+	b := memory(t)
+	s := open(t, b, spool.Options{SegmentBytes: 1 << 20})
+	s.Define("a", []byte("one"))
+	transaction(t, s, 5, 6, 1, 1, "a")
+	transaction(t, s, 7, 8, 3, huge, "b", "a")
+	transaction(t, s, 9, 10, 2, 1, "a", "b")
+	flush(t, s, 10)
+	for o, err := range b.List(t.Context(), "spool/") {
+		must(t, err)
+		if o.Size > 8<<20 {
+			t.Errorf("%s has %d bytes", o.Key, o.Size)
+		}
+	}
+	again := open(t, b, spool.Options{From: 10})
+	expect(t, tell(t, again, 0, nil), "B5 Da=one Ra1 C5-6 B7 Rb1 Da=one Ra2 Rb3 C7-8 B9 Da=one Ra1 Rb2 C9-10")
+	expect(t, tell(t, again, 0, only("a")), "B5 Da=one Ra1 C5-6 B7 Da=one Ra2 C7-8 B9 Da=one Ra1 C9-10")
+	noise, sizes := rand.New(rand.NewPCG(7, 1)), 0
+	for r, err := range again.Read(t.Context(), 7, nil) {
+		must(t, err)
+		if r.Kind != spool.Row || r.Tx.LSN != 7 {
+			continue
+		}
+		_, value, _ := strings.Cut(string(r.Raw), fmt.Sprintf(" %d ", r.Seq-1))
+		sizes += len(value)
+		for i := range len(value) {
+			if value[i] != byte(noise.Uint32()) {
+				t.Fatalf("byte %d of row %d is another", i, r.Seq)
+			}
+		}
+	}
+	if sizes != 3*huge {
+		t.Errorf("the rows have %d bytes", sizes)
+	}
+}

@@ -1,5 +1,5 @@
 // Package testlab starts the real servers that tests talk to: PostgreSQL of every supported major, S3
-// (versitygw, Ceph), Azure (azurite), GCS (fake-gcs-server), an Iceberg catalog (Nessie), and what stands between
+// (versitygw, Ceph), Azure (azurite), GCS (fake-gcs-server), Iceberg catalogs (Nessie, Glue, Hive), and what stands between
 // them and leat: a TCP proxy that spoils connections, an S3 proxy that answers by a script, and leat's own binary
 // as a process; and readers of Iceberg tables that are not ours: Spark and PyIceberg.
 //

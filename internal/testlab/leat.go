@@ -122,6 +122,18 @@ func (p *Process) Stdout() string { return string(p.stdout.bytes()) }
 // Stderr is what the process has written to its standard error so far.
 func (p *Process) Stderr() string { return string(p.stderr.bytes()) }
 
+// PeakMemory is the most memory that the running process has had, in bytes (VmHWM of proc(5)).
+func (p *Process) PeakMemory() int64 {
+	p.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	need(p.t, err)
+	_, after, _ := strings.Cut(string(status), "VmHWM:")
+	var kib int64
+	_, err = fmt.Sscan(after, &kib)
+	need(p.t, err)
+	return kib << 10
+}
+
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/leatdata/leat/internal/testlab"
 )
@@ -46,8 +47,9 @@ func TestARunOutlivesAStoreThatNeverAnswers(t *testing.T) {
 	store := testlab.S3(t)
 	lease := hangs{{name: "a lease", match: put("/lease.json"), answer: testlab.Hang}, {name: "a lease that comes late", match: put("/lease.json"), answer: testlab.Late}}
 	groups := []hangs{lease[:1], lease[1:]} // they are given up as soon as the lease would run out
-	reading := hangs{{name: "the body of an answer", match: get(".parquet"), answer: testlab.StallReply(10)}}
-	if long() { // all others when there was no progress for a minute
+	// The shortest answer has 8 bytes, and must not come to its end.
+	reading := hangs{{name: "the body of an answer", match: get(".parquet"), answer: testlab.StallReply(1)}}
+	if long() { // all others when there was no progress for as long as the setting says
 		groups = append(groups, never("a data file", aData), never("a commit", aCommit), never("a hint", put("/version-hint.text"))[2:], never("a state", put("/state.json"))[1:])
 	}
 	var all hangs
@@ -56,6 +58,7 @@ func TestARunOutlivesAStoreThatNeverAnswers(t *testing.T) {
 	}
 	all = append(all, reading...)
 	f := followToS3(t, s, store, testlab.FaultyS3(t, store, all.script).Store)
+	f.args = append(f.args, "--set", "to.stall=5s")
 	closed := s.open(dice)
 	p := f.start()
 	s.goes(f, p)
@@ -86,6 +89,7 @@ func never(name string, match func(*http.Request) bool) hangs {
 // outlives lets each of the requests hang once.
 func (f *follower) outlives(p *testlab.Process, group hangs) {
 	f.t.Helper()
+	began := time.Now()
 	for _, one := range group {
 		one.left.Store(1)
 	}
@@ -93,4 +97,5 @@ func (f *follower) outlives(p *testlab.Process, group hangs) {
 		until(f.t, "leat gives up "+one.name, func() bool { return one.given.Load() > 0 })
 	}
 	f.shop.goes(f, p)
+	f.t.Logf("%s and its like were outlived in %s", group[0].name, time.Since(began).Round(time.Millisecond))
 }

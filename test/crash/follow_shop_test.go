@@ -261,6 +261,7 @@ func (f *follower) start(more ...string) *testlab.Process {
 	f.started = append(f.started, p)
 	f.t.Cleanup(func() {
 		if f.t.Failed() { // what every process said is how a rare failure is understood
+			p.Kill() // it may go on for ever
 			f.t.Logf("leat run %s said:\n%s", strings.Join(more, " "), last(p.Wait().Stderr, 60))
 		}
 	})

@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -253,4 +257,91 @@ func TestAMirrorRefusedForAMomentGoesOn(t *testing.T) {
 		t.Errorf("with answers that stop half-way it ends with %d:\n%s", r.Exit, last(r.Stderr, 20))
 	}
 	w.judge(true)
+}
+
+// vanishing is a way to a server on which peers go without a word: the first connections go silent in both directions when some bytes
+// have passed towards the server, or from it. Nobody closes them, as when a cable is pulled or a host dies.
+type vanishing struct {
+	net.Listener
+	upstream string
+	upload   bool
+	made     atomic.Int64
+	gone     [2]atomic.Int64 // in the middle of small objects, and of the large one
+}
+
+// silent is how many connections go silent, and after how many bytes every second of them does.
+const silent = 12
+
+var silentAfter = [2]int64{40_000, 2_000_000}
+
+func vanish(t testing.TB, v *vanishing) *vanishing {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Listener = l
+	var open sync.WaitGroup
+	t.Cleanup(func() { l.Close(); open.Wait() })
+	open.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			open.Go(func() { v.relay(t, conn) })
+		}
+	})
+	return v
+}
+
+// relay ends with its connection, or with the test when the connection has gone silent.
+func (v *vanishing) relay(t testing.TB, client net.Conn) {
+	defer client.Close()
+	server, err := net.Dial("tcp", v.upstream)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	up, down, n := int64(math.MaxInt64), int64(math.MaxInt64), v.made.Add(1)
+	if n <= silent {
+		up = silentAfter[n%2]
+	}
+	if !v.upload {
+		up, down = down, up
+	}
+	ended := make(chan bool, 2)
+	pass := func(to, from net.Conn, limit int64) {
+		passed, _ := io.CopyN(to, from, limit) // who ended it and why is leat's to find out
+		ended <- passed == limit
+	}
+	go pass(server, client, up)
+	go pass(client, server, down)
+	if <-ended {
+		v.gone[n%2].Add(1)
+		<-t.Context().Done()
+	}
+}
+
+func TestAMirrorWhosePeersAreGoneWithoutAWordEndsWithAllThere(t *testing.T) {
+	t.Parallel()
+	w := openSides(t)
+	for _, v := range []*vanishing{{upload: true}, {}} {
+		near, far := w.near, w.far
+		through := &near
+		if v.upload {
+			through = &far
+		}
+		v.upstream = strings.TrimPrefix(through.Endpoint, "http://")
+		through.Endpoint = "http://" + vanish(t, v).Addr().String()
+		emptied(t, w.far)
+		r := w.start(near, far, "--set", "mirror.stall=1s", "--set", "mirror.attempts=40").WaitWithin(patience)
+		if r.Exit != 0 {
+			t.Errorf("upload %v: it ends with %d:\n%s", v.upload, r.Exit, last(r.Stderr, 20))
+		}
+		if v.gone[0].Load() == 0 || v.gone[1].Load() == 0 {
+			t.Errorf("upload %v: of %d connections %d went in small objects, and %d in the large one", v.upload, v.made.Load(), v.gone[0].Load(), v.gone[1].Load())
+		}
+		w.judge(true)
+	}
 }

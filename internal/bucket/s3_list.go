@@ -1,0 +1,194 @@
+package bucket
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"io"
+	"iter"
+	"net/http"
+	"net/url"
+
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// mostListed is how many bytes an answer to a listing may have. S3 puts 1000 objects into one, with keys of 1024 bytes that may need three
+// times as much.
+const mostListed = 16 << 20
+
+// listing reads the pages of a listing one after the other.
+type listing struct {
+	bucket *s3Bucket
+	prefix string
+	body   bytes.Buffer // of the page that is being read
+	page   s3Page
+	both   []byte // a key and its ETag
+}
+
+// listed is a page as it is given out.
+type listed struct {
+	objects []Object
+	next    string // token of the page after it, "" after the last
+	err     error
+}
+
+func (b *s3Bucket) List(ctx context.Context, prefix string) iter.Seq2[Object, error] {
+	return func(yield func(Object, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		l := &listing{bucket: b, prefix: prefix}
+		var ahead chan listed // the next page, once it was asked for
+		defer func() {
+			cancel()
+			if ahead != nil {
+				<-ahead
+			}
+		}()
+		var spare []Object
+		for now := l.get(ctx, "", nil); ; {
+			for i, o := range now.objects {
+				// Not with the first one: who needs one object alone shall not make the server list two pages.
+				if next := now.next; next != "" && ahead == nil && i >= len(now.objects)/4 {
+					ahead = make(chan listed, 1)
+					go func(to chan<- listed, into []Object) { to <- l.get(ctx, next, into) }(ahead, spare)
+				}
+				if !yield(o, nil) {
+					return
+				}
+			}
+			switch {
+			case now.err != nil:
+				yield(Object{}, now.err)
+				return
+			case now.next == "":
+				return
+			case ahead == nil: // an empty page
+				now = l.get(ctx, now.next, now.objects)
+			default:
+				spare = now.objects
+				now = <-ahead
+				ahead = nil
+			}
+		}
+	}
+}
+
+// get asks for a page, again as often as the SDK would. Objects are put into a slice that is no longer needed.
+func (l *listing) get(ctx context.Context, token string, into []Object) listed {
+	b := l.bucket
+	at, err := b.courier()
+	if err != nil {
+		return listed{err: err}
+	}
+	retryer := b.client.Options().Retryer
+	for attempt := 1; ; attempt++ {
+		err := l.ask(ctx, at, token)
+		if err == nil {
+			return l.objects(token, into[:0])
+		}
+		if ctx.Err() == nil && attempt < retryer.MaxAttempts() && retryer.IsErrorRetryable(err) {
+			if wait, fails := retryer.RetryDelay(attempt, err); fails == nil && sleep(ctx, wait) == nil {
+				continue
+			}
+		}
+		return listed{err: b.fault(ctx, err, "s3:ListBucket", l.prefix)}
+	}
+}
+
+// ask asks for a page once and reads the answer.
+func (l *listing) ask(ctx context.Context, at *courier, token string) error {
+	b := l.bucket
+	query := url.Values{
+		"list-type": {"2"}, "prefix": {b.at.root + l.prefix},
+		// Without it a key with a character that XML does not know breaks the listing.
+		"encoding-type": {"url"},
+	}
+	if token != "" {
+		query.Set("continuation-token", token)
+	}
+	resp, err := b.exchange(ctx, at, http.MethodGet, "", query.Encode(), http.Header{}, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	l.body.Reset()
+	if n := resp.ContentLength; n > 0 && n < mostListed {
+		l.body.Grow(int(n) + bytes.MinRead)
+	}
+	if _, err := l.body.ReadFrom(io.LimitReader(resp.Body, mostListed+1)); err != nil {
+		return err
+	}
+	if l.body.Len() > mostListed {
+		return badXML("it has more than %d bytes", mostListed)
+	}
+	err = l.page.read(l.body.Bytes())
+	if said := (*smithy.GenericAPIError)(nil); errors.As(err, &said) { // the server had begun to answer
+		return &smithyhttp.ResponseError{Response: &smithyhttp.Response{Response: resp}, Err: said}
+	}
+	return err
+}
+
+// objects makes objects of the page that was read, and says where the listing goes on.
+func (l *listing) objects(token string, out []Object) listed {
+	b := l.bucket
+	bad := func(what string) listed {
+		return listed{objects: out, err: b.newFault(fault.BucketFailed, badXML("%s", what), "", "")}
+	}
+	switch p := &l.page; {
+	case p.truncated == "":
+		return bad("it does not say whether it is whole")
+	case p.truncated == "true" && p.token == "":
+		return bad("it says that there is more and not where")
+	case p.truncated == "true" && p.token == token:
+		return bad("it goes on where it began")
+	}
+	for _, it := range l.page.items {
+		key, ok := it.key, true
+		if l.page.encoded {
+			key, ok = unescapeQuery(key)
+		}
+		if !ok || !bytes.HasPrefix(key, []byte(b.at.root+l.prefix)) {
+			return bad("it has a key that was not asked for")
+		}
+		if key = key[len(b.at.root):]; len(key) == 0 {
+			continue // the marker that some consoles leave for the root "folder"
+		}
+		l.both = append(append(l.both[:0], key...), it.etag...)
+		text := string(l.both) // one piece of memory: they live and die together
+		out = append(out, Object{Key: text[:len(key)], ETag: text[len(key):], Size: it.size, Modified: it.modified})
+	}
+	if l.page.truncated == "true" {
+		return listed{objects: out, next: l.page.token}
+	}
+	return listed{objects: out}
+}
+
+// unescapeQuery is [url.QueryUnescape] in place.
+func unescapeQuery(text []byte) (plain []byte, ok bool) {
+	if bytes.IndexByte(text, '%') < 0 && bytes.IndexByte(text, '+') < 0 {
+		return text, true
+	}
+	out := text[:0]
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		switch c {
+		case '+':
+			c = ' '
+		case '%':
+			if i+2 >= len(text) {
+				return nil, false
+			}
+			n, err := hex.Decode(text[i+2:i+3], text[i+1:i+3])
+			if n != 1 || err != nil {
+				return nil, false
+			}
+			i += 2
+			c = text[i]
+		}
+		out = append(out, c)
+	}
+	return out, true
+}
