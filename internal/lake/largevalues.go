@@ -30,7 +30,7 @@ func (l largeValues) Reallocate(size int, b []byte) []byte {
 		return b[:size]
 	}
 	fresh := l.Allocate(size)
-	copy(fresh, b)
+	scratch.Copy(fresh, b)
 	scratch.Free(b)
 	return fresh
 }
@@ -44,6 +44,19 @@ func joined(ctx context.Context, parts []arrow.Array) (arrow.Array, error) {
 		return parts[0], nil
 	}
 	return array.Concatenate(parts, compute.GetAllocator(ctx))
+}
+
+// nthOf finds a row of arrays that lie behind one another, as the bounds of a slice.
+func nthOf(parts []arrow.Array, row uint32) (part arrow.Array, from, to int64) {
+	at := int64(row)
+	for _, p := range parts {
+		if n := int64(p.Len()); at >= n {
+			at -= n
+			continue
+		}
+		return p, at, at + 1
+	}
+	return parts[0], 0, 0 // there is no such row
 }
 
 // bytesOfRows is about how much the picked rows take of arrays that lie behind one another.

@@ -510,6 +510,9 @@ func (c *currentTable) compose(ctx context.Context, ch *change.Changes, w *wante
 	if bytesOfRows(pieces, from) > w.limit {
 		return nil, nil, errTooMuch
 	}
+	if len(from) == 1 { // a huge value is not copied once more
+		return array.NewSlice(nthOf(pieces, from[0])), left, nil
+	}
 	all, err := joined(ctx, pieces)
 	if err != nil {
 		return nil, nil, fault.Wrap(err, fault.Internal, c.schema.Field(col).Name, "earlier values cannot be put together")

@@ -78,13 +78,30 @@ func Grow(b []byte, n int) []byte {
 		need = max(need, cap(b)+cap(b)/4)
 	}
 	fresh := Make(need)
-	copy(fresh, b)
+	Copy(fresh, b)
 	Free(b)
 	return fresh[:len(b)]
 }
 
 // Append appends v to b, growing it as Grow does.
-func Append(b, v []byte) []byte { return append(Grow(b, len(v)), v...) }
+func Append(b, v []byte) []byte {
+	b = Grow(b, len(v))
+	at := len(b)
+	b = b[:at+len(v)]
+	Copy(b[at:], v)
+	return b
+}
+
+// Copy copies as many bytes as both have. Large buffers are copied piece by piece: one long copy cannot be interrupted, and while the garbage
+// collector waits for it nothing else runs, so all its pages would stay in memory.
+func Copy(dst, src []byte) {
+	for min(len(dst), len(src)) > Large {
+		copy(dst[:Large], src)
+		dst, src = dst[Large:], src[Large:]
+		letGo()
+	}
+	copy(dst, src)
+}
 
 // Held is how many buffers are in files.
 func Held() int {
