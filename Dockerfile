@@ -10,6 +10,7 @@ ARG TARGETARCH
 ARG VERSION=unknown
 WORKDIR /src
 COPY go.mod go.sum ./
+COPY third_party ./third_party
 RUN go mod download
 COPY cmd ./cmd
 COPY internal ./internal
