@@ -340,6 +340,9 @@ func (r *run) fill(ctx context.Context, t *table, plan *postgres.Plan, attnum in
 	if err != nil {
 		return err
 	}
+	if whole := len(plan.Table.Identity()) == 0 && plan.Table.ReplicaIdentity == 'f'; whole && t.keep.Current && !d.Sure {
+		return r.anew(t, "without a key its rows are known by all their values, and nobody can tell what they had in an added column: "+plan.Table.Columns[i].Name)
+	}
 	switch d.Kind {
 	case postgres.DefaultDiffers:
 		return r.anew(t, "a column was added whose values differ from row to row: "+plan.Table.Columns[i].Name)

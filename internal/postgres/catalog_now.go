@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"regexp"
 	"slices"
 	"strconv"
 	"sync"
@@ -152,6 +153,8 @@ const (
 type Default struct {
 	Kind DefaultKind
 	Text string // of DefaultMissing: the value as the type's output function writes it, for Plan.Value
+	// Sure: the catalog tells. Otherwise it is right for rows that were not changed since, and the log brings what the others have.
+	Sure bool
 }
 
 // addedSQL looks at the table, or for a partitioned one at its leaves, whose columns have numbers of their own. A default
@@ -174,8 +177,8 @@ where c.oid = $1::oid`
 
 // AddedDefault says what existing rows have in a column that was added. A column that is gone again has DefaultNull.
 //
-// Where the catalog does not tell, the rows may: when all have the same value now, that is what any row has that was not
-// changed since, and of those that were the log brings the value.
+// Where the catalog does not tell, the rows may: when all have the value of a constant default, that is what they were given, and when all
+// have none, the default came later.
 func (s *Source) AddedDefault(ctx context.Context, table uint32, attnum int16) (found Default, err error) {
 	c := &Catalog{source: s}
 	at := []string{strconv.FormatUint(uint64(table), 10), strconv.Itoa(int(attnum))}
@@ -192,26 +195,36 @@ func (s *Source) AddedDefault(ctx context.Context, table uint32, attnum int16) (
 	return found, err
 }
 
-// onlyValue looks for a row whose value differs from another's, and stops at the first.
+// constant is a default of which any evaluation gives the same: a number, a word or a text, and its type.
+var constant = regexp.MustCompile(`^(-?\d+(\.\d+)?|true|false|'([^']|'')*')(::[a-z ]+(\(\d+(,\d+)?\))?(\[\])?)?$`)
+
+// onlyValue looks for a row that has another value than a constant default, and stops at the first.
 func onlyValue(ctx context.Context, conn *pgconn.PgConn, at []string) (Default, error) {
-	names, err := query(ctx, conn, `select pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.quote_ident(a.attname) from pg_catalog.pg_attribute a
-join pg_catalog.pg_class c on c.oid = a.attrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1::oid and a.attnum = $2::int2 and not a.attisdropped`, at...)
+	names, err := query(ctx, conn, `select pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.quote_ident(a.attname), pg_catalog.format_type(a.atttypid, a.atttypmod),
+  case when a.attidentity = '' and a.attgenerated = '' then pg_catalog.pg_get_expr(d.adbin, d.adrelid) end
+from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+where c.oid = $1::oid and a.attnum = $2::int2 and not a.attisdropped`, at...)
 	if err != nil || len(names) == 0 {
 		return Default{}, err
 	}
-	table, column := string(names[0][0]), string(names[0][1])
-	rows, err := query(ctx, conn, `select pg_catalog.format('%s', one.v), one.v is null, exists (select from `+table+` t
-  where (t.`+column+` is null) <> (one.v is null) or pg_catalog.format('%s', t.`+column+`) <> pg_catalog.format('%s', one.v))
-from (select `+column+` from `+table+` limit 1) one(v)`)
+	table, column, kind, value := string(names[0][0]), string(names[0][1]), string(names[0][2]), string(names[0][3])
+	if !constant.MatchString(value) {
+		return Default{Kind: DefaultDiffers}, nil
+	}
+	rows, err := query(ctx, conn, `select pg_catalog.format('%s', one.v), exists (select from `+table+` t
+  where t.`+column+` is null or pg_catalog.format('%s', t.`+column+`) <> pg_catalog.format('%s', one.v)),
+  exists (select from `+table+` t where t.`+column+` is not null)
+from (select (`+value+`)::`+kind+`) one(v)`)
 	switch state := sqlState(err); {
 	case state == "42703" || state == "42P01": // renamed or dropped in between
 		return Default{Kind: DefaultDiffers}, nil
-	case err != nil || len(rows) == 0: // of an empty table every row is gone, as the log will tell
+	case err != nil:
 		return Default{}, err
-	case string(rows[0][2]) == "t":
-		return Default{Kind: DefaultDiffers}, nil
-	case string(rows[0][1]) == "t":
+	case string(rows[0][2]) != "t":
 		return Default{}, nil
+	case string(rows[0][1]) == "t":
+		return Default{Kind: DefaultDiffers}, nil
 	}
 	return Default{Kind: DefaultMissing, Text: string(rows[0][0])}, nil
 }
@@ -219,10 +232,10 @@ from (select `+column+` from `+table+` limit 1) one(v)`)
 // defaultOf reads the answers to addedSQL, one a table or leaf.
 func defaultOf(rows [][][]byte) (found Default) {
 	for i, r := range rows {
-		next := Default{}
+		next := Default{Sure: true}
 		switch {
 		case string(r[0]) == "t":
-			next = Default{Kind: DefaultMissing, Text: onlyElement(r[1])}
+			next.Kind, next.Text = DefaultMissing, onlyElement(r[1])
 		case string(r[2]) == "t":
 			next.Kind = DefaultDiffers
 		}

@@ -1,6 +1,8 @@
 package testlab
 
 import (
+	"errors"
+	"io"
 	"net"
 	"strconv"
 	"sync"
@@ -20,7 +22,13 @@ func Toxiproxy(t testing.TB, upstream string) *toxics.Proxy {
 	t.Helper()
 	control, err := sharedToxiproxy()
 	need(t, err)
-	proxy, err := toxics.NewClient(control).CreateProxy(unique(t, "_"), "127.0.0.1:0", upstream)
+	create := func() (*toxics.Proxy, error) {
+		return toxics.NewClient(control).CreateProxy(unique(t, "_"), "127.0.0.1:0", upstream)
+	}
+	proxy, err := create()
+	if errors.Is(err, io.EOF) { // the server closed the connection, which had been idle, just as it was used again
+		proxy, err = create()
+	}
 	need(t, err)
 	t.Cleanup(func() {
 		if err := proxy.Delete(); err != nil {
