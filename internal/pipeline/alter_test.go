@@ -173,3 +173,18 @@ func TestAColumnThatIsMadeAgainUnderItsNameHasItsNewValues(t *testing.T) {
 	}
 	b.judge("away", "running")
 }
+
+// Without a key a row is found by all its values, also those of a column that has come and gone before leat saw it.
+func TestRowsWithoutAKeyAreFoundThoughAColumnOfTheirsIsGone(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 16)
+	b.db.Exec("create table loose (v text); alter table loose replica identity full; insert into loose select 'v' || i from generate_series(1, 5) i")
+	b.mustCatchUp()
+	b.db.Exec("alter table loose add c numeric(10,2) default 7; update loose set v = 'x' where v = 'v1'; delete from loose where v = 'v2'")
+	b.db.Exec("update loose set c = 8 where v = 'v3'")
+	b.db.Exec("alter table loose drop c; delete from loose where v = 'v4'")
+	if lines := anew(b.mustCatchUp()); len(lines) != 1 {
+		t.Errorf("copied anew: %v", lines)
+	}
+	b.judge("loose")
+}
