@@ -193,7 +193,7 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, fro
 	if err != nil {
 		return err
 	}
-	shape, err := postgres.AlignAt(known(t), now, rel, xid)
+	shape, err := postgres.AlignAt(known(t), now, rel, postgres.Moment{XID: xid, Behind: from < t.upper})
 	if err != nil {
 		return err
 	}
@@ -228,7 +228,7 @@ func (r *run) readable(ctx context.Context, t *table, rel *postgres.Relation, xi
 	if err != nil {
 		return err
 	}
-	shape, err := postgres.AlignAt(t.source, now, rel, xid)
+	shape, err := postgres.AlignAt(t.source, now, rel, postgres.Moment{XID: xid, Behind: true})
 	if err != nil {
 		return err
 	}

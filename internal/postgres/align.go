@@ -17,13 +17,21 @@ import (
 // attnum in its place. A column that was dropped and made again under the same name and type looks in the log as if
 // nothing had happened: Remade tells.
 func Align(known, now *change.Table, rel *Relation) (*change.Table, error) {
-	return AlignAt(known, now, rel, 0)
+	return AlignAt(known, now, rel, Moment{})
 }
 
-// AlignAt is Align for a row of a transaction (0: nobody knows of which). It tells nearly always what names and types leave open,
+// Moment is when a row was written, as far as it is known.
+type Moment struct {
+	XID uint32 // of its transaction; 0 when nobody knows
+	// Behind: known may be of a later moment, as the definition of a copy is for rows that waited for it. Then columns of the row may be
+	// gone from it, and later ones be in it.
+	Behind bool
+}
+
+// AlignAt is Align for a row of which it is known when it was written. It tells nearly always what names and types leave open,
 // because who alters a table keeps its writers out until he commits: a column that a later transaction has dropped was there.
-func AlignAt(known, now *change.Table, rel *Relation, xid uint32) (*change.Table, error) {
-	if t := alignByTraces(known, now, rel, xid); t != nil {
+func AlignAt(known, now *change.Table, rel *Relation, at Moment) (*change.Table, error) {
+	if t := alignByTraces(known, now, rel, at); t != nil {
 		describeAligned(t, known, now, rel)
 		return t, nil
 	}
@@ -57,8 +65,8 @@ func newAligned(rel *Relation) *change.Table {
 // the ones that are there now and those that were dropped by a later one; of these the log has the first, because numbers are
 // given in the order of time. It gives nil where that does not fit what is known otherwise: transactions get their numbers before
 // they wait for a lock, so one with a lower number may have been the later one.
-func alignByTraces(known, now *change.Table, rel *Relation, xid uint32) *change.Table {
-	if now == nil || xid == 0 {
+func alignByTraces(known, now *change.Table, rel *Relation, at Moment) *change.Table {
+	if now == nil || at.XID == 0 {
 		return nil
 	}
 	a := newAligner(known, now, nil)
@@ -68,16 +76,16 @@ func alignByTraces(known, now *change.Table, rel *Relation, xid uint32) *change.
 		if i := slices.IndexFunc(a.candidates, func(c candidate) bool { return c.attnum == trace.Attnum }); i >= 0 {
 			c = a.candidates[i]
 		}
-		later := int32(trace.By-xid) > 0
+		later := int32(trace.By-at.XID) > 0
 		switch {
-		case trace.By == xid: // somewhere among the rows of this very transaction
+		case trace.By == at.XID: // somewhere among the rows of this very transaction
 			return nil
-		case trace.Dropped && (!later || known == nil || c.known == nil && trace.Attnum < a.newest):
+		case trace.Dropped && (!later || known == nil || c.known == nil && trace.Attnum < a.newest && !at.Behind):
 			continue // gone by then, or never known: generated, or left out of the publication
 		case !trace.Dropped && c.known == nil && (c.now.Generated != 0 || a.unpublished(c)):
 			continue
 		case len(t.Columns) == len(rel.Columns):
-			if c.known != nil || !later {
+			if !later || c.known != nil && !at.Behind {
 				return nil // the log should have it
 			}
 			continue

@@ -105,7 +105,7 @@ func TestRandomAlterationsAreFollowedByAttnum(t *testing.T) {
 						t.Errorf("%s: known %v, now %v, log %v: %v", name, attnumsOf(known), attnumsOf(now), want, err)
 						continue
 					}
-					traced, err := postgres.AlignAt(known, now, rel, by[name][i])
+					traced, err := postgres.AlignAt(known, now, rel, postgres.Moment{XID: by[name][i]})
 					if err != nil || !slices.Equal(attnumsOf(traced), want) {
 						t.Errorf("%s: known %v, now %v: the log's columns %v of transaction %d were taken for %v (%v)", name, known.Columns, now.Columns, want, by[name][i], attnumsOf(traced), err)
 					}
