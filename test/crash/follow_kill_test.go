@@ -195,14 +195,15 @@ func (f *follower) killAtEach(k *snare, dice *rand.Rand, all []handOff, begin fu
 		}
 		reached, killed := k.set(h, skip)
 		p := f.start()
-		began, soon := time.Now(), time.After(4*time.Second)
+		began, soon, late := time.Now(), time.NewTimer(4*time.Second), time.After(2*patience)
 		for waiting := true; waiting; {
 			select {
 			case <-reached:
 				waiting = false
-			case <-soon:
+			case <-soon.C:
 				begin()
-			case <-time.After(patience):
+				soon.Reset(patience / 2)
+			case <-late:
 				f.t.Fatalf("%s: it never comes", h.name)
 			case <-p.Done():
 				f.t.Fatalf("%s: leat run ends by itself:\n%s", h.name, last(p.Wait().Stderr, 40))
