@@ -53,7 +53,7 @@ const resolveBytes = 16 << 20
 // errTooMuch says that the values of a record are more than resolveBytes.
 var errTooMuch = errors.New("the values that were left out are too many to be held at one time")
 
-// resolveSome tries with fewer and fewer rows, and remembers how many went.
+// resolveSome tries with fewer and fewer rows, and remembers how many went; while all go, nothing bounds them.
 func (c *currentTable) resolveSome(ctx context.Context, ch *change.Changes, from int) (*change.Changes, error) {
 	ctx = compute.WithAllocator(ctx, largeValues{})
 	n := ch.Len() - from
@@ -72,9 +72,10 @@ func (c *currentTable) resolveSome(ctx context.Context, ch *change.Changes, from
 		}
 		if errors.Is(err, errTooMuch) {
 			n = max(1, n/2)
+			c.resolvable = n
 			continue
 		}
-		if err == nil && len(markedColumns(ch)) > 0 {
+		if err == nil && n == c.resolvable {
 			c.resolvable = 2 * n
 		}
 		return out, err

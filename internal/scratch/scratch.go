@@ -15,8 +15,9 @@ const leaveEvery = 10 * time.Millisecond
 // held are the buffers in files, by their first byte.
 var held struct {
 	sync.Mutex
-	dir  string // "" for the system's folder
-	maps map[*byte][]byte
+	dir     string // "" for the system's folder
+	maps    map[*byte][]byte
+	leaving bool // leave runs
 }
 
 // In sets the folder of the files that are made from now on; "" is the system's for temporary files.
@@ -44,7 +45,8 @@ func Make(n int) []byte {
 		held.maps = map[*byte][]byte{}
 	}
 	held.maps[&m[0]] = m
-	if len(held.maps) == 1 {
+	if !held.leaving {
+		held.leaving = true
 		go leave()
 	}
 	return m[:n]
@@ -116,17 +118,21 @@ func leave() {
 	tick := time.NewTicker(leaveEvery)
 	defer tick.Stop()
 	for range tick.C {
-		if !letGo() {
+		letGo()
+		held.Lock()
+		held.leaving = len(held.maps) > 0
+		goOn := held.leaving
+		held.Unlock()
+		if !goOn {
 			return
 		}
 	}
 }
 
-func letGo() bool {
+func letGo() {
 	held.Lock()
 	defer held.Unlock()
 	for _, m := range held.maps {
 		dropPages(m)
 	}
-	return len(held.maps) > 0
 }
