@@ -44,7 +44,7 @@ type Table struct {
 	Kind    Kind
 	Columns []Column // in the order of attnum, dropped ones left out
 	Traces  []Trace  // in the order of attnum, of dropped ones too; nil where nobody has asked the catalog
-	Key     []int16  // attnums of the primary key, in key order; empty without one
+	Key     []int16  // attnums of the primary key, in key order; empty without one, and for one that is DEFERRABLE
 	// ReplicaIdentity is pg_class.relreplident: d, n, f or i.
 	ReplicaIdentity byte
 	// IdentityIndex is the attnums of the index of REPLICA IDENTITY USING INDEX; empty for the other identities.

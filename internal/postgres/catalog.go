@@ -117,6 +117,7 @@ func resolvePartitions(chosen, leaves []relation, asRoots bool) []relation {
 	return out
 }
 
+// A primary key that is DEFERRABLE identifies no row to the log: PostgreSQL does not take it for the replica identity.
 const tablesSQL = `
 select c.oid, n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::bigint,
        case when c.relkind in ('r','m') then pg_catalog.pg_table_size(c.oid)
@@ -125,7 +126,7 @@ select c.oid, n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::bigi
        case when c.relkind in ('r','m') then pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint else 0 end,
        coalesce((select pg_catalog.string_agg(k.attnum::text, ' ' order by k.n)
                  from pg_catalog.pg_index i, unnest(i.indkey::int2[]) with ordinality k(attnum, n)
-                 where i.indrelid = c.oid and i.indisprimary and k.n <= i.indnkeyatts), ''),
+                 where i.indrelid = c.oid and i.indisprimary and i.indimmediate and k.n <= i.indnkeyatts), ''),
        coalesce((select pg_catalog.string_agg(k.attnum::text, ' ' order by k.n)
                  from pg_catalog.pg_index i, unnest(i.indkey::int2[]) with ordinality k(attnum, n)
                  where i.indrelid = c.oid and i.indisreplident and c.relreplident = 'i' and k.n <= i.indnkeyatts), ''),

@@ -28,7 +28,7 @@ with leaf as (
     select a.attname::text from pg_catalog.pg_index i, unnest(i.indkey::int2[]) with ordinality k(attnum, n)
     join pg_catalog.pg_attribute a on a.attnum = k.attnum
     where i.indrelid = c.oid and a.attrelid = c.oid and k.n <= i.indnkeyatts
-      and case c.relreplident when 'i' then i.indisreplident when 'n' then false else i.indisprimary end) columns
+      and case c.relreplident when 'i' then i.indisreplident when 'n' then false else i.indisprimary and i.indimmediate end) as columns
   from pg_catalog.pg_class c where c.oid in (select root from leaf union select oid from leaf)
 )
 select leaf.root, leaf.oid, n.nspname, c.relname,

@@ -376,7 +376,7 @@ const identifiedSQL = `
 with identity as (
   select r.prqual, r.prrelid, r.prattrs, k.relreplident,
          coalesce((select array_agg(a) from pg_index i, unnest(i.indkey::int2[]) a where i.indrelid = k.oid
-                   and (k.relreplident = 'd' and i.indisprimary or k.relreplident = 'i' and i.indisreplident)), '{}') cols
+                   and (k.relreplident = 'd' and i.indisprimary and i.indimmediate or k.relreplident = 'i' and i.indisreplident)), '{}') cols
   from pg_publication p join pg_publication_rel r on r.prpubid = p.oid join pg_class k on k.oid = r.prrelid where p.pubname = $1)
 select i.prrelid::regclass::text, a.attname, 'the row filter looks at a column that is not'
 from identity i, regexp_matches(i.prqual::text, ':varattno (\d+)', 'g') v

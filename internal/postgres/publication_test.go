@@ -125,6 +125,34 @@ func TestAPublicationNeverStopsTheApplication(t *testing.T) {
 	f(postgres.PublicationOptions{RowFilters: map[string]string{"public.leat_key": "id > 0"}, Columns: map[string][]string{"public.leat_key": {"id", "y"}}}, false, "leat_key")
 }
 
+// PostgreSQL does not take a deferrable key for the replica identity.
+func TestADeferrableKeyIdentifiesNothing(t *testing.T) {
+	everyMajor(t, func(t *testing.T, db *testlab.DB, major int) {
+		s := sourceOf(t, db)
+		db.Exec(`create table leat_later (id int primary key deferrable initially immediate); insert into leat_later values (1), (2)`)
+		db.Exec(`create table leat_p (id int primary key deferrable) partition by range (id); create table leat_p1 partition of leat_p for values from (1) to (10);
+alter table leat_p replica identity full`)
+		tables := tablesOf(t, s, "leat")
+		later := tables["leat_later"]
+		if len(later.Identity()) > 0 {
+			t.Errorf("its identity is %v", later.Identity())
+		}
+		o := postgres.PublicationOptions{Name: "leat", Tables: []*change.Table{later}}
+		_, err := s.EnsurePublication(t.Context(), o)
+		if !fault.Is(err, fault.KeyMissing) || !strings.Contains(fault.Of(err).Mend, `alter table "public"."leat_later" replica identity full`) {
+			t.Errorf("%v", err)
+		}
+		db.Exec("update leat_later set id = id + 1") // the application works on
+		catalog, err := s.Catalog(t.Context())
+		must(t, err)
+		leaves, err := catalog.Leaves(t.Context(), []uint32{tables["leat_p"].OID})
+		must(t, err)
+		if len(leaves) != 1 || !leaves[0].Weak {
+			t.Errorf("%+v", leaves)
+		}
+	})
+}
+
 func TestARootsPublicationCoversItsPartitions(t *testing.T) {
 	t.Parallel()
 	db := testlab.Postgres(t, 16)
