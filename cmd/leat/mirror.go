@@ -110,6 +110,7 @@ func (c *cli) mirror(cmd *cobra.Command, dryRun, watch bool) error {
 }
 
 func (c *cli) mirrorOnce(ctx context.Context, cfg *config.Config, from, to bucket.Bucket, opts mirror.Options) error {
+	bound(&opts.Filter, &cfg.Mirror, time.Now())
 	view := c.newMirrorView(cfg, opts.DryRun)
 	defer view.close()
 	opts.Watch = view
@@ -164,13 +165,6 @@ func mirrorOptions(cfg *config.Config) (mirror.Options, error) {
 	if o.Parallel == 0 {
 		o.Parallel = min(8*runtime.NumCPU(), 32)
 	}
-	now := time.Now()
-	if m.NewerThan > 0 {
-		o.Filter.NewerThan = now.Add(-time.Duration(m.NewerThan))
-	}
-	if m.OlderThan > 0 {
-		o.Filter.OlderThan = now.Add(-time.Duration(m.OlderThan))
-	}
 	for _, d := range []struct {
 		key, given string
 		to         *string
@@ -194,6 +188,16 @@ func mirrorOptions(cfg *config.Config) (mirror.Options, error) {
 		}
 	}
 	return o, nil
+}
+
+// bound sets the times that objects must have been written within, which move on with each run of --watch.
+func bound(f *mirror.Filter, m *config.Mirror, now time.Time) {
+	if m.NewerThan > 0 {
+		f.NewerThan = now.Add(-time.Duration(m.NewerThan))
+	}
+	if m.OlderThan > 0 {
+		f.OlderThan = now.Add(-time.Duration(m.OlderThan))
+	}
 }
 
 // openSides opens both buckets, each with what is its own.

@@ -13,7 +13,6 @@ type Cargo struct {
 
 	Tags     string            // as a query; "" for none
 	Tagged   bool              // there are tags, which the server does not tell with the object
-	Parts    int               // that it was sent in; 0 when it was sent whole or the server does not tell
 	PartSize int64             // bytes of each part but the last; 0 where the server does not tell
 	Sums     map[string]string // of the whole content, by algorithm in small letters (crc64nvme, sha256, …), in base64
 }
@@ -39,7 +38,7 @@ type Carrier interface {
 	Fetch(ctx context.Context, key, etag string) (Cargo, io.ReadCloser, error)
 	// FetchRange reads some bytes of an object that still has the ETag.
 	FetchRange(ctx context.Context, key, etag string, offset, length int64) (io.ReadCloser, error)
-	// Describe says all that is known about an object, also its parts and tags.
+	// Describe says all that is known about an object, also the size of its parts.
 	Describe(ctx context.Context, key string) (Cargo, error)
 	// Tags of an object, as a query.
 	Tags(ctx context.Context, key string) (string, error)

@@ -122,6 +122,9 @@ func (b *s3Bucket) send(ctx context.Context, at *courier, method, path, query st
 	return resp, nil
 }
 
+// strangers404 is the code of a 404 that has a body, as all but answers to HEAD have, and no code in it.
+const strangers404 = "NotFoundByAProxy"
+
 // told reads the error that an answer holds, in the form of the SDK's own.
 func told(resp *http.Response) error {
 	var said struct {
@@ -133,7 +136,10 @@ func told(resp *http.Response) error {
 		err = xml.Unmarshal(text, &said)
 	}
 	if err != nil || said.Code == "" {
-		said.Code = cmp.Or(map[int]string{
+		if resp.StatusCode == http.StatusNotFound && resp.Request != nil && resp.Request.Method != http.MethodHead {
+			said.Code = strangers404
+		}
+		said.Code = cmp.Or(said.Code, map[int]string{
 			http.StatusNotFound: "NotFound", http.StatusPreconditionFailed: "PreconditionFailed", http.StatusForbidden: "AccessDenied",
 		}[resp.StatusCode], "HTTP"+strconv.Itoa(resp.StatusCode))
 	}
@@ -175,6 +181,10 @@ func (b *s3Bucket) FetchRange(ctx context.Context, key, etag string, offset, len
 	if err != nil {
 		return nil, err
 	}
+	if resp.StatusCode != http.StatusPartialContent && (offset != 0 || resp.ContentLength != length) {
+		_ = resp.Body.Close()
+		return nil, fault.New(fault.BucketUnsupported, b.at.object(key), "the server sends the whole object where a part was asked for")
+	}
 	return resp.Body, nil
 }
 
@@ -190,7 +200,6 @@ func cargoOf(key string, h http.Header) Cargo {
 		c.Encryption = "SSE-C"
 	}
 	c.Modified, _ = http.ParseTime(h.Get("Last-Modified")) // the zero time where there is none
-	c.Parts, _ = strconv.Atoi(h.Get("X-Amz-Mp-Parts-Count"))
 	for name, values := range h {
 		if meta, ok := strings.CutPrefix(name, "X-Amz-Meta-"); ok {
 			if c.Metadata == nil {
@@ -229,7 +238,6 @@ func (b *s3Bucket) Describe(ctx context.Context, key string) (Cargo, error) {
 		_ = resp.Body.Close()
 		if resp.ContentLength > 0 && resp.ContentLength < c.Size {
 			c.PartSize = resp.ContentLength
-			c.Parts, _ = strconv.Atoi(resp.Header.Get("X-Amz-Mp-Parts-Count"))
 		}
 	}
 	return c, nil
@@ -307,11 +315,21 @@ func (b *s3Bucket) Begin(ctx context.Context, c Cargo) (string, error) {
 		Bucket: &b.at.name, Key: b.key(c.Key), ContentType: optional(c.ContentType), CacheControl: optional(c.CacheControl),
 		ContentEncoding: optional(c.ContentEncoding), ContentDisposition: optional(c.ContentDisposition), ContentLanguage: optional(c.ContentLanguage),
 		Metadata: c.Metadata, Tagging: optional(c.Tags), ServerSideEncryption: types.ServerSideEncryption(b.opts.SSE), SSEKMSKeyId: optional(b.opts.KMSKeyID),
+		Expires: expires(c),
 	})
 	if err != nil {
 		return "", b.fault(ctx, err, "s3:PutObject", c.Key)
 	}
 	return aws.ToString(out.UploadId), nil
+}
+
+// expires is the header of that name; one that is no time is left out.
+func expires(c Cargo) *time.Time {
+	at, err := http.ParseTime(c.Expires)
+	if err != nil {
+		return nil
+	}
+	return &at
 }
 
 func (b *s3Bucket) Unfinished(ctx context.Context, key string) ([]Unfinished, error) {
@@ -366,9 +384,17 @@ func (b *s3Bucket) Send(ctx context.Context, key, id string, number int, data []
 	query := url.Values{"partNumber": {strconv.Itoa(number)}, "uploadId": {id}}
 	resp, err := b.ask(ctx, http.MethodPut, key, query.Encode(), http.Header{}, &payload{data, sha256.Sum256(data)}, "s3:PutObject")
 	if err != nil {
-		return "", err
+		return "", b.uploadGone(key, err)
 	}
 	return resp.Header.Get("Etag"), b.ended(ctx, drain(resp), key)
+}
+
+// uploadGone is for an upload that was ended by somebody else, or by the bucket's rules: the object can be begun anew.
+func (b *s3Bucket) uploadGone(key string, err error) error {
+	if fault.Is(err, fault.ObjectMissing) {
+		return fault.Wrap(err, fault.BucketBusy, b.at.object(key), "the upload that was begun is not there any more")
+	}
+	return err
 }
 
 func (b *s3Bucket) Complete(ctx context.Context, key, id string, parts []Part) (string, error) {
@@ -378,7 +404,7 @@ func (b *s3Bucket) Complete(ctx context.Context, key, id string, parts []Part) (
 	}
 	out, err := b.client.CompleteMultipartUpload(ctx, in)
 	if err != nil {
-		return "", b.fault(ctx, err, "s3:PutObject", key)
+		return "", b.uploadGone(key, b.fault(ctx, err, "s3:PutObject", key))
 	}
 	if aws.ToString(out.ETag) != "" {
 		return *out.ETag, nil
@@ -412,7 +438,7 @@ func (b *s3Bucket) Copy(ctx context.Context, from Carrier, c Cargo) (string, err
 	if c.Metadata != nil { // else the copy has what its source has
 		in.MetadataDirective, in.Metadata = types.MetadataDirectiveReplace, c.Metadata
 		in.ContentType, in.CacheControl, in.ContentEncoding = optional(c.ContentType), optional(c.CacheControl), optional(c.ContentEncoding)
-		in.ContentDisposition, in.ContentLanguage = optional(c.ContentDisposition), optional(c.ContentLanguage)
+		in.ContentDisposition, in.ContentLanguage, in.Expires = optional(c.ContentDisposition), optional(c.ContentLanguage), expires(c)
 	}
 	out, err := b.client.CopyObject(ctx, in)
 	if err != nil {

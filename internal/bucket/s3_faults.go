@@ -21,6 +21,8 @@ var s3Codes = map[string]fault.Code{
 	"NoSuchBucket": fault.BucketMissing,
 	"NoSuchKey":    fault.ObjectMissing,
 	"NotFound":     fault.ObjectMissing,
+	// What says so without S3's own words is something before the server, such as a proxy whose server is being replaced.
+	strangers404: fault.BucketBusy,
 
 	"ExpiredToken":                 fault.BucketAuth,
 	"ExpiredTokenException":        fault.BucketAuth,

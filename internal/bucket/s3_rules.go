@@ -128,18 +128,25 @@ func (b *s3Bucket) SetEncryption(ctx context.Context, e Encryption) error {
 	return b.setting(ctx, err, "s3:PutEncryptionConfiguration")
 }
 
-func (b *s3Bucket) lifecycle(ctx context.Context) ([]types.LifecycleRule, error) {
-	out, err := b.client.GetBucketLifecycleConfiguration(ctx, &s3.GetBucketLifecycleConfigurationInput{Bucket: &b.at.name})
-	if unset(err, "NoSuchLifecycleConfiguration") {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, b.setting(ctx, err, "s3:GetLifecycleConfiguration")
-	}
-	return out.Rules, nil
+// lifecycle is what a bucket's rules are read and written as, so that a change of one keeps all the rest.
+type lifecycle struct {
+	rules   []types.LifecycleRule
+	minimum types.TransitionDefaultMinimumObjectSize // AWS alone has it
 }
 
-func (b *s3Bucket) setLifecycle(ctx context.Context, rules []types.LifecycleRule) error {
+func (b *s3Bucket) lifecycle(ctx context.Context) (lifecycle, error) {
+	out, err := b.client.GetBucketLifecycleConfiguration(ctx, &s3.GetBucketLifecycleConfigurationInput{Bucket: &b.at.name})
+	if unset(err, "NoSuchLifecycleConfiguration") {
+		return lifecycle{}, nil
+	}
+	if err != nil {
+		return lifecycle{}, b.setting(ctx, err, "s3:GetLifecycleConfiguration")
+	}
+	return lifecycle{out.Rules, out.TransitionDefaultMinimumObjectSize}, nil
+}
+
+func (b *s3Bucket) setLifecycle(ctx context.Context, l lifecycle) error {
+	rules := l.rules
 	if len(rules) == 0 {
 		_, err := b.client.DeleteBucketLifecycle(ctx, &s3.DeleteBucketLifecycleInput{Bucket: &b.at.name})
 		return b.setting(ctx, err, "s3:PutLifecycleConfiguration")
@@ -150,7 +157,7 @@ func (b *s3Bucket) setLifecycle(ctx context.Context, rules []types.LifecycleRule
 		}
 	}
 	_, err := b.client.PutBucketLifecycleConfiguration(ctx, &s3.PutBucketLifecycleConfigurationInput{
-		Bucket: &b.at.name, LifecycleConfiguration: &types.BucketLifecycleConfiguration{Rules: rules},
+		Bucket: &b.at.name, LifecycleConfiguration: &types.BucketLifecycleConfiguration{Rules: rules}, TransitionDefaultMinimumObjectSize: l.minimum,
 	})
 	return b.setting(ctx, err, "s3:PutLifecycleConfiguration")
 }
@@ -185,12 +192,12 @@ func expiryOf(r types.LifecycleRule) Expiry {
 }
 
 func (b *s3Bucket) Expiries(ctx context.Context) ([]Expiry, error) {
-	rules, err := b.lifecycle(ctx)
+	l, err := b.lifecycle(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var out []Expiry
-	for _, r := range rules {
+	for _, r := range l.rules {
 		if e := expiryOf(r); e.Days+e.NoncurrentDays+e.AbortDays > 0 {
 			out = append(out, e)
 		}
@@ -199,11 +206,11 @@ func (b *s3Bucket) Expiries(ctx context.Context) ([]Expiry, error) {
 }
 
 func (b *s3Bucket) SetExpiry(ctx context.Context, e Expiry) error {
-	rules, err := b.lifecycle(ctx)
+	l, err := b.lifecycle(ctx)
 	if err != nil {
 		return err
 	}
-	rules = slices.DeleteFunc(rules, func(r types.LifecycleRule) bool { return aws.ToString(r.ID) == e.ID })
+	l.rules = slices.DeleteFunc(l.rules, func(r types.LifecycleRule) bool { return aws.ToString(r.ID) == e.ID })
 	rule := types.LifecycleRule{ID: &e.ID, Status: types.ExpirationStatusEnabled, Filter: &types.LifecycleRuleFilter{Prefix: &e.Prefix}}
 	if e.Days > 0 {
 		rule.Expiration = &types.LifecycleExpiration{Days: aws.Int32(int32(e.Days))}
@@ -215,9 +222,9 @@ func (b *s3Bucket) SetExpiry(ctx context.Context, e Expiry) error {
 		rule.AbortIncompleteMultipartUpload = &types.AbortIncompleteMultipartUpload{DaysAfterInitiation: aws.Int32(int32(e.AbortDays))}
 	}
 	if e.Days+e.NoncurrentDays+e.AbortDays > 0 {
-		rules = append(rules, rule)
+		l.rules = append(l.rules, rule)
 	}
-	return b.setLifecycle(ctx, rules)
+	return b.setLifecycle(ctx, l)
 }
 
 func (b *s3Bucket) PublicBlock(ctx context.Context) (PublicBlock, error) {
@@ -291,9 +298,9 @@ func (b *s3Bucket) Restate(ctx context.Context) ([]Restated, error) {
 	if err == nil && policy != "" {
 		did("policy", "s3:PutBucketPolicy", b.SetPolicy(ctx, policy))
 	}
-	rules, lcErr := b.lifecycle(ctx)
-	if lcErr == nil && len(rules) > 0 {
-		did("lifecycle", "s3:PutLifecycleConfiguration", b.setLifecycle(ctx, rules))
+	l, lcErr := b.lifecycle(ctx)
+	if lcErr == nil && len(l.rules) > 0 {
+		did("lifecycle", "s3:PutLifecycleConfiguration", b.setLifecycle(ctx, l))
 	}
 	status, verErr := b.Versioning(ctx)
 	if verErr == nil && status != "" {

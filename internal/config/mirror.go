@@ -15,7 +15,7 @@ type Mirror struct {
 	MaxDelete    int        `yaml:"max_delete" default:"1000" min:"0" max:"1000000000" doc:"Most objects that one run may delete; with more it deletes none."`
 	Parallel     int        `yaml:"parallel" default:"0" min:"0" max:"256" doc:"Objects on their way at once; 0 is eight for each of the processor's cores, at most 32."`
 	MaxRate      Rate       `yaml:"max_rate" default:"0" doc:"Most bytes read in a second, all objects together; 0 is no limit."`
-	Attempts     int        `yaml:"attempts" default:"6" min:"1" max:"100" doc:"Attempts at one object before it is set aside."`
+	Attempts     int        `yaml:"attempts" default:"8" min:"1" max:"100" doc:"Attempts at one object before it is set aside; the pauses between eight come to about a minute."`
 	Stall        Duration   `yaml:"stall" default:"60s" doc:"How long a request may make no progress before it is given up and tried again."`
 	Every        Duration   `yaml:"every" default:"5m" doc:"Pause between two runs of --watch."`
 	WorkDir      string     `yaml:"work_dir" doc:"Local folder for what has to wait for its turn; empty is the system's for temporary files."`

@@ -183,9 +183,17 @@ func (m *Manifest) write(ctx context.Context, b bucket.Bucket) error {
 // maxManifest bounds what is read of an object that says it is a manifest.
 const maxManifest = 1 << 30
 
+// ManifestKey is where the manifest of a dump's folder lies; "" is the bucket's root.
+func ManifestKey(folder string) string {
+	if folder == "" {
+		return ManifestName
+	}
+	return folder + "/" + ManifestName
+}
+
 // ReadManifest reads the manifest of a dump's folder; fault.ObjectMissing where there is none.
 func ReadManifest(ctx context.Context, b bucket.Bucket, folder string) (*Manifest, error) {
-	key := folder + "/" + ManifestName
+	key := ManifestKey(folder)
 	data, err := bucket.ReadAll(ctx, b, key, maxManifest)
 	if err != nil {
 		return nil, err

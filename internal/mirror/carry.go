@@ -33,41 +33,82 @@ const onePart = 16 << 20
 
 // carry brings one object over, unless the far side has it.
 func (r *run) carry(ctx context.Context, j job) error {
+	err := r.attempt(ctx, j)
+	if !j.needed && fault.Is(err, fault.ObjectMissing) {
+		return r.gone(ctx, j.object.Key, err)
+	}
+	return err
+}
+
+func (r *run) attempt(ctx context.Context, j job) (err error) {
+	o := j.object
+	if j.attempts > 0 && !j.exact { // it may have failed because it changed since it was listed
+		if o, err = r.from.bucket.Stat(ctx, o.Key); err != nil {
+			return err
+		}
+	}
 	if !j.sure {
-		v, err := r.compare(ctx, j.object, j.far)
+		v, err := r.compare(ctx, o, j.far)
 		if err != nil {
-			return j.gone(err)
+			return err
 		}
 		if j.attempts == 0 {
-			r.tally.compared(j.object, v)
+			r.tally.compared(o, v)
 		}
 		if v.Same != "" || r.o.DryRun {
 			return nil
 		}
 	}
-	return j.gone(r.bring(ctx, j.object))
-}
-
-// gone takes the end of an object for its end: it was deleted at the source since it was listed. What something else needs must
-// not be gone.
-func (j job) gone(err error) error {
-	if !j.needed && fault.Is(err, fault.ObjectMissing) {
-		return nil
+	if j.far != nil {
+		if err := r.veils.lift(ctx, r.to.bucket, o.Key); err != nil {
+			return err
+		}
 	}
-	return err
+	return r.bring(ctx, o, j.exact)
 }
 
-// bring carries an object in the way that suits it.
-func (r *run) bring(ctx context.Context, o bucket.Object) error {
+// gone takes the end of an object for its end: it was deleted at the source since it was listed. Only the source's listing is believed in
+// that: a 404 may be the far side's, or that of something between.
+func (r *run) gone(ctx context.Context, key string, missing error) error {
+	for o, err := range r.from.bucket.List(ctx, key) {
+		if err != nil {
+			return err
+		}
+		if o.Key == key {
+			return fault.Wrap(missing, fault.BucketBusy, r.where(key), "a server says that it is not there, and the source lists it")
+		}
+		break // in their order, the key itself would have been the first that begins with it
+	}
+	r.tally.add(func(report *Report) { report.Gone++ })
+	return nil
+}
+
+// bring carries an object in the way that suits it; exact only as it was listed.
+func (r *run) bring(ctx context.Context, o bucket.Object, exact bool) error {
 	switch {
 	case r.from.carrier == nil || r.to.carrier == nil:
-		return r.bringStream(ctx, o)
+		return r.bringStream(ctx, o, exact)
 	case r.server && o.Size <= mostCopied:
-		return r.bringByServer(ctx, o)
-	case o.Size <= onePart && partsOf(o.ETag) == 0:
-		return r.bringWhole(ctx, o)
+		return r.bringByServer(ctx, o, exact)
+	case wholly(o):
+		return r.bringWhole(ctx, o, exact)
 	}
-	return r.bringParts(ctx, o)
+	return r.bringParts(ctx, o, exact)
+}
+
+// wholly says whether an object is carried in one request: also one without bytes that was sent in parts, of which there are none now.
+func wholly(o bucket.Object) bool { return o.Size == 0 || o.Size <= onePart && partsOf(o.ETag) == 0 }
+
+// asListed is an error when an object that counts only as it was listed is another one now.
+func (r *run) asListed(listed, now bucket.Object, exact bool) error {
+	if !exact || plainETag(listed.ETag) == plainETag(now.ETag) {
+		return nil
+	}
+	return r.another(now.Key)
+}
+
+func (r *run) another(key string) error {
+	return fault.New(fault.ObjectExists, r.where(key), "it was written anew since it was listed").WithMend("Run the mirror again: it takes the new one.")
 }
 
 // mostCopied is what S3 copies in one request
@@ -77,12 +118,19 @@ const mostCopied = 5 << 30
 // mostPooled is up to which size a buffer serves one object after another.
 const mostPooled = 256 << 10
 
-func (r *run) bringWhole(ctx context.Context, o bucket.Object) error {
+func (r *run) bringWhole(ctx context.Context, o bucket.Object, exact bool) error {
 	if err := r.memory.take(ctx, o.Size); err != nil {
 		return err
 	}
 	defer r.memory.give(o.Size)
-	c, body, err := r.from.carrier.Fetch(ctx, o.Key, "")
+	match := ""
+	if exact {
+		match = o.ETag
+	}
+	c, body, err := r.from.carrier.Fetch(ctx, o.Key, match)
+	if exact && fault.Is(err, fault.ObjectExists) {
+		return r.another(o.Key)
+	}
 	if err != nil {
 		return err
 	}
@@ -115,19 +163,32 @@ func (r *run) bringWhole(ctx context.Context, o bucket.Object) error {
 			return err
 		}
 	}
-	if !hashed(c.Object) {
-		c.Object = withOrigin(c.Object)
-	}
 	hash := sha256.Sum256(data)
-	etag, encryption, err := r.to.carrier.Deliver(ctx, c, data, hash)
-	if err != nil {
+	if err := r.deliver(ctx, c, data, hash, own); err != nil {
 		return err
-	}
-	if tag := md5ETag(etag); tag != "" && !opaque(encryption) && tag != own {
-		return r.mismatch(o.Key, "the far side's ETag is %s and the bytes that were sent have %s", tag, own)
 	}
 	r.sums.put(o.Key, hash)
 	r.tally.carried(o.Key, c.Size)
+	return nil
+}
+
+// deliver writes an object in one request; own is the MD5 of its bytes. Where the far side encrypts so that its ETags say nothing, which
+// is first known by its answer, the object is written once more, with a note of its origin: else each run would have to ask for it.
+func (r *run) deliver(ctx context.Context, c bucket.Cargo, data []byte, hash [sha256.Size]byte, own string) error {
+	noted := !hashed(c.Object) || r.opaque.Load()
+	out := c
+	out.Object = withOrigin(c.Object, noted)
+	etag, encryption, err := r.to.carrier.Deliver(ctx, out, data, hash)
+	switch {
+	case err != nil:
+		return err
+	case opaque(encryption) && !noted:
+		r.opaque.Store(true)
+		return r.deliver(ctx, c, data, hash, own)
+	}
+	if tag := md5ETag(etag); tag != "" && !opaque(encryption) && tag != own {
+		return r.mismatch(c.Key, "the far side's ETag is %s and the bytes that were sent have %s", tag, own)
+	}
 	return nil
 }
 
@@ -152,58 +213,85 @@ func (r *run) keepTags(ctx context.Context, c bucket.Cargo) error {
 	return err
 }
 
-// withOrigin notes the source's ETag, where the far side's will be another one.
-func withOrigin(o bucket.Object) bucket.Object {
+// withOrigin notes the source's ETag where the far side's will be another one. A note that the object has from a mirror before this one
+// is not handed on.
+func withOrigin(o bucket.Object, noted bool) bucket.Object {
 	o.Metadata = maps.Clone(o.Metadata)
-	if o.Metadata == nil {
-		o.Metadata = map[string]string{}
-	}
-	if o.ETag != "" {
+	delete(o.Metadata, originKey)
+	if noted && o.ETag != "" {
+		if o.Metadata == nil {
+			o.Metadata = map[string]string{}
+		}
 		o.Metadata[originKey] = plainETag(o.ETag)
 	}
 	return o
 }
 
 // bringByServer has the server copy an object by itself.
-func (r *run) bringByServer(ctx context.Context, o bucket.Object) error {
+func (r *run) bringByServer(ctx context.Context, o bucket.Object, exact bool) error {
 	c := bucket.Cargo{Object: o}
-	if md5ETag(o.ETag) == "" { // the copy has another ETag
+	noted := md5ETag(o.ETag) == "" || r.opaque.Load() // the copy has another ETag
+	if noted {
 		var err error
 		if c, err = r.from.carrier.Describe(ctx, o.Key); err != nil {
+			return err
+		}
+		if err := r.asListed(o, c.Object, exact); err != nil {
 			return err
 		}
 		if c.Tags, err = r.askTags(ctx, c); err != nil {
 			return err
 		}
-		c.Object = withOrigin(c.Object)
+		c.Object = withOrigin(c.Object, true)
 	}
 	etag, err := r.to.carrier.Copy(ctx, r.from.carrier, c)
-	if fault.Is(err, fault.ObjectExists) {
+	switch {
+	case fault.Is(err, fault.ObjectExists) && exact:
+		return r.another(o.Key)
+	case fault.Is(err, fault.ObjectExists):
 		return r.changed(o.Key)
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	if err := r.keepTags(ctx, c); err != nil {
 		return err
 	}
 	if was, is := md5ETag(o.ETag), md5ETag(etag); was != "" && is != "" && was != is {
-		there, err := r.to.carrier.Describe(ctx, o.Key)
-		if err != nil {
+		if err := r.bothClear(ctx, o.Key, was, is); err != nil {
 			return err
 		}
-		if !opaque(there.Encryption) {
-			return r.mismatch(o.Key, "its source's ETag is %s and its copy's is %s", was, is)
+		if !noted { // see deliver
+			r.opaque.Store(true)
+			return r.bringByServer(ctx, o, exact)
 		}
 	}
 	r.tally.copied(o.Key, o.Size)
 	return nil
 }
 
+// bothClear is an error when neither an object nor its copy is encrypted so that their ETags may differ.
+func (r *run) bothClear(ctx context.Context, key, was, is string) error {
+	here, err := r.from.carrier.Describe(ctx, key)
+	if err != nil {
+		return err
+	}
+	there, err := r.to.carrier.Describe(ctx, key)
+	if err != nil {
+		return err
+	}
+	if !opaque(here.Encryption) && !opaque(there.Encryption) {
+		return r.mismatch(key, "its source's ETag is %s and its copy's is %s", was, is)
+	}
+	return nil
+}
+
 // bringStream is for kinds of which only bytes, type and metadata are known.
-func (r *run) bringStream(ctx context.Context, o bucket.Object) error {
+func (r *run) bringStream(ctx context.Context, o bucket.Object, exact bool) error {
 	about, err := r.from.bucket.Stat(ctx, o.Key)
 	if err != nil {
+		return err
+	}
+	if err := r.asListed(o, about, exact); err != nil {
 		return err
 	}
 	in, err := r.from.bucket.Open(ctx, o.Key, 0, -1)
@@ -211,7 +299,7 @@ func (r *run) bringStream(ctx context.Context, o bucket.Object) error {
 		return err
 	}
 	defer in.Close()
-	out, err := r.to.bucket.Create(ctx, o.Key, bucket.WriteOptions{ContentType: about.ContentType, Metadata: withOrigin(about).Metadata})
+	out, err := r.to.bucket.Create(ctx, o.Key, bucket.WriteOptions{ContentType: about.ContentType, Metadata: withOrigin(about, true).Metadata})
 	if err != nil {
 		return err
 	}
@@ -238,7 +326,7 @@ func (r *run) bringStream(ctx context.Context, o bucket.Object) error {
 
 func (r *run) where(key string) string { return r.from.bucket.Properties().URL + "/" + key }
 
-// changed is for an object that was written anew since it was listed: it is tried again as it is now.
+// changed is for an object that was written anew while it was carried: it is tried again as it is then.
 func (r *run) changed(key string) error {
 	return fault.New(fault.BucketBusy, r.where(key), "the object changed while it was carried")
 }

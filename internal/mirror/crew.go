@@ -16,12 +16,14 @@ type job struct {
 	far      *bucket.Object // as the far side lists it, nil without one
 	sure     bool           // it is to be carried, whatever lies there
 	needed   bool           // a table names it
+	exact    bool           // it counts only as it was listed
 	attempts int
 }
 
 // crew carries objects, several at once. One that fails waits by itself and is tried again, while the others go on.
 type crew struct {
 	run    *run
+	carry  func(context.Context, job) error
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	jobs   chan job
@@ -43,8 +45,9 @@ const (
 	asideInARow = 100
 )
 
-func (r *run) newCrew(ctx context.Context) *crew {
-	c := &crew{run: r, jobs: make(chan job), again: make(chan job)}
+// newCrew begins a crew that does with each job what carry does.
+func (r *run) newCrew(ctx context.Context, carry func(context.Context, job) error) *crew {
+	c := &crew{run: r, carry: carry, jobs: make(chan job), again: make(chan job)}
 	c.room = sync.NewCond(&c.mu)
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	for range r.o.Parallel {
@@ -116,7 +119,7 @@ func (c *crew) work() {
 
 // do carries an object once, and decides what becomes of it.
 func (c *crew) do(j job) {
-	err := c.run.carry(c.ctx, j)
+	err := c.carry(c.ctx, j)
 	j.attempts++
 	switch {
 	case err == nil:

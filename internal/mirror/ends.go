@@ -78,21 +78,28 @@ func (r *run) carryTable(ctx context.Context, root string, entries []entry) erro
 
 // carryFile brings a file of a table. Where a killed run may have brought it, it is looked for.
 func (r *run) carryFile(ctx context.Context, o bucket.Object, maybe bool) error {
-	j := job{object: o, sure: true, needed: true}
-	if !maybe {
-		return r.patiently(ctx, j)
-	}
-	far, err := r.to.bucket.Stat(ctx, o.Key)
-	if err != nil && !fault.Is(err, fault.ObjectMissing) {
+	j, err := r.fileJob(ctx, o, maybe)
+	if err != nil {
 		return err
 	}
-	if err == nil {
-		if j.object, err = r.from.bucket.Stat(ctx, o.Key); err != nil {
-			return err
-		}
-		j.sure, j.far = false, &far
-	}
 	return r.patiently(ctx, j)
+}
+
+// fileJob is the work on a file that something else names, which must be there in the end.
+func (r *run) fileJob(ctx context.Context, o bucket.Object, maybe bool) (job, error) {
+	j := job{object: o, sure: true, needed: true}
+	if !maybe {
+		return j, nil
+	}
+	far, err := r.to.bucket.Stat(ctx, o.Key)
+	if fault.Is(err, fault.ObjectMissing) {
+		return j, nil
+	}
+	if err == nil {
+		j.object, err = r.from.bucket.Stat(ctx, o.Key)
+	}
+	j.sure, j.far = false, &far
+	return j, err
 }
 
 // compareOnly is for a run that changes nothing: what a table's metadata becomes is not known before it is rewritten.
@@ -105,14 +112,14 @@ func (r *run) compareOnly(e entry) {
 }
 
 func (r *run) carryEach(ctx context.Context, entries []entry) error {
-	r.crew = r.newCrew(ctx)
+	crew := r.newCrew(ctx, r.carry)
 	var err error
 	for _, e := range entries {
-		if err = r.crew.give(ctx, job{object: e.Object, far: e.Far}); err != nil {
+		if err = crew.give(ctx, job{object: e.Object, far: e.Far}); err != nil {
 			break
 		}
 	}
-	return errors.Join(r.crew.end(), err)
+	return errors.Join(crew.end(), err)
 }
 
 // patiently carries one object, again and again as the crew would.
@@ -146,29 +153,36 @@ func (r *run) carryManifests(ctx context.Context) error {
 }
 
 func (r *run) carryManifest(ctx context.Context, e entry) error {
+	if r.veils.lifted(e.Key) {
+		e.Far = nil
+	}
 	v, err := r.compare(ctx, e.Object, e.Far)
+	if fault.Is(err, fault.ObjectMissing) {
+		return r.gone(ctx, e.Key, err)
+	}
 	if err != nil {
-		return job{}.gone(err)
+		return err
 	}
 	r.tally.compared(e.Object, v)
 	if v.Same != "" || r.o.DryRun {
 		return nil
 	}
-	m, err := dump.ReadManifest(ctx, r.from.bucket, strings.TrimSuffix(strings.TrimSuffix(e.Key, dumpManifest), "/"))
+	m, err := dump.ReadManifest(ctx, r.from.bucket, folderOf(e.Key))
 	switch {
 	case fault.Is(err, fault.ObjectMissing):
-		return nil
+		return r.gone(ctx, e.Key, err)
 	case fault.Is(err, fault.BucketFailed), fault.Is(err, fault.BucketUnsupported):
 		m = nil // another program's, under the same name
 	case err != nil:
 		return err
 	}
 	if m != nil {
-		if err := r.proveDump(ctx, m, strings.TrimSuffix(e.Key, dumpManifest)); err != nil {
+		if err := r.proveDump(ctx, m, folderOf(e.Key)); err != nil {
 			return err
 		}
 	}
-	if err := r.patiently(ctx, job{object: e.Object, sure: true}); err != nil {
+	// What was proved is what the listing told, if the object is still that one.
+	if err := r.patiently(ctx, job{object: e.Object, sure: true, exact: true}); err != nil {
 		return err
 	}
 	if m != nil {
@@ -179,17 +193,11 @@ func (r *run) carryManifest(ctx context.Context, e entry) error {
 
 // proveDump makes sure that the far side has every file of a dump, with the size and the SHA-256 that its manifest names: of
 // what this run has carried both are known; the rest is read back.
-//
-// The manifest names keys below the root that the dump was written to; the dump's folder lies where it lies now.
 func (r *run) proveDump(ctx context.Context, m *dump.Manifest, folder string) error {
 	sums := map[string]*[sha256.Size]byte{}
-	var files []dump.FileManifest
-	for _, t := range m.Tables {
-		for _, f := range t.Files {
-			f.Key = folder + strings.TrimPrefix(f.Key, m.Folder+"/")
-			sums[f.Key] = nil
-			files = append(files, f)
-		}
+	files := filesOf(m, folder)
+	for _, f := range files {
+		sums[f.Key] = nil
 	}
 	if err := r.sums.find(sums); err != nil {
 		return err
@@ -209,6 +217,21 @@ func (r *run) proveDump(ctx context.Context, m *dump.Manifest, folder string) er
 		}
 	}
 	return nil
+}
+
+// filesOf are the files of a dump, by their keys below a folder. The manifest names keys below the root that the dump was written to; the
+// dump's folder lies where it lies now.
+func filesOf(m *dump.Manifest, folder string) (files []dump.FileManifest) {
+	if folder != "" {
+		folder += "/"
+	}
+	for _, t := range m.Tables {
+		for _, f := range t.Files {
+			f.Key = folder + strings.TrimPrefix(f.Key, m.Folder+"/")
+			files = append(files, f)
+		}
+	}
+	return files
 }
 
 func (r *run) readBack(ctx context.Context, f dump.FileManifest) (sum [sha256.Size]byte, err error) {
@@ -235,22 +258,29 @@ func codeOf(err error) fault.Code {
 	return fault.Internal
 }
 
-// deleteAll removes what the source no longer has: first what names other objects, so that nothing visible leads to what is gone.
+// deleteAll removes what the source no longer has: first what names other objects, so that nothing visible leads to what is gone. Where
+// something was set aside nothing is deleted: what the far side still shows in its place may need what the source no longer has.
 func (r *run) deleteAll(ctx context.Context) error {
-	n := r.later.deletions.n + r.later.data.n
+	n := 0
+	for _, q := range r.later.deletions.all() {
+		n += q.n
+	}
 	if n == 0 {
 		return nil
 	}
-	objects := r.tally.end(r.o.Now()).Objects
+	so := r.tally.end(r.o.Now())
 	switch {
-	case objects == 0:
+	case so.Objects == 0:
 		return fault.New(fault.MirrorRefused, r.from.bucket.Properties().URL, "the source has no objects and the far side has %d: nothing is deleted", n).
 			WithMend("If the source is meant to be empty, delete the far side's objects by hand.")
 	case n > r.o.MaxDelete:
 		return fault.New(fault.MirrorRefused, r.to.bucket.Properties().URL, "%d objects would be deleted, and at most %d may be: nothing is deleted", n, r.o.MaxDelete).
 			WithMend("If it is meant, give --max-delete %d.", n)
+	case so.Failed > 0:
+		r.tally.add(func(report *Report) { report.Withheld = int64(n) })
+		return nil
 	}
-	for _, q := range []*queue{r.later.deletions, r.later.data} {
+	for _, q := range r.later.deletions.all() {
 		var keys []string
 		for e, err := range q.all() {
 			if err != nil {

@@ -3,6 +3,7 @@ package mirror
 import (
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,18 +63,15 @@ func (g Glob) Match(key string) bool {
 
 var dateFolder = regexp.MustCompile(`(?:\A|/)(\d{4}-\d{2}-\d{2})[^/]*/`)
 
+// names says whether a key passes by its name.
+func (f *Filter) names(key string) bool {
+	matches := func(g Glob) bool { return g.Match(key) }
+	return (len(f.Include) == 0 || slices.ContainsFunc(f.Include, matches)) && !slices.ContainsFunc(f.Exclude, matches)
+}
+
 func (f *Filter) passes(o bucket.Object) bool {
-	some := func(globs []Glob) bool {
-		for _, g := range globs {
-			if g.Match(o.Key) {
-				return true
-			}
-		}
-		return false
-	}
 	switch {
-	case len(f.Include) > 0 && !some(f.Include), some(f.Exclude),
-		!f.NewerThan.IsZero() && o.Modified.Before(f.NewerThan),
+	case !f.names(o.Key), !f.NewerThan.IsZero() && o.Modified.Before(f.NewerThan),
 		!f.OlderThan.IsZero() && !o.Modified.Before(f.OlderThan):
 		return false
 	case f.FirstDate == "" && f.LastDate == "":

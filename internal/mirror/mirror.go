@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -66,6 +68,8 @@ type Report struct {
 	Tables        int            `json:"tables"`  // Iceberg tables brought up to date
 	Dumps         int            `json:"dumps"`   // dumps that became complete
 	Deleted       int64          `json:"deleted"`
+	Withheld      int64          `json:"withheld"` // deletions that were not made because objects were set aside
+	Gone          int64          `json:"gone"`     // deleted at the source between listing and carrying
 	Retries       int64          `json:"retries"`
 	SetAside      []Dead         `json:"set_aside"` // the first thousand
 	Failed        int64          `json:"failed"`    // all of them
@@ -105,15 +109,23 @@ type run struct {
 	tables   map[string]bool // folders that were looked at: is there an Iceberg table
 	arrived  map[string]bool // tables of which the far side has data files
 	server   bool            // both sides are one server, which copies by itself
+	opaque   atomic.Bool     // the far side encrypts so that its ETags say nothing
+	veils    veils
 }
 
 // later is what has to wait, in files in the order of keys.
 type later struct {
 	metadata  *queue // of Iceberg tables
 	manifests *queue // of dumps
-	deletions *queue // what names other objects first: see deleteAll
-	data      *queue // deletions of all else
+	changes   *queue // manifests of change files
+	pointers  *queue // to those
+	deletions deletions
 }
+
+// deletions are in the order in which they are made: what names other objects goes before these.
+type deletions struct{ pointers, manifests, data *queue }
+
+func (d *deletions) all() []*queue { return []*queue{d.pointers, d.manifests, d.data} }
 
 // Run carries what the far side lacks. It returns the report also with an error; mirror-incomplete says that all was tried and
 // some objects were set aside.
@@ -121,6 +133,9 @@ func Run(ctx context.Context, from, to bucket.Bucket, o Options) (Report, error)
 	r := &run{o: o, from: newSide(from), to: newSide(to), memory: newBudget(memoryBudget), tables: map[string]bool{}, arrived: map[string]bool{}}
 	r.buffers.New = func() any { return new([]byte) }
 	r.tally.begin(from.Properties().URL, to.Properties().URL, o)
+	if err := apart(from.Properties(), to.Properties()); err != nil {
+		return r.tally.end(o.Now()), err
+	}
 	if o.MaxRate > 0 {
 		r.rate = rate.NewLimiter(rate.Limit(o.MaxRate), int(max(64<<10, min(o.MaxRate, 4<<20))))
 	}
@@ -138,6 +153,16 @@ func Run(ctx context.Context, from, to bucket.Bucket, o Options) (Report, error)
 	return report, err
 }
 
+// apart refuses places of which one lies in the other: a mirror would meet what it has just written, and delete what it is to carry.
+func apart(from, to bucket.Properties) error {
+	a, b := strings.TrimRight(from.URL, "/")+"/", strings.TrimRight(to.URL, "/")+"/"
+	if from.Endpoint != to.Endpoint || !strings.HasPrefix(a, b) && !strings.HasPrefix(b, a) {
+		return nil
+	}
+	return fault.New(fault.MirrorRefused, to.URL, "one of the two places lies in the other, or both are the same").
+		WithMend("Choose paths that are beside each other, such as s3://bucket/app and s3://bucket/copy.")
+}
+
 // work is the order of the steps: data first, then what names it, and deletions when all else is there.
 func (r *run) work(ctx context.Context) (err error) {
 	dir, err := os.MkdirTemp(r.o.WorkDir, "leat-mirror-")
@@ -149,7 +174,7 @@ func (r *run) work(ctx context.Context) (err error) {
 		return err
 	}
 	defer r.closeFiles()
-	for _, step := range []func(context.Context) error{r.carryData, r.carryTables, r.carryManifests, r.deleteAll} {
+	for _, step := range []func(context.Context) error{r.carryData, r.carryTables, r.carryChanges, r.carryManifests, r.deleteAll} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -158,10 +183,14 @@ func (r *run) work(ctx context.Context) (err error) {
 }
 
 func (r *run) openFiles(dir string) (err error) {
+	l := &r.later
 	for _, f := range []struct {
 		to   **queue
 		name string
-	}{{&r.later.metadata, "metadata"}, {&r.later.manifests, "manifests"}, {&r.later.deletions, "deletions"}, {&r.later.data, "data"}} {
+	}{
+		{&l.metadata, "metadata"}, {&l.manifests, "manifests"}, {&l.changes, "changes"}, {&l.pointers, "pointers"},
+		{&l.deletions.pointers, "deleted-pointers"}, {&l.deletions.manifests, "deleted-manifests"}, {&l.deletions.data, "deleted-data"},
+	} {
 		if *f.to, err = newQueue(dir, f.name); err != nil {
 			return err
 		}
@@ -171,7 +200,8 @@ func (r *run) openFiles(dir string) (err error) {
 }
 
 func (r *run) closeFiles() {
-	for _, q := range []*queue{r.later.metadata, r.later.manifests, r.later.deletions, r.later.data} {
+	l := &r.later
+	for _, q := range append(l.deletions.all(), l.metadata, l.manifests, l.changes, l.pointers) {
 		q.close()
 	}
 	r.sums.close()
@@ -179,7 +209,7 @@ func (r *run) closeFiles() {
 
 // carryData lists both sides and carries what nothing else has to wait for.
 func (r *run) carryData(ctx context.Context) error {
-	r.crew = r.newCrew(ctx)
+	r.crew = r.newCrew(ctx, r.carry)
 	err := r.plan(ctx)
 	return errors.Join(r.crew.end(), err)
 }

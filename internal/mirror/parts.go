@@ -15,6 +15,7 @@ import (
 
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/scratch"
 )
 
 // transfer is a large object on its way, part by part.
@@ -26,32 +27,34 @@ type transfer struct {
 	count   int
 	have    map[int]bucket.Part // parts that a killed run has sent
 	known   bool                // the parts are those of the source, so its ETag can be computed from them
-	guessed bool                // only by their number: they may be others after all
+	guessed bool                // by their number and the first one's size at most: they may be others after all
 	parts   []bucket.Part
 	sums    []([md5.Size]byte)
 	inTurn  *turns // hashes the whole, in order; nil where nothing is to be compared with it
 }
 
 // bringParts carries an object in parts, in those of its source where these are known: then the far side's ETag is the source's.
-func (r *run) bringParts(ctx context.Context, o bucket.Object) error {
+func (r *run) bringParts(ctx context.Context, o bucket.Object, exact bool) error {
 	c, err := r.from.carrier.Describe(ctx, o.Key)
 	if err != nil {
 		return err
 	}
-	if c.Size <= onePart && partsOf(c.ETag) == 0 {
-		return r.bringWhole(ctx, o)
+	if err := r.asListed(o, c.Object, exact); err != nil {
+		return err
+	}
+	if wholly(c.Object) {
+		return r.bringWhole(ctx, c.Object, exact)
 	}
 	if c.Tags, err = r.askTags(ctx, c); err != nil {
 		return err
 	}
 	t := &transfer{run: r, c: c}
 	t.size, t.known = partSize(c)
-	t.guessed = t.known && c.PartSize == 0
+	// The first part's size is that of all but the last one, in the work of most clients. Of two parts it is certain.
+	t.guessed = t.known && (c.PartSize == 0 || partsOf(c.ETag) > 2)
 	t.count = int((c.Size + t.size - 1) / t.size)
 	t.parts, t.sums = make([]bucket.Part, t.count), make([][md5.Size]byte, t.count)
-	if !t.known || t.guessed {
-		t.c.Object = withOrigin(c.Object)
-	}
+	t.c.Object = withOrigin(c.Object, true)
 	if err := t.begin(ctx); err != nil {
 		return err
 	}
@@ -203,6 +206,7 @@ func (t *transfer) part(ctx context.Context, number int) error {
 	if err != nil {
 		return err
 	}
+	defer scratch.Free(data)
 	t.sums[number-1] = md5.Sum(data)
 	if t.inTurn != nil {
 		if err := t.inTurn.write(ctx, number, data); err != nil {
@@ -229,8 +233,9 @@ func (t *transfer) read(ctx context.Context, number int) ([]byte, error) {
 		return nil, err
 	}
 	defer body.Close()
-	data := make([]byte, length)
+	data := scratch.Make(int(length)) // parts of objects of many terabytes are larger than memory for a few of them
 	if _, err := io.ReadFull(t.run.paced(ctx, body), data); err != nil {
+		scratch.Free(data)
 		return nil, t.run.cut(ctx, err, t.c.Key)
 	}
 	return data, nil
@@ -251,6 +256,9 @@ func (t *transfer) right(ctx context.Context) error {
 	}
 	if err := t.inTurn.right(); err != nil {
 		return t.run.mismatch(t.c.Key, "%s", err.Error())
+	}
+	if !t.known && !t.inTurn.told() {
+		return t.readTwice(ctx)
 	}
 	return nil
 }
@@ -275,6 +283,7 @@ func (t *transfer) readTwice(ctx context.Context) error {
 		g.Go(func() error {
 			defer t.run.memory.give(t.size)
 			data, err := t.read(gctx, number)
+			defer scratch.Free(data)
 			if err == nil && md5.Sum(data) != t.sums[number-1] {
 				err = t.run.mismatch(t.c.Key, "part %d came differently when it was read again", number)
 			}

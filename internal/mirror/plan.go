@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"iter"
+	"path"
 	"strings"
 
 	"github.com/leatdata/leat/internal/bucket"
@@ -159,15 +160,18 @@ func (r *run) planDeletion(ctx context.Context, o bucket.Object) error {
 			return err
 		}
 	}
-	if classify(o.Key) == classData {
-		return r.later.data.put(entry{Object: o})
+	switch classify(o.Key) {
+	case classData:
+		return r.later.deletions.data.put(entry{Object: o})
+	case classPointer:
+		return r.later.deletions.pointers.put(entry{Object: o})
 	}
-	return r.later.deletions.put(entry{Object: o})
+	return r.later.deletions.manifests.put(entry{Object: o})
 }
 
 func (r *run) planObject(ctx context.Context, p pair) error {
 	if r.o.Tables != nil {
-		if root, of, err := r.ofTable(ctx, p.from.Key); of || err != nil {
+		if root, of, err := r.ofTable(ctx, p); of || err != nil {
 			if of && r.o.DryRun {
 				r.compareOnly(newEntry(p))
 			}
@@ -178,36 +182,61 @@ func (r *run) planObject(ctx context.Context, p pair) error {
 		}
 	}
 	r.tally.object(*p.from)
-	switch class := classify(p.from.Key); {
-	case class == classMetadata && r.o.Tables != nil:
+	switch class, hint := classify(p.from.Key), strings.HasSuffix(p.from.Key, versionHint); {
+	case (class == classMetadata || hint) && r.o.Tables != nil:
 		return r.later.metadata.put(newEntry(p))
 	case class == classManifest:
 		return r.later.manifests.put(newEntry(p))
+	case class == classChanges:
+		return r.later.changes.put(newEntry(p))
+	case class == classPointer:
+		return r.later.pointers.put(newEntry(p))
 	}
 	return r.crew.give(ctx, job{object: *p.from, far: p.to})
 }
 
 // ofTable says whether a key is a data or delete file of an Iceberg table: those come with the table, because files of deletes name
-// others by their path and are rewritten.
-func (r *run) ofTable(ctx context.Context, key string) (root string, of bool, err error) {
+// others by their path and are rewritten. Data lies in the table's data folder as a rule. Where a table's files may lie elsewhere, what the far
+// side has under their keys may be rewritten already, so that it is not replaced.
+func (r *run) ofTable(ctx context.Context, p pair) (root string, of bool, err error) {
+	key := p.from.Key
 	for from := 0; ; {
 		i := strings.Index("/"+key[from:], "/"+dataFolder+"/")
 		if i < 0 {
-			return "", false, nil
+			break
 		}
 		root := strings.TrimSuffix(key[:from+i], "/")
-		is, err := r.isTable(ctx, root)
-		if is || err != nil {
+		if is, err := r.isTable(ctx, root); is || err != nil {
 			return root, is, err
 		}
 		from += i + len(dataFolder) + 1
 	}
+	if p.to == nil || plainETag(p.to.ETag) == plainETag(p.from.ETag) || !tableFile(key) || classify(key) != classData {
+		return "", false, nil
+	}
+	for root = folderOf(key); ; root = folderOf(root) {
+		if is, err := r.isTable(ctx, root); is || err != nil || root == "" {
+			return root, is, err
+		}
+	}
 }
+
+// tableFile says whether a key may be that of a file with data or deletes of an Iceberg table.
+func tableFile(key string) bool {
+	switch path.Ext(key) {
+	case ".parquet", ".avro", ".orc", ".puffin":
+		return true
+	}
+	return false
+}
+
+// folderOf is the folder that a key lies in; "" is the root.
+func folderOf(key string) string { return key[:max(strings.LastIndexByte(key, '/'), 0)] }
 
 // dataFolder is where an Iceberg table has its data.
 const dataFolder = "data"
 
-// isTable looks whether a folder of the source has the metadata of a table. Keys come in order, so it is asked once a folder.
+// isTable looks whether a folder of the source has the metadata of a table, which takes part. Keys come in order, so it is asked once a folder.
 func (r *run) isTable(ctx context.Context, root string) (bool, error) {
 	if is, known := r.tables[root]; known {
 		return is, nil
@@ -218,6 +247,10 @@ func (r *run) isTable(ctx context.Context, root string) (bool, error) {
 	metadata := metadataFolder + "/"
 	if root != "" {
 		metadata = root + "/" + metadata
+	}
+	if !r.o.Filter.names(metadata + versionHint) { // somebody wants the files, and not the table
+		r.tables[root] = false
+		return false, nil
 	}
 	is := false
 	_, err := r.from.bucket.Stat(ctx, metadata+versionHint)
@@ -253,19 +286,24 @@ const (
 	classData     class = iota
 	classMetadata       // of an Iceberg table: its paths are rewritten
 	classManifest       // of a dump: it makes the dump visible
+	classChanges        // manifests of change files: each makes a commit visible
+	classPointer        // to any of these
 )
 
 func classify(key string) class {
-	folder, name := "", key
-	if i := strings.LastIndexByte(key, '/'); i >= 0 {
-		folder, name = key[:i], key[i+1:]
-	}
+	folder, name := folderOf(key), path.Base(key)
 	switch {
 	case name == dumpManifest:
 		return classManifest
+	case path.Base(folder) == changesFolder && strings.HasSuffix(name, ".json"):
+		return classChanges
+	case path.Base(folder) == changesFolder && name == "latest":
+		return classPointer
 	case folder != metadataFolder && !strings.HasSuffix(folder, "/"+metadataFolder):
 		return classData
-	case name == versionHint, strings.HasSuffix(name, ".metadata.json"), strings.HasSuffix(name, ".metadata.json.gz"), strings.HasSuffix(name, ".gz.metadata.json"),
+	case name == versionHint:
+		return classPointer
+	case strings.HasSuffix(name, ".metadata.json"), strings.HasSuffix(name, ".metadata.json.gz"), strings.HasSuffix(name, ".gz.metadata.json"),
 		strings.HasSuffix(name, ".avro"), strings.HasSuffix(name, ".stats"), strings.HasSuffix(name, ".puffin"):
 		return classMetadata
 	}

@@ -14,8 +14,10 @@ import (
 	"hash/crc32"
 	"hash/crc64"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/leatdata/leat/internal/bucket"
@@ -100,6 +102,11 @@ func (t *turns) right() error {
 	return nil
 }
 
+// told says whether the source tells any hash of the whole.
+func (t *turns) told() bool {
+	return slices.ContainsFunc(t.hashes, func(h expectedSum) bool { return h.want != "" })
+}
+
 // note keeps the SHA-256 of what was carried.
 func (t *turns) note(f *sumsFile, key string) {
 	for _, h := range t.hashes {
@@ -112,11 +119,22 @@ func (t *turns) note(f *sumsFile, key string) {
 // sumsFile keeps the SHA-256 of every object that was carried, for the manifests that come at the end: on disk, because there may be
 // millions.
 type sumsFile struct {
-	mu   sync.Mutex
-	file *os.File
-	out  *bufio.Writer
-	err  error
+	mu     sync.Mutex
+	file   *os.File
+	out    *bufio.Writer
+	blocks []sumsBlock
+	err    error
 }
+
+// sumsBlock is a stretch of the file with the least and the greatest key in it. Objects are carried in about their order, so what a
+// manifest names stands in few of them.
+type sumsBlock struct {
+	offset, length int64
+	first, last    string
+}
+
+// sumsInBlock is how many bytes a block has, or a little more.
+const sumsInBlock = 256 << 10
 
 func newSumsFile(dir string) (*sumsFile, error) {
 	f, err := os.Create(filepath.Join(dir, "sums"))
@@ -140,6 +158,23 @@ func (s *sumsFile) put(key string, sum [sha256.Size]byte) {
 			return
 		}
 	}
+	s.count(key, int64(len(head)+len(key)+len(sum)))
+}
+
+// count notes a record of so many bytes.
+func (s *sumsFile) count(key string, length int64) {
+	n := len(s.blocks)
+	if n == 0 || s.blocks[n-1].length >= sumsInBlock {
+		begin := int64(0)
+		if n > 0 {
+			begin = s.blocks[n-1].offset + s.blocks[n-1].length
+		}
+		s.blocks = append(s.blocks, sumsBlock{offset: begin, first: key, last: key})
+		n++
+	}
+	b := &s.blocks[n-1]
+	b.length += length
+	b.first, b.last = min(b.first, key), max(b.last, key)
 }
 
 // find fills in the sums of the keys that are asked for; the last one of a key counts.
@@ -152,17 +187,30 @@ func (s *sumsFile) find(want map[string]*[sha256.Size]byte) error {
 	if s.err != nil {
 		return s.err
 	}
-	in := bufio.NewReaderSize(io.NewSectionReader(s.file, 0, 1<<62), 64<<10)
+	keys := slices.Sorted(maps.Keys(want))
+	for _, b := range s.blocks {
+		if i, _ := slices.BinarySearch(keys, b.first); i == len(keys) || keys[i] > b.last {
+			continue
+		}
+		if err := b.find(s.file, want); err != nil {
+			return fault.Wrap(err, fault.StateUnusable, s.file.Name(), "checksums cannot be read back")
+		}
+	}
+	return nil
+}
+
+func (b *sumsBlock) find(file io.ReaderAt, want map[string]*[sha256.Size]byte) error {
+	in := bufio.NewReaderSize(io.NewSectionReader(file, b.offset, b.length), 64<<10)
 	for {
 		var head [4]byte
 		if _, err := io.ReadFull(in, head[:]); err == io.EOF {
 			return nil
 		} else if err != nil {
-			return fault.Wrap(err, fault.StateUnusable, s.file.Name(), "checksums cannot be read back")
+			return err
 		}
 		record := make([]byte, int(binary.LittleEndian.Uint32(head[:]))+sha256.Size)
 		if _, err := io.ReadFull(in, record); err != nil {
-			return fault.Wrap(err, fault.StateUnusable, s.file.Name(), "checksums cannot be read back")
+			return err
 		}
 		key := string(record[:len(record)-sha256.Size])
 		if _, asked := want[key]; asked {

@@ -36,7 +36,7 @@ var rights = map[Job]struct{ objects, bucket []string }{
 	Run:  {[]string{"s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:AbortMultipartUpload"}, []string{"s3:ListBucketMultipartUploads"}},
 	Sync: {[]string{"s3:GetObject", "s3:GetObjectTagging"}, nil},
 	Target: {
-		[]string{"s3:PutObject", "s3:PutObjectTagging", "s3:GetObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"},
+		[]string{"s3:PutObject", "s3:PutObjectTagging", "s3:GetObject", "s3:GetObjectTagging", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"},
 		[]string{"s3:ListBucketMultipartUploads"},
 	},
 }

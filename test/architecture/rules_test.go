@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"internal/spool":             {"internal/bucket", "internal/change", "internal/fault", "internal/scratch"},
 	"internal/metrics":           {"internal/change", "internal/fault"},
 	"internal/pipeline":          {"internal/bucket", "internal/change", "internal/checkpoint", "internal/fault", "internal/lake", "internal/postgres", "internal/spool"},
-	"internal/mirror":            {"internal/bucket", "internal/change", "internal/dump", "internal/fault"},
+	"internal/mirror":            {"internal/bucket", "internal/change", "internal/dump", "internal/fault", "internal/scratch"},
 	"internal/warden":            {"internal/bucket", "internal/fault"},
 	"internal/testlab":           {},
 	"cmd/leat":                   {everything},

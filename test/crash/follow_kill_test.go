@@ -195,14 +195,16 @@ func (f *follower) killAtEach(k *snare, dice *rand.Rand, all []handOff, begin fu
 		}
 		reached, killed := k.set(h, skip)
 		p := f.start()
-		began, soon, late := time.Now(), time.NewTimer(4*time.Second), time.After(2*patience)
+		// What is begun anew must have the time to come to the hand-off: it is not begun again in the same time.
+		began, soon, wait, late := time.Now(), time.NewTimer(4*time.Second), patience/2, time.After(6*patience)
 		for waiting := true; waiting; {
 			select {
 			case <-reached:
 				waiting = false
 			case <-soon.C:
 				begin()
-				soon.Reset(patience / 2)
+				soon.Reset(wait)
+				wait *= 2
 			case <-late:
 				f.t.Fatalf("%s: it never comes", h.name)
 			case <-p.Done():

@@ -1,0 +1,96 @@
+package mirror
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"strings"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// changesFolder is where a table of change files has its manifests, one a commit. docs/FORMAT.md describes them.
+const changesFolder = "_manifests"
+
+// changesManifest is what a mirror reads of one.
+type changesManifest struct {
+	Files []struct {
+		Key   string `json:"key"`
+		Bytes int64  `json:"bytes"`
+	} `json:"files"`
+}
+
+// carryChanges makes commits of change files visible, each after its files; what points to manifests comes after all of them. Readers take
+// manifests by their numbers and end at the first that is missing, so their order among themselves is free.
+func (r *run) carryChanges(ctx context.Context) error {
+	if err := r.carryWaiting(ctx, r.later.changes, r.carryCommit); err != nil {
+		return err
+	}
+	return r.carryWaiting(ctx, r.later.pointers, r.carry)
+}
+
+func (r *run) carryWaiting(ctx context.Context, waiting *queue, carry func(context.Context, job) error) error {
+	crew := r.newCrew(ctx, carry)
+	var err error
+	for e, broken := range waiting.all() {
+		if err = broken; err == nil {
+			err = crew.give(ctx, job{object: e.Object, far: e.Far})
+		}
+		if err != nil {
+			break
+		}
+	}
+	return errors.Join(crew.end(), err)
+}
+
+// carryCommit carries a manifest that the far side lacks, and before it what it names and this run has not brought: a pipeline at work
+// writes files behind the place that the listing has come to.
+func (r *run) carryCommit(ctx context.Context, j job) error {
+	if !r.o.DryRun && (j.far == nil || plainETag(j.far.ETag) != plainETag(j.object.ETag)) {
+		if err := r.bringNamed(ctx, j.object.Key); err != nil {
+			return err
+		}
+	}
+	return r.carry(ctx, j)
+}
+
+func (r *run) bringNamed(ctx context.Context, manifest string) error {
+	data, err := bucket.ReadAll(ctx, r.from.bucket, manifest, maxChanges)
+	if fault.Is(err, fault.ObjectMissing) {
+		return nil // carry finds out what that means
+	}
+	if err != nil {
+		return err
+	}
+	var m changesManifest
+	if json.Unmarshal(data, &m) != nil {
+		return nil // another program's, under the same name
+	}
+	below := strings.TrimSuffix(folderOf(manifest), changesFolder)
+	sums, sizes := map[string]*[sha256.Size]byte{}, map[string]int64{}
+	for _, f := range m.Files {
+		_, inTable, _ := strings.Cut(f.Key, "/") // the manifest names keys below the root that it was written to
+		sums[below+inTable], sizes[below+inTable] = nil, f.Bytes
+	}
+	if err := r.sums.find(sums); err != nil {
+		return err
+	}
+	for key, brought := range sums {
+		if brought != nil {
+			continue
+		}
+		j, err := r.fileJob(ctx, bucket.Object{Key: key, Size: sizes[key]}, true)
+		if err == nil {
+			err = r.carry(ctx, j)
+		}
+		if err != nil {
+			return fault.Wrap(err, codeOf(err), r.where(key), "a file that %s names cannot be carried", manifest)
+		}
+	}
+	return nil
+}
+
+// maxChanges bounds what is read of an object that says it is a manifest.
+const maxChanges = 64 << 20
