@@ -308,6 +308,18 @@ func TestWhatAFarSideEncryptsKeepsANoteOfItsOrigin(t *testing.T) {
 	}
 }
 
+func TestANoteOfItsOriginIsNotHandedOn(t *testing.T) {
+	t.Parallel()
+	near, far := testlab.S3(t), testlab.Ceph(t)
+	put(t, near, s3.PutObjectInput{Key: aws.String("app/x"), Metadata: map[string]string{"leat-origin": "of a mirror before"}}, []byte("x"))
+	_, _, err := run(t, open(t, near, "app"), open(t, far, "app"), nil)
+	must(t, err)
+	there, err := far.Client().HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &far.Bucket, Key: aws.String("app/x")})
+	if must(t, err); len(there.Metadata) != 0 {
+		t.Errorf("the far side notes %v", there.Metadata)
+	}
+}
+
 func TestAnObjectThatGrowsMeanwhileIsCarriedAsItIsThen(t *testing.T) {
 	t.Parallel()
 	near, far := testlab.S3(t), testlab.Ceph(t)
