@@ -232,3 +232,9 @@ func TestARESTCatalogOfAPrivateAuthorityIsTrustedByFile(t *testing.T) {
 		t.Error(trouble)
 	}
 }
+
+func TestWhatATableOfARESTCatalogHasHadComesBack(t *testing.T) {
+	t.Parallel()
+	_, _, lake := onNessie(t)
+	comesBack(t, lake)
+}

@@ -228,8 +228,12 @@ func (t *icebergTable) commitLocked(ctx context.Context, d delta) error {
 	reqs := []table.Requirement{table.AssertTableUUID(base.TableUUID()), table.AssertRefSnapshotID(table.MainBranch, currentID(base))}
 	evolves := slices.Clone(d.updates)
 	if d.staged != nil {
+		updates, err := d.staged.updates(base)
+		if err != nil {
+			return t.failed(err, "its new definition does not fit")
+		}
 		maps.Copy(props, d.staged.props())
-		evolves = append(evolves, d.staged.updates()...)
+		evolves = append(evolves, updates...)
 		reqs = append(reqs, table.AssertCurrentSchemaID(base.CurrentSchema().ID), table.AssertLastAssignedFieldID(base.LastColumnID()))
 	}
 	updates := append(slices.Clone(evolves), table.NewSetPropertiesUpdate(props))

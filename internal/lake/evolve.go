@@ -2,6 +2,7 @@ package lake
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -31,7 +32,6 @@ type Definition struct {
 type staged struct {
 	// schemas lead to the last one. All of them are added, so that no field id is ever given to two columns.
 	schemas []*iceberg.Schema
-	same    bool // the schema is the one that the table has
 	columns []column
 	source  string
 }
@@ -42,15 +42,65 @@ func (s *staged) props() iceberg.Properties {
 	return iceberg.Properties{propColumns: encodeColumns(s.columns), propSource: s.source}
 }
 
-func (s *staged) updates() []table.Update {
-	if s.same {
-		return nil
+// updates lead from base to the definition. A schema that the table has had goes by its id: servers that are built on Iceberg's
+// own library refuse to take "the last one that was added" when none of what was added is new.
+func (s *staged) updates(base table.Metadata) ([]table.Update, error) {
+	last := s.schema()
+	order, err := orderLeft(base.SortOrder(), last)
+	if err != nil {
+		return nil, err
 	}
-	var out []table.Update
+	out := sortUpdates(base, order) // first: no schema may lack what the table is sorted by
+	highest := base.LastColumnID()
 	for _, schema := range s.schemas {
-		out = append(out, table.NewAddSchemaUpdate(schema))
+		highest = max(highest, schema.HighestFieldID())
+		if _, known := knownSchema(base, schema); !known && !sameSchema(schema, last) {
+			out = append(out, addSchema(schema, highest))
+		}
 	}
-	return append(out, table.NewSetCurrentSchemaUpdate(-1))
+	id, known := knownSchema(base, last)
+	if !known {
+		return append(out, addSchema(last, highest), table.NewSetCurrentSchemaUpdate(-1)), nil
+	}
+	if id != base.CurrentSchema().ID {
+		out = append(out, table.NewSetCurrentSchemaUpdate(id))
+	}
+	return out, nil
+}
+
+// schemaAdded is the library's update with the highest field id so far, which some servers cannot do without (Nessie).
+type schemaAdded struct {
+	table.Update
+	schema *iceberg.Schema
+	last   int
+}
+
+func addSchema(schema *iceberg.Schema, last int) schemaAdded {
+	return schemaAdded{table.NewAddSchemaUpdate(schema), schema, last}
+}
+
+func (u schemaAdded) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Action string          `json:"action"`
+		Schema *iceberg.Schema `json:"schema"`
+		Last   int             `json:"last-column-id"`
+	}{u.Action(), u.schema, u.last})
+}
+
+// knownSchema is the id under which the table has a schema.
+func knownSchema(base table.Metadata, of *iceberg.Schema) (id int, known bool) {
+	for _, s := range base.Schemas() {
+		if sameSchema(s, of) {
+			return s.ID, true
+		}
+	}
+	return 0, false
+}
+
+// sameSchema compares schemas as servers do: their ids do not matter, nor does the order of the key's columns.
+func sameSchema(a, b *iceberg.Schema) bool {
+	return slices.EqualFunc(a.Fields(), b.Fields(), func(a, b iceberg.NestedField) bool { return a.Equals(b) }) &&
+		slices.Equal(slices.Sorted(slices.Values(a.IdentifierFieldIDs)), slices.Sorted(slices.Values(b.IdentifierFieldIDs)))
 }
 
 // What becomes of a column whose type cannot be widened.
@@ -303,7 +353,7 @@ func (e *evolution) staged(to *change.Table) *staged {
 		out.schemas = slices.Clone(t.staged.schemas)
 	}
 	props := out.props()
-	if schema.Equals(e.before) {
+	if sameSchema(schema, e.before) {
 		held := iceberg.Properties{propColumns: t.property(propColumns), propSource: t.property(propSource)}
 		if t.staged != nil {
 			held = t.staged.props()
@@ -311,7 +361,7 @@ func (e *evolution) staged(to *change.Table) *staged {
 		if held[propColumns] == props[propColumns] && held[propSource] == props[propSource] {
 			return nil
 		}
-		schema, out.same = e.before, len(out.schemas) == 0
+		schema = e.before
 	}
 	out.schemas = append(out.schemas, schema)
 	return out

@@ -294,11 +294,41 @@ func (t *lakeTable) followSort(ctx context.Context, ice *icebergTable) error {
 		t.lake.Log.Warn("lake.sort_by names a column that the table does not have; its sort order stays", "table", ice.where(), "error", err)
 		return nil
 	}
-	now := ice.now().SortOrder()
-	if want.Len() == now.Len() && slices.EqualFunc(sortFields(want), sortFields(now), func(a, b table.SortField) bool { return a.Equals(b) }) {
+	changes := sortUpdates(ice.now().Metadata(), want)
+	if len(changes) == 0 {
 		return nil
 	}
-	return ice.commit(ctx, delta{updates: []table.Update{table.NewAddSortOrderUpdate(&want), table.NewSetDefaultSortOrderUpdate(-1)}})
+	return ice.commit(ctx, delta{updates: changes})
+}
+
+// sortUpdates make a sort order the table's; none where it is that already. As with schemas, one that the table has had goes by
+// its id.
+func sortUpdates(base table.Metadata, want table.SortOrder) []table.Update {
+	if sameOrder(base.SortOrder(), want) {
+		return nil
+	}
+	for _, known := range base.SortOrders() {
+		if sameOrder(known, want) {
+			return []table.Update{table.NewSetDefaultSortOrderUpdate(known.OrderID())}
+		}
+	}
+	return []table.Update{table.NewAddSortOrderUpdate(&want), table.NewSetDefaultSortOrderUpdate(-1)}
+}
+
+func sameOrder(a, b table.SortOrder) bool {
+	return slices.EqualFunc(sortFields(a), sortFields(b), table.SortField.Equals)
+}
+
+// orderLeft is a sort order without the columns that a schema does not have: no table may be sorted by those.
+func orderLeft(order table.SortOrder, schema *iceberg.Schema) (table.SortOrder, error) {
+	left := slices.DeleteFunc(sortFields(order), func(f table.SortField) bool {
+		_, there := schema.FindFieldByID(f.SourceIDs[0])
+		return !there
+	})
+	if len(left) == 0 {
+		return table.UnsortedSortOrder, nil
+	}
+	return table.NewSortOrder(1, left)
 }
 
 func sortFields(o table.SortOrder) (out []table.SortField) {

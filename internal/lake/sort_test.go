@@ -283,3 +283,36 @@ func TestASortOrderThatIsSetLaterHoldsFromThen(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAColumnThatATableIsSortedByMayBeDropped(t *testing.T) {
+	t.Parallel()
+	for by, left := range map[string]int{"name desc": 0, "name, id": 1, "id, name": 1} {
+		dir, spec := t.TempDir(), bothSpec()
+		spec.Sort = strings.Split(by, ", ")
+		table := open(t, testLake(t, dir, nil), spec)
+		write(t, table, changes(t, spec, 0x100, "ccc", `[{"id":2,"name":"c"},{"id":3,"name":"a"},{"id":1,"name":"b"}]`), 0x110)
+		narrow := altered(spec, func(s *change.Table, f []arrow.Field) []arrow.Field {
+			s.Columns = slices.Delete(s.Columns, 1, 2)
+			return slices.Delete(slices.Clone(f), 1, 2)
+		})
+		evolve(t, table, narrow)
+		write(t, table, changes(t, narrow, 0x200, "cu", `[{"id":5},{"id":4}]`), 0x210)
+		table.Close()
+		table = open(t, testLake(t, dir, nil), narrow) // the setting still names the column
+		write(t, table, changes(t, narrow, 0x300, "cc", `[{"id":7},{"id":6}]`), 0x310)
+		for _, k := range table.kept {
+			if order := k.ice.now().SortOrder(); order.Len() != left {
+				t.Errorf("%s, sorted by %s before, has the order %s", k.ice.kind, by, order)
+			}
+		}
+		expect(t, readBack(t, dir+"/public/orders"), []string{"id", "name"}, `1 null`, `2 null`, `3 null`, `4 null`, `5 null`, `6 null`, `7 null`)
+		back := withNote(spec)
+		evolve(t, table, back) // where the column comes back it is another one
+		write(t, table, changes(t, back, 0x400, "c", `[{"id":8,"name":"h"}]`), 0x410)
+		table.Close()
+		table = open(t, testLake(t, dir, nil), back)
+		if order := table.current.t.now().SortOrder(); order.Len() != len(spec.Sort) {
+			t.Errorf("the setting is %s, the order %s", by, order)
+		}
+	}
+}
