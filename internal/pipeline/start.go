@@ -78,21 +78,43 @@ func (r *run) comesLate(source *change.Table) bool {
 	return len(r.state.Tables) > 0 && !known
 }
 
-// sameServer refuses to go on with the positions of another server: after a restore from backup, or with the address of
-// another database, they mean nothing.
+// sameServer refuses to go on with the positions of another server, or of a log that this one does not have: after a restore, a
+// failover to a standby that lagged, or with the address of another database, they mean nothing.
 func (r *run) sameServer(ctx context.Context, next *again) error {
 	id, err := r.source.Identify(ctx)
 	if err != nil {
 		return err
 	}
 	switch {
-	case r.state.SystemID == "" || next.all && r.state.SystemID != id.SystemID:
-		r.state.SystemID, r.state.Position = id.SystemID, 0
+	case r.state.SystemID == "":
 	case r.state.SystemID != id.SystemID:
-		return fault.New(fault.SlotLost, r.source.Name, "this is another server (system identifier %s) than the one this pipeline follows (%s)", id.SystemID, r.state.SystemID).
+		err = fault.New(fault.SlotLost, r.source.Name, "this is another server (system identifier %s) than the one this pipeline follows (%s)", id.SystemID, r.state.SystemID).
 			WithMend("Correct --from, or, if the database was moved, copy all tables anew: leat resync --all.")
+	default:
+		err = id.Has(r.state.Position, r.state.Timeline)
+	}
+	if next.all && fault.Is(err, fault.SlotLost) {
+		r.startOver()
+		next.exact = true // what an earlier copy has read is of the other log
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	r.state.SystemID, r.state.Timeline = id.SystemID, id.Timeline
+	if id.Standby { // when it is promoted, its log goes on in another timeline while we read
+		r.state.Timeline = 0
 	}
 	return nil
+}
+
+// startOver forgets all positions: they are of another log.
+func (r *run) startOver() {
+	r.state.Position, r.state.Spooled = 0, 0
+	for key, t := range r.state.Tables {
+		t.Since, t.Upper = 0, 0
+		r.state.Tables[key] = t
+	}
 }
 
 // newTable decides what is kept of a table; nil leaves it out. whole says that its updates and deletes can be published.
@@ -126,7 +148,7 @@ func withoutIdentity(tables []*change.Table) error {
 		names = append(names, t.String())
 		sql = append(sql, "ALTER TABLE "+postgres.QuoteTable(t.Schema, t.Name)+" REPLICA IDENTITY FULL;")
 	}
-	return fault.New(fault.KeyMissing, strings.Join(names, ", "), "the log cannot tell updates and deletes: there is no primary key, or the replica identity is nothing").
+	return fault.New(fault.KeyMissing, strings.Join(names, ", "), "the log cannot tell updates and deletes: there is no primary key, or it is deferrable, or the replica identity is nothing").
 		WithMend("%s Or exclude them, keep history only, or choose run.without_identity: skip or inserts.", strings.Join(sql, " "))
 }
 

@@ -40,32 +40,6 @@ func (s *Source) Heartbeat(ctx context.Context, prefix string) (change.LSN, erro
 	return change.ParseLSN(string(rows[0][0]))
 }
 
-// Identity tells servers apart: a position means nothing on another one.
-type Identity struct {
-	SystemID string     // made by initdb, shared by all standbys and restored copies
-	Timeline int        // grows with each promotion and each restore to a point in time
-	End      change.LSN // the end of the log that is flushed
-}
-
-// Identify asks which server this is (IDENTIFY_SYSTEM).
-func (s *Source) Identify(ctx context.Context) (Identity, error) {
-	c, err := s.dial(ctx, map[string]string{"replication": "database"})
-	if err != nil {
-		return Identity{}, err
-	}
-	defer leave(c)
-	results, err := c.Exec(ctx, "IDENTIFY_SYSTEM").ReadAll()
-	if err != nil {
-		return Identity{}, classify(ctx, err, s.Name, "cannot ask which server this is")
-	}
-	row := results[0].Rows[0] // systemid, timeline, xlogpos, dbname
-	end, err := change.ParseLSN(string(row[2]))
-	if err != nil {
-		return Identity{}, fault.Wrap(err, fault.SourceProtocol, s.Name, "IDENTIFY_SYSTEM")
-	}
-	return Identity{SystemID: string(row[0]), Timeline: int(number(row[1])), End: end}, nil
-}
-
 // LogEnd is the end of the log as far as it can be followed: what is flushed, or replayed on a standby. The distance
 // to a pipeline's position is its lag in bytes.
 func (s *Source) LogEnd(ctx context.Context) (change.LSN, error) {
