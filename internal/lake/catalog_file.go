@@ -19,8 +19,8 @@ import (
 )
 
 // fileCatalog keeps tables without any server: metadata/vN.metadata.json beside the data, as Hadoop's catalog does, so
-// that its readers find them. Version N+1 is written only if nobody has written it yet; that is the whole protocol.
-// metadata/version-hint.text is a hint: it may lag behind, never ahead.
+// that its readers find them. Version N+1 is written only if nobody has written it yet, and stands if no later one is there by
+// then: see proveNewest. metadata/version-hint.text is a hint: it may lag behind, never ahead.
 type fileCatalog struct {
 	lake *Lake
 	mu   sync.Mutex
@@ -79,12 +79,8 @@ func (c *fileCatalog) remember(folder string, v fileVersion) {
 // newest is the highest version there is, 0 without any. It starts at the hint and looks for higher ones; where the
 // hint leads nowhere, all versions are listed.
 func (c *fileCatalog) newest(ctx context.Context, folder string) (int, error) {
-	n := 0
-	data, err := bucket.ReadAll(ctx, c.lake.Bucket, hintKey(folder), 64)
-	switch {
-	case err == nil:
-		n, _ = strconv.Atoi(strings.TrimSpace(string(data)))
-	case !fault.Is(err, fault.ObjectMissing):
+	n, err := c.hint(ctx, folder)
+	if err != nil {
 		return 0, err
 	}
 	found := 0
@@ -102,6 +98,16 @@ func (c *fileCatalog) newest(ctx context.Context, folder string) (int, error) {
 		return found, nil
 	}
 	return c.listed(ctx, folder)
+}
+
+// hint is the version that the hint names, 0 for none.
+func (c *fileCatalog) hint(ctx context.Context, folder string) (int, error) {
+	data, err := bucket.ReadAll(ctx, c.lake.Bucket, hintKey(folder), 64)
+	if fault.Is(err, fault.ObjectMissing) {
+		return 0, nil
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(string(data))) // whatever else it says is no hint
+	return n, err
 }
 
 func (c *fileCatalog) listed(ctx context.Context, folder string) (int, error) {
@@ -179,6 +185,9 @@ func (c *fileCatalog) write(ctx context.Context, folder string, v fileVersion) e
 		}
 		return err
 	}
+	if err := c.proveNewest(ctx, folder, v.number); err != nil {
+		return err
+	}
 	c.remember(folder, v)
 	// The version is committed: a hint that could not be written only costs the next reader a look.
 	hint := []byte(strconv.Itoa(v.number))
@@ -186,4 +195,33 @@ func (c *fileCatalog) write(ctx context.Context, folder string, v fileVersion) e
 		c.lake.Log.Warn("the version hint of a table could not be written", "table", folder, "error", err)
 	}
 	return nil
+}
+
+// proveNewest makes sure that the version we have just written is the last one. That there was none of its number does not say
+// so: old versions are deleted, and whoever slept meanwhile finds the place free again. Then the version before is gone too, or
+// the hint is beyond, and all are listed. A version that came too late is taken away; nobody was led to it. One that the next
+// version was built on stays: the way there leads through it.
+func (c *fileCatalog) proveNewest(ctx context.Context, folder string, n int) error {
+	hint, err := c.hint(ctx, folder)
+	if err != nil {
+		return err
+	}
+	if hint <= n {
+		if n == 1 {
+			return nil
+		}
+		if _, err := c.lake.Bucket.Stat(ctx, versionKey(folder, n-1)); !fault.Is(err, fault.ObjectMissing) {
+			return err
+		}
+	}
+	newest, err := c.listed(ctx, folder)
+	if err != nil || newest <= n {
+		return err
+	}
+	if _, err := c.lake.Bucket.Stat(ctx, versionKey(folder, n+1)); fault.Is(err, fault.ObjectMissing) {
+		if err := c.lake.Bucket.Delete(ctx, versionKey(folder, n)); err != nil {
+			c.lake.Log.Warn("a version of a table that came too late could not be removed", "table", folder, "version", n, "error", err)
+		}
+	}
+	return fmt.Errorf("%w: version %d of %s was written when version %d was there", table.ErrCommitFailed, n, folder, newest)
 }

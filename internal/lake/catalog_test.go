@@ -3,8 +3,12 @@ package lake
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -197,4 +201,94 @@ func TestWhatATableHasHadIsNamedByItsID(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	comesBack(t, func() *Lake { return testLake(t, dir, nil) })
+}
+
+// sleeper is a bucket whose user falls asleep when it is about to write an object, while others go on.
+type sleeper struct {
+	bucket.Bucket
+	before string // the end of the object's key
+	others func()
+}
+
+func (s *sleeper) Create(ctx context.Context, key string, o bucket.WriteOptions) (bucket.Upload, error) {
+	if others := s.others; others != nil && strings.HasSuffix(key, s.before) {
+		s.others = nil
+		others()
+	}
+	return s.Bucket.Create(ctx, key, o)
+}
+
+func TestAWriterOfTheFileCatalogThatSleptSetsNothingBack(t *testing.T) {
+	t.Parallel()
+	const folder = "public/orders_history/metadata/"
+	for _, c := range []struct {
+		name        string
+		has, others int  // versions before and meanwhile
+		keeps       bool // an old version was not removed
+	}{{"it wakes long after", 3, 25, false}, {"an old version is left", 3, 25, true}, {"it made the table", 0, 25, false}, {"it wakes in time to see the next", 3, 2, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir, spec := t.TempDir(), historySpec()
+			heir, lazy := testLake(t, dir, func(o *Options) { o.Epoch = 2 }), &sleeper{}
+			ours := testLake(t, dir, func(o *Options) { lazy.Bucket = o.Bucket; o.Bucket = lazy })
+			version := func(n int) string { return dir + "/" + versionKey("public/orders_history", n) }
+			at := change.LSN(0x100)
+			commits := func(table Table, n int) {
+				for range n {
+					write(t, table, changes(t, spec, at, "c", `[{"id":1}]`), at+8)
+					at += 0x10
+				}
+			}
+			lazy.before = fmt.Sprintf("/v%d.metadata.json", c.has+1)
+			lazy.others = func() {
+				old, err := os.ReadFile(version(c.has))
+				commits(open(t, heir, spec), c.others)
+				if c.keeps && err == nil {
+					err = os.WriteFile(version(c.has), old, 0o600)
+				}
+				if c.keeps && err != nil {
+					t.Error(err)
+				}
+			}
+			table, err := ours.Table(t.Context(), spec)
+			if err == nil {
+				commits(table, max(0, c.has-1))
+				if err = table.Write(t.Context(), changes(t, spec, at, "c", `[{"id":2}]`)); err == nil {
+					_, err = table.Commit(t.Context(), at+8, time.Now())
+				}
+				table.Close()
+			}
+			if !fault.Is(err, fault.LakeConflict) && !fault.Is(err, fault.PipelineFenced) {
+				t.Errorf("the one that slept got %v", err)
+			}
+			hint, err := os.ReadFile(dir + "/" + folder + "version-hint.text")
+			if want := max(c.has, 1) + c.others; err != nil || string(hint) != strconv.Itoa(want) {
+				t.Errorf("the hint is %s of %d, %v", hint, want, err)
+			}
+			if _, err := os.Stat(version(c.has + 1)); c.others > 20 && err == nil {
+				t.Error("its version is there")
+			}
+			again := open(t, heir, spec)
+			live, _, err := again.history.ice.live(t.Context())
+			if err != nil || len(live) != max(0, c.has-1)+c.others || again.Position() != at-8 {
+				t.Errorf("the table has %d files and stands at %s, %v", len(live), again.Position(), err)
+			}
+		})
+	}
+}
+
+func TestAVersionThatTheNextOneWasBuiltOnStays(t *testing.T) {
+	t.Parallel()
+	dir, spec := t.TempDir(), historySpec()
+	l := testLake(t, dir, nil)
+	one := open(t, l, spec)
+	for i := range change.LSN(4) {
+		write(t, one, changes(t, spec, 0x100+0x10*i, "c", `[{"id":1}]`), 0x108+0x10*i)
+	}
+	if err := l.catalog.(*fileCatalog).proveNewest(t.Context(), "public/orders_history", 4); !errors.Is(err, table.ErrCommitFailed) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := l.Bucket.Stat(t.Context(), versionKey("public/orders_history", 4)); err != nil {
+		t.Error(err)
+	}
 }
