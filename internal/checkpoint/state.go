@@ -66,6 +66,9 @@ type TableState struct {
 	Reason string     `json:"reason,omitempty"` // of a failed one
 	Anew   bool       `json:"anew,omitempty"`   // it was copied before, and is to be copied again
 	Exact  bool       `json:"exact,omitempty"`  // in a snapshot of which it is known what of the log it holds
+	// Late: it came into the publication of a log that was being read. What transactions of before it have written may never be
+	// told, so none of them may run any more when the copy begins.
+	Late bool `json:"late,omitempty"`
 	// Published is what the publication gave of the table when its copy began: columns and row filter; "" all of it.
 	Published string `json:"published,omitempty"`
 	// Leaves are the partitions of a table that is followed as one; nil where nobody has looked.

@@ -26,6 +26,9 @@ func (r *run) lookAround(ctx context.Context) error {
 	if err := r.heed(ctx); err != nil {
 		return err
 	}
+	if at := change.LSN(r.outwaited.Load()); at > 0 && r.position >= at && !r.indivisible.Load() {
+		return r.takeLate(ctx)
+	}
 	if r.changed.Load() {
 		if err := r.commit(ctx); err != nil {
 			return err
@@ -33,6 +36,20 @@ func (r *run) lookAround(ctx context.Context) error {
 		return &again{}
 	}
 	return r.guard(ctx)
+}
+
+// takeLate lets tables that came late be copied by the next attempt, whose log is opened at this position: nothing is missing there.
+func (r *run) takeLate(ctx context.Context) error {
+	for _, t := range r.tables {
+		if t.late {
+			t.late, t.since = false, r.position
+			r.setMode(t, checkpoint.Copying)
+		}
+	}
+	if err := r.commit(ctx); err != nil {
+		return err
+	}
+	return &again{}
 }
 
 // takeCopied notes which copies have ended, where another process would look for it: a copy that has ended is not made again.

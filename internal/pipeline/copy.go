@@ -45,11 +45,15 @@ type copyJob struct {
 // Tables with a key take any snapshot: the changes that are applied again afterwards bring each row to its latest state.
 // Those without need to know exactly which changes their snapshot holds, and so do those whose definition has changed in
 // a way that only a copy can follow; that snapshot waits for running transactions.
+//
+// Tables that came late wait beside it, and are copied by another attempt.
 func (r *run) copyAll(ctx context.Context) error {
-	var keyed, exact []*table
+	var keyed, exact, late []*table
 	for _, t := range r.tables {
 		switch {
 		case t.mode != checkpoint.Copying:
+		case t.late:
+			late = append(late, t)
 		case len(t.source.Identity()) > 0 && !t.exact:
 			keyed = append(keyed, t)
 		default:
@@ -57,6 +61,13 @@ func (r *run) copyAll(ctx context.Context) error {
 		}
 	}
 	r.copying.Store(int32(len(keyed) + len(exact)))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.outwait(ctx, late) })
+	g.Go(func() error { return r.copyThese(ctx, keyed, exact) })
+	return g.Wait()
+}
+
+func (r *run) copyThese(ctx context.Context, keyed, exact []*table) error {
 	if len(keyed) > 0 {
 		snap, err := r.source.SnapshotNow(ctx, postgres.NowOptions{Selection: r.only(keyed), At: r.state.Position, Delivered: r.delivered.all()})
 		if err != nil {
@@ -67,6 +78,8 @@ func (r *run) copyAll(ctx context.Context) error {
 		}
 	}
 	if len(exact) > 0 {
+		r.indivisible.Store(true)
+		defer r.indivisible.Store(false)
 		snap, err := r.exactSnapshot(ctx, exact)
 		if err != nil {
 			return err
@@ -79,15 +92,44 @@ func (r *run) copyAll(ctx context.Context) error {
 // exactSnapshot takes the snapshot of a temporary slot. The slot waits for transactions that run, and one of those may want
 // to TRUNCATE a table: so no table is locked before the slot is there, or both would wait for ever.
 func (r *run) exactSnapshot(ctx context.Context, tables []*table) (*postgres.Snapshot, error) {
-	slot, err := r.source.CreateSlot(ctx, postgres.SlotOptions{
-		Name: fmt.Sprintf("leat_copy_%d_%d", os.Getpid(), time.Now().UnixNano()), Temporary: true,
-		Waiting: func(who string) { r.o.Log.Warn("the copy waits for transactions that are open", "who", who) },
-	})
+	slot, err := r.waitingSlot(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer slot.Close()
 	return r.source.SnapshotAt(ctx, slot.Snapshot, slot.LSN, r.only(tables))
+}
+
+// waitingSlot is there when all transactions have ended that run now: they committed before its LSN, or never.
+func (r *run) waitingSlot(ctx context.Context) (*postgres.CreatedSlot, error) {
+	return r.source.CreateSlot(ctx, postgres.SlotOptions{
+		Name: fmt.Sprintf("leat_copy_%d_%d", os.Getpid(), time.Now().UnixNano()), Temporary: true,
+		Waiting: func(who string) { r.o.Log.Warn("the copy waits for transactions that are open", "who", who) },
+	})
+}
+
+// outwait waits until the transactions have ended that ran when tables came into the publication, and tells the loop from where on
+// the log is whole. What such a transaction wrote before is decoded as the publication was then, and is not sent. And older
+// servers go on with that after it (before 13.21, 14.18, 15.13, 16.9 and 17.5) until the log is opened anew: so it is.
+func (r *run) outwait(ctx context.Context, late []*table) error {
+	if len(late) == 0 {
+		return nil
+	}
+	slot, err := r.waitingSlot(ctx)
+	if err != nil {
+		return err
+	}
+	slot.Close()
+	r.outwaited.Store(uint64(slot.LSN))
+	return r.nudge(ctx)
+}
+
+// nudge writes to the log, which the loop wants to come past a place; on a quiet server nothing else would bring it there.
+func (r *run) nudge(ctx context.Context) error {
+	if _, err := r.source.Heartbeat(ctx, heartbeatPrefix); err != nil && !fault.Is(err, fault.SourceRights) {
+		return err
+	}
+	return nil
 }
 
 // copyTables reads the tables in one snapshot, chunk by chunk.
@@ -100,11 +142,7 @@ func (r *run) copyTables(ctx context.Context, snap *postgres.Snapshot, tables []
 	if err := r.runCopies(ctx, snap, jobs); err != nil {
 		return err
 	}
-	// The loop waits until the log has come past the snapshot; on a quiet server nothing else would bring it there.
-	if _, err := r.source.Heartbeat(ctx, heartbeatPrefix); err != nil && !fault.Is(err, fault.SourceRights) {
-		return err
-	}
-	return nil
+	return r.nudge(ctx) // past the snapshot
 }
 
 // only selects the tables by name.

@@ -14,6 +14,9 @@ import (
 
 // divert keeps a change for later: its table is being copied. Of a TRUNCATE of several tables, raw and seq are this table's.
 func (r *run) divert(ctx context.Context, t *table, ev *postgres.Event, seq uint64, raw []byte) error {
+	if t.late { // its spool begins later
+		return nil
+	}
 	if !r.spooling {
 		if err := r.spool.Begin(spool.Tx{LSN: ev.Tx.LSN, XID: ev.Tx.XID, Committed: ev.Tx.Committed}, r.begin); err != nil {
 			return err

@@ -66,14 +66,17 @@ type run struct {
 	live     mailbox // tables that are open and follow the log
 	tended   mailbox // tables whose upkeep was done, which is not saved yet
 	copying  atomic.Int32
-	retained atomic.Int64
-	lost     atomic.Bool
-	changed  atomic.Bool     // the database has other tables than chosen, or other partitions
-	chosen   map[uint32]bool // the OIDs of all tables that the selection gave
-	roots    []uint32        // of them, those that are followed as one although they have partitions
-	leaves   []postgres.Leaf // theirs
-	seen     atomic.Uint64
-	asked    chan struct{}
+	// indivisible: a copy is under way that another attempt would have to begin again.
+	indivisible atomic.Bool
+	outwaited   atomic.Uint64 // where the transactions have ended that tables which came late wait for
+	retained    atomic.Int64
+	lost        atomic.Bool
+	changed     atomic.Bool     // the database has other tables than chosen, or other partitions
+	chosen      map[uint32]bool // the OIDs of all tables that the selection gave
+	roots       []uint32        // of them, those that are followed as one although they have partitions
+	leaves      []postgres.Leaf // theirs
+	seen        atomic.Uint64
+	asked       chan struct{}
 }
 
 // Run follows the log until the context ends, until it has caught up when that was asked for, or until a failure that

@@ -51,7 +51,7 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 		r.tables[t.key], r.byOID[source.OID] = t, t
 	}
 	if len(refused) > 0 {
-		return withoutIdentity(refused)
+		return r.refuse(ctx, catalog, refused)
 	}
 	if len(r.tables) == 0 {
 		return fault.New(fault.SourceMissing, "run.tables", "no table matches").WithMend("Check the patterns, and whether the tables have a primary key (run.without_identity).")
@@ -141,6 +141,27 @@ func (r *run) newTable(source *change.Table) (t *table, whole bool, err error) {
 	return t, whole, nil
 }
 
+// refuse names tables of which the log cannot tell enough, and their partitions too: their identities are their own, and whoever
+// mends the root alone would be refused again.
+func (r *run) refuse(ctx context.Context, catalog *postgres.Catalog, tables []*change.Table) error {
+	var roots []uint32
+	for _, t := range tables {
+		if t.Kind == change.KindPartitioned {
+			roots = append(roots, t.OID)
+		}
+	}
+	leaves, err := catalog.Leaves(ctx, roots)
+	if err != nil {
+		return err
+	}
+	for _, l := range leaves {
+		if l.Weak {
+			tables = append(tables, &change.Table{Schema: l.Schema, Name: l.Name})
+		}
+	}
+	return withoutIdentity(tables)
+}
+
 // withoutIdentity names all tables whose updates the log cannot tell, with the SQL that mends it.
 func withoutIdentity(tables []*change.Table) error {
 	var names, sql []string
@@ -164,7 +185,7 @@ func (r *run) restoreModes(next *again) {
 			t.tended.Store(was.Tended.UnixMilli())
 		}
 		t.mode, t.since, t.upper, t.anew = was.Phase, was.Since, was.Upper, was.Anew || anew
-		t.exact, t.nullable = was.Exact || anew && next.exact, slices.Contains(next.nullable, t.name)
+		t.exact, t.late, t.nullable = was.Exact || anew && next.exact, was.Late, slices.Contains(next.nullable, t.name)
 		t.published = r.givenOf(t.source)
 		if known && was.OID == t.source.OID && was.Published != t.published {
 			// What the log told by the old rules stands in it yet, so the copy must know what of it the snapshot holds.
@@ -173,7 +194,8 @@ func (r *run) restoreModes(next *again) {
 		}
 		switch {
 		case !known || was.OID != t.source.OID:
-			t.mode, t.since = checkpoint.Copying, r.state.Position
+			t.mode, t.since, t.upper = checkpoint.Copying, r.state.Position, 0
+			t.late = r.publishedLate(t)
 		case anew && was.Phase == checkpoint.Streaming:
 			t.mode, t.since = checkpoint.Copying, r.state.Position
 		case anew: // its spool goes on from where it began
@@ -192,14 +214,21 @@ func (r *run) restoreModes(next *again) {
 	}
 }
 
+// publishedLate says whether a table that is not known yet came into a publication after the log had begun. It goes by what is
+// saved: a process may have died just after it had changed the publication.
+func (r *run) publishedLate(t *table) bool {
+	return r.state.Position > 0 && !r.gives[postgres.Name{Schema: t.source.Schema, Name: t.source.Name}].AllTables
+}
+
 func (r *run) setMode(t *table, mode checkpoint.Phase) {
-	t.mode, t.anew, t.exact = mode, t.anew && mode == checkpoint.Copying, t.exact && mode == checkpoint.Copying
-	if mode != checkpoint.Copying {
+	copying := mode == checkpoint.Copying
+	t.mode, t.anew, t.exact, t.late = mode, t.anew && copying, t.exact && copying, t.late && copying
+	if !copying {
 		t.published = r.givenOf(t.source)
 	}
 	r.state.Tables[t.key] = checkpoint.TableState{
-		Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper, Anew: t.anew, Exact: t.exact, Published: t.published, Leaves: t.leaves,
-		Tended: t.tendedAt(),
+		Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper, Anew: t.anew, Exact: t.exact, Late: t.late, Published: t.published,
+		Leaves: t.leaves, Tended: t.tendedAt(),
 	}
 	r.o.Watch.Mode(t.name, string(mode))
 }
@@ -346,7 +375,7 @@ func (r *run) prepareSlot(ctx context.Context, next *again) error {
 		if err := slot.Usable(slot.ConfirmedFlush); err != nil {
 			return err
 		}
-		r.began(slot.ConfirmedFlush)
+		r.began(slot.ConfirmedFlush, true) // nobody knows what was published when it was made
 	default:
 		if err := r.createSlot(ctx); err != nil {
 			return err
@@ -369,15 +398,15 @@ func (r *run) createSlot(ctx context.Context) error {
 		return err
 	}
 	created.Close() // the copy takes snapshots of its own, after the tables are locked
-	r.began(created.LSN)
+	r.began(created.LSN, false)
 	return nil
 }
 
-// began notes where the log begins: every table that is copied has its spool from there.
-func (r *run) began(at change.LSN) {
+// began notes where the log begins: every table that is copied has its spool from there. late: see checkpoint.TableState.
+func (r *run) began(at change.LSN, late bool) {
 	r.state.Position = at
 	for _, t := range r.tables {
-		t.since = at
+		t.since, t.late = at, late
 		r.setMode(t, checkpoint.Copying)
 	}
 }

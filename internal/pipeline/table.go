@@ -34,6 +34,7 @@ type table struct {
 	// readable is the relation's version of which the spool's binary values can be read.
 	readable  uint64
 	exact     bool     // to be copied in a snapshot of which it is known what of the log it holds
+	late      bool     // see checkpoint.TableState
 	published string   // see checkpoint.TableState
 	leaves    []uint32 // likewise
 	// nullable: NOT NULL is believed of the key's columns only.

@@ -168,7 +168,7 @@ func TestPartitionsThatComeAndGoAndAreFollowedByThemselves(t *testing.T) {
 func TestAPartitionOfWhichTheLogTellsTooLittleIsRefused(t *testing.T) {
 	t.Parallel()
 	db := testlab.Postgres(t)
-	db.Exec(`create table visits (day int, page text) partition by range (day); alter table visits replica identity full;
+	db.Exec(`create table visits (day int, page text) partition by range (day);
 create table "Early" partition of visits for values from (0) to (10); insert into visits values (1, 'a')`)
 	p := newPipeline(t, db)
 	refused := func(r testlab.Result, leaf, mend string) {
@@ -178,6 +178,9 @@ create table "Early" partition of visits for values from (0) to (10); insert int
 		}
 	}
 	mend := `ALTER TABLE "public"."Early" REPLICA IDENTITY FULL;`
+	root := `ALTER TABLE "public"."visits" REPLICA IDENTITY FULL;`
+	refused(p.start("--until-caught-up").WaitWithin(patience), "public.visits, public.Early", root+" "+mend) // all of it at once
+	db.Exec(root)
 	refused(p.start("--until-caught-up").WaitWithin(patience), "public.Early", mend)
 	db.Exec(mend + `update visits set page = 'b'`)
 	run := p.start()
