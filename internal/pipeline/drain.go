@@ -58,6 +58,9 @@ func (r *run) drain(ctx context.Context, tables []*table) error {
 		if err := r.place(ctx, t); err != nil { // its copy had ended before this attempt began
 			return err
 		}
+		if err := r.hasContent(t); err != nil {
+			return err
+		}
 		r.setMode(t, checkpoint.Spooling)
 		byKey[t.key] = t
 		from = min(from, t.lake.Position())

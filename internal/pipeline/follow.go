@@ -100,6 +100,9 @@ func (r *run) append(ctx context.Context, t *table, rel *postgres.Relation, ev *
 		if err := r.place(ctx, t); err != nil {
 			return err
 		}
+		if err := r.hasContent(t); err != nil {
+			return err
+		}
 	}
 	if ev.Tx.LSN < t.lake.Position() {
 		return nil // told again after a crash; the lake may have the definition of later rows

@@ -284,6 +284,16 @@ func (r *run) place(ctx context.Context, t *table) error {
 	return r.open(ctx, t, plan)
 }
 
+// hasContent makes sure that a table whose copy has ended is in the lake: it may be kept in another form or in another place since, or
+// somebody has dropped it there. To go on from nothing would lose its rows without a word.
+func (r *run) hasContent(t *table) error {
+	if t.lake.Position() > 0 {
+		return nil
+	}
+	r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "the lake has no content of it, or not in every form that is to be kept")
+	return &again{tables: []string{t.name}}
+}
+
 // evolve brings the lake's table to the shape of the rows that come now, which the plan is for; the log is at from.
 func (r *run) evolve(ctx context.Context, t *table, now *change.Table, plan *postgres.Plan, from change.LSN) error {
 	d := lake.Definition{Table: plan.Table, Schema: plan.Schema, From: from, Fill: map[int16]arrow.Array{}}
