@@ -204,7 +204,7 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 	if job.copy, err = t.lake.Copy(ctx, plan.Table, plan.Schema); err != nil {
 		return nil, err
 	}
-	shape := shapeOf(source, plan.RowFilter)
+	shape := shapeOf(source, plan)
 	if len(source.Identity()) == 0 || t.exact { // chunks of two snapshots cannot be told apart by a key: all or nothing
 		shape += snap.LSN.String()
 	}
@@ -225,15 +225,18 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 	return job, nil
 }
 
-// shapeOf names what must stay as it is for chunks of two snapshots to belong together: the columns, which rows are read, and
-// the file whose pages the chunks are. (A rewrite moves rows between pages without a word in the log.)
-func shapeOf(t *change.Table, rowFilter string) string {
+// shapeOf names what must stay as it is for chunks of two snapshots to belong together: the columns and how they are carried, which
+// rows are read, and the file whose pages the chunks are. (A rewrite moves rows between pages without a word in the log.)
+func shapeOf(t *change.Table, plan *postgres.Plan) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%d/%d", t.OID, t.Filenode)
 	for _, c := range t.Columns {
 		fmt.Fprintf(h, "/%d:%q:%d:%d", c.Attnum, c.Name, c.TypeOID, c.Typmod)
 	}
-	h.Write([]byte(rowFilter))
+	for _, f := range plan.Schema.Fields() {
+		fmt.Fprintf(h, "/%q:%s", f.Name, f.Type)
+	}
+	h.Write([]byte(plan.RowFilter))
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
@@ -343,7 +346,7 @@ func (r *run) runCopies(ctx context.Context, snap *postgres.Snapshot, jobs []*co
 						return err
 					}
 				}
-				if err := r.copyChunk(gctx, reader, u.job, u.i); err != nil {
+				if err := r.copyChunk(gctx, snap, reader, u.job, u.i); err != nil {
 					return fault.Wrap(err, codeOf(err), u.job.table.name, "cannot copy the table")
 				}
 				if u.job.left.Add(-1) == 0 {
@@ -358,7 +361,7 @@ func (r *run) runCopies(ctx context.Context, snap *postgres.Snapshot, jobs []*co
 	return g.Wait()
 }
 
-func (r *run) copyChunk(ctx context.Context, reader *postgres.Reader, j *copyJob, i int) error {
+func (r *run) copyChunk(ctx context.Context, snap *postgres.Snapshot, reader *postgres.Reader, j *copyJob, i int) error {
 	w, err := j.copy.Chunk(ctx, j.ids[i], j.chunkAt)
 	if err != nil {
 		return err
@@ -369,6 +372,11 @@ func (r *run) copyChunk(ctx context.Context, reader *postgres.Reader, j *copyJob
 		return w.Write(b)
 	})
 	if err != nil {
+		return err
+	}
+	// The locks live as long as the snapshot's own session. Without them the table may have been rewritten before it was read, and then
+	// the snapshot sees none of its rows.
+	if err := snap.Alive(ctx); err != nil {
 		return err
 	}
 	if err := w.Commit(ctx); err != nil {

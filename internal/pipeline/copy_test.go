@@ -1,6 +1,10 @@
 package pipeline_test
 
-import "testing"
+import (
+	"strings"
+	"syscall"
+	"testing"
+)
 
 // A table that waits to be drained is copied anew: by an operator's wish, or because the process ended and the copy begins again.
 func TestACopyThatBeginsAgainLeavesNoGapInTheHistory(t *testing.T) {
@@ -38,4 +42,40 @@ func TestACopyThatBeginsAgainLeavesNoGapInTheHistory(t *testing.T) {
 			t.Errorf("the history has %d times %s; all of it: %v", told[want], want, told)
 		}
 	}
+}
+
+// Rewriting a table is not MVCC-safe: an older snapshot sees none of its rows, and the log tells nothing of it.
+func TestAChunkThatWasReadWithoutTheSnapshotsLocksDoesNotCount(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 16, "--set", "run.copy_parallel=1", "--set", "run.lease_ttl=30s")
+	b.db.Exec("create table large (id int primary key, v text); insert into large select i, repeat(md5(i::text), 60) from generate_series(1, 60000) i; alter table large alter v set storage external")
+	b.db.Exec("create table small (id int primary key, n int); insert into small select i, i from generate_series(1, 10) i; analyze")
+	p := b.start()
+	b.until("the large table is read", func() bool {
+		return b.db.One("select count(*) from pg_stat_activity where datname = current_database() and query ilike 'copy%large%' and state = 'active'") == "1"
+	})
+	p.Signal(syscall.SIGSTOP)
+	b.db.Exec("select pg_terminate_backend(pid) from pg_locks where relation = 'small'::regclass and database = (select oid from pg_database where datname = current_database())")
+	b.db.Exec("alter table small alter n type bigint")
+	p.Signal(syscall.SIGCONT)
+	b.until("the tables are followed", func() bool { return b.phase("small") == "streaming" && b.phase("large") == "streaming" })
+	b.flushed(p)
+	p.Signal(syscall.SIGTERM)
+	p.Wait()
+	b.judge("small")
+	if !strings.Contains(p.Stderr(), "snapshot-lost") {
+		t.Errorf("the snapshot was not lost in time:\n%s", p.Stderr())
+	}
+}
+
+func TestACopyIsNotGoneOnWithByAnotherTypePolicy(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 16, "--set", "run.copy_parallel=1", "--set", "run.copy_chunk=64KiB")
+	b.db.Exec("create table notes (id int primary key, at timestamp); insert into notes select i, timestamp '2026-01-01' + i * interval '1 min' from generate_series(1, 10000) i; insert into notes values (0, 'infinity'); analyze")
+	if r := b.catchUp(); r.Exit == 0 || !strings.Contains(r.Stderr, "value-uncarriable") {
+		t.Fatalf("leat run ends with %d: %s", r.Exit, r.Stderr)
+	}
+	b.more = append(b.more, "--set", "dump.types.timestamp=text")
+	b.mustCatchUp()
+	b.judge("notes")
 }
