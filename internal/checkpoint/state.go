@@ -69,6 +69,8 @@ type TableState struct {
 	// Late: it came into the publication of a log that was being read. What transactions of before it have written may never be
 	// told, so none of them may run any more when the copy begins.
 	Late bool `json:"late,omitempty"`
+	// Renumbered: the log has begun anew, perhaps at another server, and positions that the lake holds are not of it.
+	Renumbered bool `json:"renumbered,omitempty"`
 	// Published is what the publication gave of the table when its copy began: columns and row filter; "" all of it.
 	Published string `json:"published,omitempty"`
 	// Leaves are the partitions of a table that is followed as one; nil where nobody has looked.

@@ -296,6 +296,11 @@ func (c *lakeCopy) finishOne(ctx context.Context, p *copyPart, ledgers []ledger,
 			return err
 		}
 		d.add = append(cut, files...)
+		// A commit that was broken off may have brought the history further than the current table, from whose position the copy
+		// goes on: what it was told already must not be told to it again.
+		if !c.spec.Renumbered {
+			d.position = max(position, p.position)
+		}
 	}
 	return ice.commit(ctx, d)
 }

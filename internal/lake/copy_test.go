@@ -123,6 +123,51 @@ func TestACopyThatEndsBetweenItsTwoTablesLeavesNoGapInTheHistory(t *testing.T) {
 	expect(t, readBack(t, dir+"/public/orders_history"), []string{"_leat_op", "_leat_lsn", "name"}, `"r" 512 "b"`)
 }
 
+// A commit that was broken off has brought the history further than the current table, from which a copy goes on.
+func TestACopyDoesNotLetTheHistoryBeToldTwice(t *testing.T) {
+	t.Parallel()
+	dir, spec := t.TempDir(), bothSpec()
+	table := open(t, testLake(t, dir, nil), spec)
+	c := begin(t, table, spec)
+	copyChunk(t, c, spec, "all", 0x100, `[{"id":1,"name":"a"}]`)
+	if err := c.Finish(t.Context(), 0x100); err != nil {
+		t.Fatal(err)
+	}
+	if err := table.ForgetCopy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	table.Close()
+	told := func(name string) *change.Changes { return changes(t, spec, 0x180, "c", `[{"id":2,"name":"`+name+`"}]`) }
+	half := open(t, testLake(t, dir, nil), historySpec())
+	write(t, half, told("b"), 0x200)
+	half.Close()
+
+	for _, renumbered := range []bool{false, true} {
+		spec.Renumbered = renumbered
+		table = open(t, testLake(t, dir, nil), spec)
+		c = begin(t, table, spec)
+		copyChunk(t, c, spec, "again", 0x120, `[{"id":1,"name":"a"}]`)
+		if err := c.Finish(t.Context(), 0x120); err != nil {
+			t.Fatal(err)
+		}
+		if err := table.ForgetCopy(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		write(t, table, told("b"), 0x200)
+		table.Close()
+		created := 0
+		for _, row := range readBack(t, dir+"/public/orders_history") {
+			if row["_leat_op"] == "c" {
+				created++
+			}
+		}
+		if want := map[bool]int{false: 1, true: 2}[renumbered]; created != want { // of another log it is another row
+			t.Errorf("renumbered: %t: the history tells %d times of the row, not %d times", renumbered, created, want)
+		}
+		expect(t, readBack(t, dir+"/public/orders"), []string{"id", "name"}, `1 "a"`, `2 "b"`)
+	}
+}
+
 func TestAnotherCopyReplacesTheStateAndEndsWhatTheHistoryToldBefore(t *testing.T) {
 	t.Parallel()
 	dir, spec := t.TempDir(), bothSpec()

@@ -64,6 +64,8 @@ type Spec struct {
 	WholeRowKey      bool
 	Current, History bool
 	Partition, Sort  []string
+	// Renumbered says that positions which the tables hold are not of the log that is followed now: a copy ends that.
+	Renumbered bool
 	// Reread gives the rows of these keys as they are in the source now, for TOAST values that nobody here has.
 	Reread func(ctx context.Context, keys arrow.RecordBatch) (arrow.RecordBatch, error)
 }

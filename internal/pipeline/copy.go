@@ -198,7 +198,7 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 	if keyed := len(source.Identity()) > 0; keyed && !t.exact {
 		// A row with a key bears being changed once more by what the spool has of the time before the snapshot. So the copy stands
 		// where the history ended, which the spool reaches back to: there is no gap between.
-		job.chunkAt = max(t.since, min(t.lake.Position(), snap.LSN))
+		job.chunkAt = max(t.since, min(held(t), snap.LSN))
 	}
 	job.stamp = job.chunkAt
 	if job.copy, err = t.lake.Copy(ctx, plan.Table, plan.Schema); err != nil {
@@ -223,6 +223,14 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 	}
 	job.cut(snap, shape, r.o.CopyChunk)
 	return job, nil
+}
+
+// held is where the table in the lake stands: in the log that is followed, nowhere if that has begun anew since.
+func held(t *table) change.LSN {
+	if t.renumbered {
+		return 0
+	}
+	return t.lake.Position()
 }
 
 // shapeOf names what must stay as it is for chunks of two snapshots to belong together: the columns and how they are carried, which

@@ -186,7 +186,7 @@ func (r *run) restoreModes(next *again) {
 		}
 		t.mode, t.since, t.upper, t.anew = was.Phase, was.Since, was.Upper, was.Anew || anew
 		t.exact, t.late, t.nullable = was.Exact || anew && next.exact, was.Late, slices.Contains(next.nullable, t.name)
-		t.published = r.givenOf(t.source)
+		t.published, t.renumbered = r.givenOf(t.source), was.Renumbered
 		if known && was.OID == t.source.OID && was.Published != t.published {
 			// What the log told by the old rules stands in it yet, so the copy must know what of it the snapshot holds.
 			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "the publication gives other rows or columns of it")
@@ -222,13 +222,13 @@ func (r *run) publishedLate(t *table) bool {
 
 func (r *run) setMode(t *table, mode checkpoint.Phase) {
 	copying := mode == checkpoint.Copying
-	t.mode, t.anew, t.exact, t.late = mode, t.anew && copying, t.exact && copying, t.late && copying
+	t.mode, t.anew, t.exact, t.late, t.renumbered = mode, t.anew && copying, t.exact && copying, t.late && copying, t.renumbered && copying
 	if !copying {
 		t.published = r.givenOf(t.source)
 	}
 	r.state.Tables[t.key] = checkpoint.TableState{
-		Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper, Anew: t.anew, Exact: t.exact, Late: t.late, Published: t.published,
-		Leaves: t.leaves, Tended: t.tendedAt(),
+		Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper, Anew: t.anew, Exact: t.exact, Late: t.late,
+		Renumbered: t.renumbered, Published: t.published, Leaves: t.leaves, Tended: t.tendedAt(),
 	}
 	r.o.Watch.Mode(t.name, string(mode))
 }
@@ -402,11 +402,12 @@ func (r *run) createSlot(ctx context.Context) error {
 	return nil
 }
 
-// began notes where the log begins: every table that is copied has its spool from there. late: see checkpoint.TableState.
+// began notes where the log begins: every table that is copied has its spool from there. Positions of before may be those of another
+// server. late: see checkpoint.TableState.
 func (r *run) began(at change.LSN, late bool) {
-	r.state.Position = at
+	r.state.Position, r.state.Spooled = at, 0
 	for _, t := range r.tables {
-		t.since, t.late = at, late
+		t.since, t.upper, t.late, t.renumbered = at, 0, late, true
 		r.setMode(t, checkpoint.Copying)
 	}
 }

@@ -32,11 +32,12 @@ type table struct {
 	version uint64 // of the relation the builder is for; 0: the definition is to be looked at again
 	last    uint32 // the transaction of the last row that was taken; 0 for none
 	// readable is the relation's version of which the spool's binary values can be read.
-	readable  uint64
-	exact     bool     // to be copied in a snapshot of which it is known what of the log it holds
-	late      bool     // see checkpoint.TableState
-	published string   // see checkpoint.TableState
-	leaves    []uint32 // likewise
+	readable uint64
+	exact    bool // to be copied in a snapshot of which it is known what of the log it holds
+	// See checkpoint.TableState.
+	late, renumbered bool
+	published        string
+	leaves           []uint32
 	// nullable: NOT NULL is believed of the key's columns only.
 	nullable bool
 	tended   atomic.Int64 // see checkpoint.TableState; milliseconds since 1970, 0 when nobody knows
@@ -100,6 +101,7 @@ func (r *run) spec(t *table, plan *postgres.Plan) lake.Spec {
 	s := lake.Spec{
 		Table: plan.Table, Schema: plan.Schema, Current: t.keep.Current, History: t.keep.History,
 		Partition: r.o.PartitionBy(t.source.Schema, t.source.Name), Sort: r.o.SortBy(t.source.Schema, t.source.Name),
+		Renumbered: t.renumbered,
 		Reread: func(ctx context.Context, keys arrow.RecordBatch) (arrow.RecordBatch, error) {
 			return r.reread(ctx, t, keys)
 		},
