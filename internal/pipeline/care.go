@@ -16,7 +16,7 @@ func (r *run) lookAround(ctx context.Context) error {
 		return err
 	}
 	// Each drain reads the spool from the oldest copy on: tables that end at about the same time share one.
-	if len(r.drainable) > 0 && !r.inDanger() && r.past(r.drainable) && (r.copying.Load() == 0 || r.now.Sub(r.drainedAt) >= drainEvery) {
+	if len(r.drainable) > 0 && (!r.inDanger() || r.full()) && r.past(r.drainable) && (r.copying.Load() == 0 || r.now.Sub(r.drainedAt) >= drainEvery) {
 		tables := r.drainable
 		r.drainable, r.drainedAt, r.state.Guard = nil, r.now, ""
 		if err := r.drain(ctx, tables); err != nil {
@@ -73,7 +73,7 @@ func (r *run) past(tables []*table) bool {
 const drainEvery = 30 * time.Second
 
 // inDanger says that the log is drained into the bucket because the server keeps too much of it: the lake waits until that
-// has helped.
+// has helped, or the spool is full and cannot help.
 func (r *run) inDanger() bool {
 	return r.guarded() && r.o.GuardSpool > 0 && r.retained.Load() >= r.o.GuardSpool/2
 }

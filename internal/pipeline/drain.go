@@ -161,13 +161,22 @@ func (r *run) trimSpool(ctx context.Context) error {
 	return err
 }
 
+// full says whether the spool has as much as it may have.
+func (r *run) full() bool { return r.o.SpoolLimit > 0 && r.spool.Size() >= r.o.SpoolLimit }
+
+// waits says whether nothing but copies can give the spool room. Until the log has come past what a finished one holds, and past
+// what tables that came late wait for, it must be read: the spool takes more than it may rather than stay full for ever.
+func (r *run) waits() bool {
+	return r.full() && !r.settled() && !r.stopping.Load() && r.past(r.drainable) && uint64(r.position) >= r.outwaited.Load()
+}
+
 // waitForRoom stops reading while the spool is full: the server keeps its log, until copies end and the spool is drained.
 func (r *run) waitForRoom(ctx context.Context) error {
-	if r.o.SpoolLimit <= 0 || r.spool.Size() < r.o.SpoolLimit || r.settled() {
+	if !r.waits() {
 		return nil
 	}
 	r.o.Log.Warn("the spool is full; the log waits at the server until a copy has ended", "bytes", r.spool.Size())
-	for r.spool.Size() >= r.o.SpoolLimit && !r.settled() && !r.stopping.Load() {
+	for r.waits() {
 		select {
 		case <-ctx.Done():
 			return fault.Wrap(context.Cause(ctx), fault.Interrupted, "", "the run was ended")
