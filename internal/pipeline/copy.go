@@ -69,7 +69,7 @@ func (r *run) copyAll(ctx context.Context) error {
 
 func (r *run) copyThese(ctx context.Context, keyed, exact []*table) error {
 	if len(keyed) > 0 {
-		snap, err := r.source.SnapshotNow(ctx, postgres.NowOptions{Selection: r.only(keyed), At: r.state.Position, Delivered: r.delivered.all()})
+		snap, err := r.snapshotNow(ctx, keyed)
 		if err != nil {
 			return err
 		}
@@ -88,6 +88,21 @@ func (r *run) copyThese(ctx context.Context, keyed, exact []*table) error {
 	}
 	return nil
 }
+
+// snapshotNow takes a snapshot that holds everything before the saved position, and says so when it has to wait for that.
+func (r *run) snapshotNow(ctx context.Context, tables []*table) (*postgres.Snapshot, error) {
+	defer time.AfterFunc(tellAfter, func() {
+		r.o.Log.Warn("the copy waits for tables that are locked, or for transactions that have committed and are not visible yet: they may wait for a synchronous standby")
+	}).Stop()
+	return r.source.SnapshotNow(ctx, postgres.NowOptions{Selection: r.only(tables), At: r.state.Position, Delivered: r.delivered.since(time.Now().Add(-visibleWithin))})
+}
+
+const (
+	tellAfter = 2 * time.Second
+	// visibleWithin is how long a transaction may wait for a synchronous standby. Numbers of transactions come again, and no
+	// server gets through half of them in that time.
+	visibleWithin = 24 * time.Hour
+)
 
 // exactSnapshot takes the snapshot of a temporary slot. The slot waits for transactions that run, and one of those may want
 // to TRUNCATE a table: so no table is locked before the slot is there, or both would wait for ever.
@@ -440,21 +455,29 @@ func (m *mailbox) all() []*table {
 // recent remembers the transactions that the log delivered last.
 type recent struct {
 	mu   sync.Mutex
-	ring [1 << 14]uint32
+	ring [1 << 14]struct {
+		xid       uint32
+		committed int64 // microseconds since 1970
+	}
 	next int
 }
 
-func (r *recent) put(xid uint32) {
+func (r *recent) put(xid uint32, committed int64) {
 	r.mu.Lock()
-	r.ring[r.next] = xid
+	r.ring[r.next].xid, r.ring[r.next].committed = xid, committed
 	r.next = (r.next + 1) % len(r.ring)
 	r.mu.Unlock()
 }
 
-func (r *recent) all() []uint32 {
+// since are those that committed after a moment, by the server's clock.
+func (r *recent) since(at time.Time) (xids []uint32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	xids := slices.DeleteFunc(slices.Clone(r.ring[:]), func(xid uint32) bool { return xid == 0 }) // no transaction has that number
+	for _, tx := range r.ring {
+		if tx.committed > at.UnixMicro() {
+			xids = append(xids, tx.xid)
+		}
+	}
 	slices.Sort(xids)
 	return slices.Compact(xids)
 }

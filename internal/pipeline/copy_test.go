@@ -1,9 +1,13 @@
 package pipeline_test
 
 import (
+	"context"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/leatdata/leat/internal/testlab"
 )
 
 // A table that waits to be drained is copied anew: by an operator's wish, or because the process ended and the copy begins again.
@@ -77,5 +81,35 @@ func TestACopyIsNotGoneOnWithByAnotherTypePolicy(t *testing.T) {
 	}
 	b.more = append(b.more, "--set", "dump.types.timestamp=text")
 	b.mustCatchUp()
+	b.judge("notes")
+}
+
+// A commit is in the log before any snapshot shows it.
+func TestACopyHoldsWhatAnEarlierAttemptWasTold(t *testing.T) {
+	t.Parallel()
+	b := &bed{t: t, db: testlab.OwnPostgres(t, testlab.ServerOptions{}), dir: t.TempDir(), more: []string{"--set", "run.heartbeat=100ms"}}
+	b.db.Exec("create table notes (id int primary key, v text); insert into notes values (1, 'one')")
+	b.mustCatchUp()
+	p := b.start()
+	b.until("the log is followed", func() bool { return b.active() != "" })
+	b.db.Exec("alter system set synchronous_standby_names = 'nobody'")
+	b.db.Exec("select pg_reload_conf()")
+	b.until("commits wait", func() bool { return b.db.One("show synchronous_standby_names") == "nobody" })
+	conn, done := b.db.Connect(), make(chan error)
+	go func() {
+		_, err := conn.Exec(context.Background(), "insert into notes values (2, 'told and not visible')")
+		done <- err
+	}()
+	b.until("the lake has it", func() bool { return slices.Contains(b.inLake("notes")["notes"].chosen([]string{"id"}), "2") })
+	b.ask("resync", "--table", "public.notes")
+	p.WaitFor("are not visible yet")
+	b.db.Exec("alter system reset synchronous_standby_names")
+	b.db.Exec("select pg_reload_conf()")
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	b.until("the copy is in the lake", func() bool { return strings.Count(p.Stderr(), "msg=copied") == 1 && b.phase("notes") == "streaming" })
+	p.Signal(syscall.SIGTERM)
+	p.Wait()
 	b.judge("notes")
 }

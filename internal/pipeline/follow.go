@@ -56,7 +56,7 @@ func (r *run) apply(ctx context.Context, ev *postgres.Event) error {
 	case postgres.EventBegin:
 		r.inTransaction, r.spooling = true, false
 		r.begin = append(r.begin[:0], ev.Raw...)
-		r.delivered.put(ev.Tx.XID)
+		r.delivered.put(ev.Tx.XID, ev.Tx.Committed)
 	case postgres.EventCommit:
 		r.inTransaction = false
 		r.transactions++

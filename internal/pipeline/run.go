@@ -42,10 +42,10 @@ type run struct {
 	savedAt       time.Time
 	target        change.LSN // where a run until caught up ends
 	inTransaction bool
-	spooling      bool   // the transaction has an event in the spool
-	spooled       bool   // the spool has events that are not durable
-	begin         []byte // the Begin of the transaction
-	delivered     recent
+	spooling      bool            // the transaction has an event in the spool
+	spooled       bool            // the spool has events that are not durable
+	begin         []byte          // the Begin of the transaction
+	delivered     *recent         // also by earlier attempts
 	tick          context.Context // ends when the loop must look around
 	endTick       context.CancelFunc
 	dirty         []*table
@@ -82,10 +82,10 @@ type run struct {
 // Run follows the log until the context ends, until it has caught up when that was asked for, or until a failure that
 // no further attempt can heal. When the context ends it finishes the transaction at hand and commits it.
 func Run(ctx context.Context, source *postgres.Source, o Options) error {
-	next := &again{}
+	next, delivered := &again{}, &recent{}
 	for failures := 0; ; {
 		began := time.Now()
-		err := attempt(ctx, source, o, next)
+		err := attempt(ctx, source, o, next, delivered)
 		if time.Since(began) > time.Minute {
 			failures = 0
 		}
@@ -118,8 +118,10 @@ func backoff(failures int, most time.Duration) time.Duration {
 }
 
 // attempt is the order of the steps; see docs/INVARIANTS.md before changing it.
-func attempt(ctx context.Context, source *postgres.Source, o Options, next *again) (err error) {
-	r := &run{o: o, source: source, tables: map[string]*table{}, byOID: map[uint32]*table{}, asked: make(chan struct{}, 1), stopping: new(atomic.Bool)}
+func attempt(ctx context.Context, source *postgres.Source, o Options, next *again, delivered *recent) (err error) {
+	r := &run{
+		o: o, source: source, delivered: delivered, tables: map[string]*table{}, byOID: map[uint32]*table{}, asked: make(chan struct{}, 1), stopping: new(atomic.Bool),
+	}
 	if err := r.takeLease(ctx); err != nil {
 		return err
 	}
