@@ -214,7 +214,25 @@ func (r *run) lookAtSlot(ctx context.Context) {
 	r.retained.Store(slot.Retained)
 	r.lost.Store(slot.Lost() != "")
 	position := change.LSN(r.seen.Load())
-	r.o.Watch.Lag(Lag{Server: end, Position: position, Retained: slot.Retained, SafeSize: slot.SafeWALSize})
+	r.o.Watch.Lag(Lag{Server: end, Position: position, Retained: slot.Retained, SafeSize: slot.SafeWALSize, Age: r.age(end, position, time.Now())})
+}
+
+// age is how old the oldest change can be that is not saved yet. The log tells when transactions committed; where it has nothing for
+// us, the place that it had come to at a known time does.
+func (r *run) age(end, position change.LSN, now time.Time) time.Duration {
+	if position >= r.mark {
+		if r.mark > 0 {
+			r.whole = r.marked
+		}
+		r.mark, r.marked = end, now
+	}
+	if position >= end {
+		r.whole = now
+	}
+	if at := time.UnixMicro(r.seenAt.Load()); at.After(r.whole) {
+		r.whole = at
+	}
+	return max(0, now.Sub(r.whole))
 }
 
 // guard acts before the server's disk is full: it warns, then drains the log into the spool without waiting for the

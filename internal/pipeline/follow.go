@@ -302,6 +302,7 @@ func (r *run) save(ctx context.Context) error {
 	}
 	r.saved, r.savedAt = r.position, time.Now()
 	r.seen.Store(uint64(r.position))
+	r.seenAt.Store(r.at)
 	return nil
 }
 

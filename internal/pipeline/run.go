@@ -75,8 +75,14 @@ type run struct {
 	chosen      map[uint32]bool // the OIDs of all tables that the selection gave
 	roots       []uint32        // of them, those that are followed as one although they have partitions
 	leaves      []postgres.Leaf // theirs
-	seen        atomic.Uint64
+	seen        atomic.Uint64   // the position that is saved
+	seenAt      atomic.Int64    // when its newest transaction committed, microseconds since 1970; 0 for none yet
 	asked       chan struct{}
+
+	// What follows belongs to tend.
+	whole  time.Time  // everything from before it is in the lake or the spool, or nobody knows
+	marked time.Time  // when the server's log ended at mark
+	mark   change.LSN // the saved position has not come to it yet, or 0
 }
 
 // Run follows the log until the context ends, until it has caught up when that was asked for, or until a failure that
@@ -251,6 +257,7 @@ func unlessEnded(ctx context.Context, err error) error {
 func (r *run) startLog(ctx context.Context, next *again) (err error) {
 	r.position, r.saved, r.savedAt = r.state.Position, r.state.Position, time.Now()
 	r.seen.Store(uint64(r.position))
+	r.whole = r.savedAt
 	r.binary = !next.text && r.source.Version >= 140000
 	if r.o.UntilCaughtUp {
 		if r.target, err = r.source.LogEnd(ctx); err != nil {
@@ -278,7 +285,7 @@ func (r *run) waitPaused(ctx context.Context) error {
 			return fault.Wrap(context.Cause(ctx), fault.Interrupted, "", "the run was ended while paused")
 		case <-time.After(askEvery):
 		}
-		if err := r.store.Valid(); err != nil {
+		if err := r.store.Confirm(ctx); err != nil { // the machine may have slept
 			return err
 		}
 		r.asked <- struct{}{}
