@@ -3,6 +3,7 @@ package lake
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2"
@@ -80,7 +81,8 @@ func (o *output) moved(i int, dead *roaring.Bitmap) *moved {
 // fill gives the value of a column, by its field id, in rows that were written before the column was there: an array of one.
 type fill map[int]arrow.Array
 
-// choose picks files to rewrite: those with many dead, and all small ones where there are enough.
+// choose picks files to rewrite: those with many dead, and all small ones where there are enough. The partition that has waited
+// longest comes first.
 func choose(files []*trackedFile, target int64, how care) []*trackedFile {
 	var dying int64
 	for _, f := range files {
@@ -88,30 +90,32 @@ func choose(files []*trackedFile, target int64, how care) []*trackedFile {
 			dying += f.file.FileSizeBytes()
 		}
 	}
-	var bad []*trackedFile
-	small, worn := map[string][]*trackedFile{}, map[string]bool{}
+	bad, small := map[string][]*trackedFile{}, map[string][]*trackedFile{}
 	for _, f := range files {
 		if f == nil || f.pending || f.moved != nil {
 			continue
 		}
 		switch {
 		case how.worn(f, dying):
-			bad = append(bad, f)
-			worn[partitionOf(f.file)] = true
+			bad[partitionOf(f.file)] = append(bad[partitionOf(f.file)], f)
 		case f.file.FileSizeBytes()*smallPart < target:
 			small[partitionOf(f.file)] = append(small[partitionOf(f.file)], f)
 		}
 	}
 	for partition, few := range small { // files of two partitions never become one
-		if len(few) >= leastFiles || worn[partition] {
-			bad = append(bad, few...)
+		if len(few) >= leastFiles || len(bad[partition]) > 0 {
+			bad[partition] = append(bad[partition], few...)
 		}
 	}
-	slices.SortFunc(bad, func(a, b *trackedFile) int { return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.number, b.number)) })
-	if len(bad) > mostFiles {
-		bad = bad[:mostFiles]
+	// One partition after the other: only few have a file open at a time, and taking turns would give each input an output of its own.
+	age := func(a, b *trackedFile) int { return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.number, b.number)) }
+	groups := slices.Collect(maps.Values(bad))
+	for _, of := range groups {
+		slices.SortFunc(of, age)
 	}
-	return bad
+	slices.SortFunc(groups, func(a, b []*trackedFile) int { return age(a[0], b[0]) })
+	chosen := slices.Concat(groups...)
+	return chosen[:min(len(chosen), mostFiles)]
 }
 
 // rewrite reads the live rows of the inputs and writes them to new files. Nothing is committed.
@@ -247,15 +251,16 @@ func retyped(d arrow.ArrayData, to arrow.DataType) arrow.ArrayData {
 
 // compact rewrites files that are small or full of dead rows, beside the ingest. It says how many files went and came.
 func (c *currentTable) compact(ctx context.Context, how care) (before, after int, err error) {
-	return inTurns(func() (int, int, error) { return c.compactOnce(ctx, how) })
+	return inTurns(c.t.dataFiles(), func() (int, int, error) { return c.compactOnce(ctx, how) })
 }
 
-// inTurns goes on while there were as many files as one rewrite takes.
-func inTurns(once func() (before, after int, err error)) (before, after int, err error) {
+// inTurns goes on while there were as many files as one rewrite takes, until it has taken twice what was there at first: that makes
+// the new ones few too, and there would be no end beside an ingest that brings as many meanwhile.
+func inTurns(there int, once func() (before, after int, err error)) (before, after int, err error) {
 	for {
 		b, a, err := once()
 		before, after = before+b, after+a
-		if err != nil || b < mostFiles {
+		if err != nil || b < mostFiles || before >= 2*there {
 			return before, after, err
 		}
 	}

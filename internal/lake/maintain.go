@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/iceberg-go"
 )
 
 // MaintainOptions say what upkeep is to do. The zero value does nothing.
@@ -129,7 +130,19 @@ func (t *icebergTable) maintain(ctx context.Context, o MaintainOptions) (m Maint
 
 // compact makes few files of many small ones, in the order in which they came.
 func (t *icebergTable) compact(ctx context.Context) (before, after int, err error) {
-	return inTurns(func() (int, int, error) { return t.compactOnce(ctx) })
+	return inTurns(t.dataFiles(), func() (int, int, error) { return t.compactOnce(ctx) })
+}
+
+// dataFiles is how many data files the table has.
+func (t *icebergTable) dataFiles() (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, m := range t.manifests {
+		if m.ManifestContent() == iceberg.ManifestContentData {
+			n += int(m.AddedDataFiles() + m.ExistingDataFiles())
+		}
+	}
+	return n
 }
 
 func (t *icebergTable) compactOnce(ctx context.Context) (before, after int, err error) {
