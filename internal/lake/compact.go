@@ -275,11 +275,11 @@ func (c *currentTable) compactOnce(ctx context.Context, how care) (before, after
 	if err != nil {
 		return 0, 0, err
 	}
-	done, err := c.commitCompaction(ctx, inputs, out)
-	if err != nil || !done {
-		if !done {
-			c.removeObjects(ctx, out.files)
-		}
+	stands, err := c.commitCompaction(ctx, inputs, out)
+	if !stands {
+		c.removeObjects(ctx, out.files)
+	}
+	if err != nil || !stands {
 		return 0, 0, err
 	}
 	return len(inputs), len(out.files), nil
@@ -311,8 +311,9 @@ func (c *currentTable) planCompaction(how care) ([]input, *arrow.Schema, error) 
 
 // commitCompaction makes a rewrite visible between two commits of the ingest. Rows that a commit deleted since the
 // plan are deleted in the new files by the same commit; what is only pending goes over to them as pending.
-// False when a truncate or a new definition has made the rewrite pointless.
-func (c *currentTable) commitCompaction(ctx context.Context, inputs []input, out *output) (bool, error) {
+// False when the new files are certainly no part of the table: a truncate or a new definition has made the rewrite pointless, or an
+// error came first.
+func (c *currentTable) commitCompaction(ctx context.Context, inputs []input, out *output) (stands bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.broken != nil {
@@ -340,7 +341,9 @@ func (c *currentTable) commitCompaction(ctx context.Context, inputs []input, out
 	d.addDeletes = deletes.files()
 	d.removeDeletes = c.obsoleteDeletes(&p.prepared, deletes)
 	if err := c.t.commit(ctx, d); err != nil {
-		return false, c.fail(err)
+		// The catalog may have done it all the same, or still do it, and where somebody else was found to be first he may have built
+		// on it. The files are left to Sweep.
+		return true, c.fail(err)
 	}
 	for n, f := range outs {
 		f.bury()

@@ -1,6 +1,7 @@
 package lake
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,6 +29,96 @@ func idsOf(t *testing.T, ice *icebergTable, of ...table.ScanOption) (ids []int64
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// deafCatalog asks what is to become of a commit, and answers nothing while it is deaf.
+type deafCatalog struct {
+	tables
+	commit func(do func() error) error
+	deaf   bool
+}
+
+var errDeaf = errors.New("no answer")
+
+func (c *deafCatalog) CommitTable(ctx context.Context, ident table.Identifier, reqs []table.Requirement, updates []table.Update) (table.Metadata, string, error) {
+	var meta table.Metadata
+	var location string
+	err := c.commit(func() (err error) {
+		meta, location, err = c.tables.CommitTable(context.WithoutCancel(ctx), ident, reqs, updates)
+		return err
+	})
+	return meta, location, err
+}
+
+func (c *deafCatalog) LoadTable(ctx context.Context, ident table.Identifier) (*table.Table, error) {
+	if c.deaf {
+		return nil, errDeaf
+	}
+	return c.tables.LoadTable(ctx, ident)
+}
+
+func TestFilesOfACompactionStayWhenItsCommitMayHaveBeenMade(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"file", "sqlite"} {
+		for _, fate := range []string{"made, and the reply lost", "made later", "not made", "refused"} {
+			t.Run(kind+", "+fate, func(t *testing.T) {
+				t.Parallel()
+				dir, spec := t.TempDir(), historySpec()
+				spec.Current, spec.History = true, false
+				lake := func() *Lake {
+					return testLake(t, dir, func(o *Options) { o.Catalog = CatalogOptions{Kind: kind, URI: dir + "/catalog.db"} })
+				}
+				l := lake()
+				held := open(t, l, spec)
+				for i := range 2 * leastFiles {
+					write(t, held, changes(t, spec, lsn(0x100*i+0x100), "c", fmt.Sprintf(`[{"id":%d}]`, i)), lsn(0x100*i+0x110))
+				}
+				files := count(t, l, "public/orders/data/")
+				catalog := &deafCatalog{tables: l.catalog}
+				var later func() error
+				catalog.commit = func(do func() error) error {
+					switch fate {
+					case "made later":
+						later = do
+					case "not made":
+					case "refused":
+						return fmt.Errorf("%w: somebody was first", table.ErrCommitFailed)
+					default:
+						if err := do(); err != nil {
+							t.Error(err)
+						}
+					}
+					catalog.deaf = true
+					return errDeaf
+				}
+				l.catalog = catalog
+				if done, err := held.Maintain(t.Context(), MaintainOptions{Compact: true}); err == nil {
+					t.Errorf("%+v without an error", done)
+				}
+				if later != nil {
+					if err := later(); err != nil {
+						t.Error(err)
+					}
+				}
+				if n := count(t, l, "public/orders/data/"); n != files+1 {
+					t.Errorf("%d files of data became %d", files, n)
+				}
+				after := lake()
+				again := open(t, after, spec)
+				left := files
+				if strings.HasPrefix(fate, "made") {
+					left++
+				}
+				if _, _, err := after.Sweep(t.Context(), 0); err != nil || count(t, l, "public/orders/data/") != left {
+					t.Errorf("a sweep leaves %d files of data, want %d, %v", count(t, l, "public/orders/data/"), left, err)
+				}
+				write(t, again, changes(t, spec, 0x5000, "u", `[{"id":0,"name":"new"}]`), 0x5010)
+				if got := idsOf(t, again.current.t); !slices.Equal(got, []int64{0, 1, 2, 3, 4, 5, 6, 7}) {
+					t.Errorf("the table has rows %d", got)
+				}
+			})
+		}
+	}
 }
 
 func TestManyPartitionsBecomeFewFilesEach(t *testing.T) {
