@@ -2,13 +2,17 @@ package lake
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
 )
 
@@ -175,4 +179,132 @@ func TestRewritesThatGainNothingEnd(t *testing.T) {
 	if err != nil || before != 6*mostFiles {
 		t.Errorf("%d files were rewritten, %v", before, err)
 	}
+}
+
+func TestWhatATagOrABranchNamesOutlivesExpiry(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"file", "sqlite"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			dir, spec := t.TempDir(), bothSpec()
+			lake := func() *Lake {
+				return testLake(t, dir, func(o *Options) { o.Catalog = CatalogOptions{Kind: kind, URI: dir + "/catalog.db"} })
+			}
+			held := open(t, lake(), spec)
+			for i := range 8 {
+				at := lsn(0x100*i + 0x100)
+				write(t, held, changes(t, spec, at, "c", fmt.Sprintf(`[{"id":%d}]`, i)), at+0x10)
+			}
+			if done, err := held.Maintain(t.Context(), MaintainOptions{Compact: true}); err != nil || done.Compacted != 16 {
+				t.Fatalf("%+v, %v", done, err)
+			}
+			// Somebody else, of whom our process learns nothing.
+			other := lake()
+			for _, ice := range []*icebergTable{held.current.t, held.history.ice} {
+				s := ice.now().Metadata().Snapshots()
+				if _, err := other.catalog.LoadTable(t.Context(), ice.ident); err != nil {
+					t.Fatal(err)
+				}
+				_, _, err := other.catalog.CommitTable(t.Context(), ice.ident, nil, []table.Update{
+					table.NewSetSnapshotRefUpdate("audit", s[2].SnapshotID, table.TagRef, 1, 0, 0),
+					table.NewSetSnapshotRefUpdate("trial", s[4].SnapshotID, table.BranchRef, 0, 1, 2),
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			var sum Maintained
+			for range 2 {
+				done, err := held.Maintain(t.Context(), MaintainOptions{KeepSnapshots: 1})
+				if err != nil {
+					t.Fatal(err)
+				}
+				sum.add(done)
+			}
+			if sum.Snapshots != 2*5 { // of nine the last one stays, the tag's, and two of the branch
+				t.Errorf("%+v", sum)
+			}
+			again := open(t, lake(), spec)
+			for _, ice := range []*icebergTable{again.current.t, again.history.ice} {
+				for _, c := range []struct {
+					of   []table.ScanOption
+					last int64
+				}{{nil, 7}, {[]table.ScanOption{useRef(t, ice, "audit")}, 2}, {[]table.ScanOption{useRef(t, ice, "trial")}, 4}} {
+					if got := idsOf(t, ice, c.of...); len(got) != int(c.last)+1 || got[c.last] != c.last {
+						t.Errorf("%s has rows %d up to %d", ice.where(), got, c.last)
+					}
+				}
+			}
+		})
+	}
+}
+
+func useRef(t *testing.T, ice *icebergTable, name string) table.ScanOption {
+	t.Helper()
+	for of, ref := range ice.now().Metadata().Refs() {
+		if of == name {
+			return table.WithSnapshotID(ref.SnapshotID)
+		}
+	}
+	t.Fatalf("%s has lost %s", ice.where(), name)
+	return nil
+}
+
+func TestABranchKeepsWhatItSaysItself(t *testing.T) {
+	t.Parallel()
+	const old = 5 * time.Hour
+	for name, c := range map[string]struct {
+		ref   table.Update
+		o     MaintainOptions
+		keeps []int // of ten snapshots of which each is an hour older than the next one, the last one's age being one
+	}{
+		"none":                {nil, MaintainOptions{KeepSnapshots: 2}, []int{8, 9}},
+		"none, and an age":    {nil, MaintainOptions{KeepSnapshots: 2, KeepFor: 3 * time.Hour}, []int{7, 8, 9}},
+		"tag":                 {table.NewSetSnapshotRefUpdate("r", 4, table.TagRef, 1, 0, 0), MaintainOptions{KeepSnapshots: 1}, []int{3, 9}},
+		"branch":              {table.NewSetSnapshotRefUpdate("r", 4, table.BranchRef, 1, 0, 0), MaintainOptions{KeepSnapshots: 1}, []int{0, 1, 2, 3, 9}},
+		"branch of so many":   {table.NewSetSnapshotRefUpdate("r", 4, table.BranchRef, 0, 0, 2), MaintainOptions{KeepSnapshots: 1}, []int{2, 3, 9}},
+		"branch up to an age": {table.NewSetSnapshotRefUpdate("r", 6, table.BranchRef, 0, (old + time.Hour + time.Minute).Milliseconds(), 0), MaintainOptions{KeepSnapshots: 1}, []int{4, 5, 9}},
+		"main is rolled back": {table.NewSetSnapshotRefUpdate(table.MainBranch, 4, table.BranchRef, 0, 0, 0), MaintainOptions{KeepSnapshots: 2}, []int{2, 3}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			now := time.Now()
+			keep, gone := expired(tenSnapshots(t, now, c.ref), c.o, now)
+			var kept []int
+			for _, s := range keep {
+				kept = append(kept, int(s.SnapshotID)-1)
+			}
+			if !slices.Equal(kept, c.keeps) || len(keep)+len(gone) != 10 {
+				t.Errorf("it keeps %d, want %d", kept, c.keeps)
+			}
+		})
+	}
+}
+
+// tenSnapshots is a table of snapshots 1 to 10, the last of which is an hour old.
+func tenSnapshots(t *testing.T, now time.Time, more table.Update) table.Metadata {
+	t.Helper()
+	meta, err := table.NewMetadata(iceberg.NewSchema(0), iceberg.UnpartitionedSpec, table.UnsortedSortOrder, "file:///t", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if meta, err = withTimes(meta, func(_ string, _ json.Number) json.Number {
+		return json.Number(strconv.FormatInt(now.Add(-24*time.Hour).UnixMilli(), 10))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for id := range int64(10) {
+		s := table.Snapshot{SnapshotID: id + 1, SequenceNumber: id + 1, TimestampMs: now.Add(time.Duration(id-10) * time.Hour).UnixMilli(), Summary: &table.Summary{Operation: table.OpAppend}}
+		if id > 0 {
+			s.ParentSnapshotID = &id
+		}
+		updates := []table.Update{table.NewAddSnapshotUpdate(&s), table.NewSetSnapshotRefUpdate(table.MainBranch, id+1, table.BranchRef, 0, 0, 0)}
+		if id == 9 && more != nil {
+			updates = append(updates, more)
+		}
+		if meta, err = updated(meta, updates, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return meta
 }
