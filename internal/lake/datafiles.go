@@ -127,9 +127,6 @@ func (s *fileSet) writePortion(p portion, rec arrow.RecordBatch) (landing, error
 	return at, nil
 }
 
-// URL names a file of the set, as position deletes must.
-func (s *fileSet) URL(file int) string { return s.urls[file] }
-
 // Rows is how many rows the set has taken, Bytes about how many bytes they take.
 func (s *fileSet) Rows() int64 { return s.rows }
 
