@@ -167,3 +167,31 @@ func TestARunIsWatched(t *testing.T) {
 	p.ready(run)
 	p.end(run)
 }
+
+func TestTheLagIsMeasuredInSeconds(t *testing.T) {
+	t.Parallel()
+	db := testlab.Postgres(t)
+	db.Exec("create table notes (id int primary key)")
+	p := newPipeline(t, db)
+	lag := func() float64 {
+		_, page := p.get("/metrics")
+		found := regexp.MustCompile(`(?m)^leat_lag_seconds\{.*\} (.*)$`).FindStringSubmatch(page)
+		if found == nil {
+			return -1
+		}
+		seconds, err := strconv.ParseFloat(found[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return seconds
+	}
+	run := p.start("--commit-interval", "1h")
+	p.follows("notes")
+	db.Exec("insert into notes values (1)")
+	wait(t, "the lag grows", func() bool { return lag() >= 6 })
+	p.end(run)
+	run = p.start()
+	p.follows("notes")
+	wait(t, "there is none", func() bool { return lag() == 0 })
+	p.end(run)
+}
