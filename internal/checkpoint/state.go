@@ -25,7 +25,6 @@ type State struct {
 	Spooled     change.LSN            `json:"spooled"`
 	SystemID    string                `json:"system_id,omitempty"`
 	Timeline    int                   `json:"timeline,omitempty"`
-	Database    string                `json:"database,omitempty"`
 	Slot        string                `json:"slot,omitempty"`
 	Publication string                `json:"publication,omitempty"`
 	Tables      map[string]TableState `json:"tables,omitempty"` // by a name that the pipeline chooses
@@ -43,8 +42,6 @@ const (
 	Copying   Phase = "copying"   // its rows are being copied, its changes go to the spool
 	Spooling  Phase = "spooling"  // its changes go to the spool, the copy has ended or waits
 	Streaming Phase = "streaming" // it follows the log
-	Paused    Phase = "paused"
-	Failed    Phase = "failed" // see Reason; it needs somebody's help
 )
 
 // Guard is what a pipeline does because the server keeps too much of its log, until it has come to its end.
@@ -62,7 +59,6 @@ type TableState struct {
 	OID    uint32     `json:"oid,omitempty"`
 	Since  change.LSN `json:"since,omitempty"`  // where its spool begins
 	Upper  change.LSN `json:"upper,omitempty"`  // nothing from here on was in the snapshot of its copy
-	Code   fault.Code `json:"code,omitempty"`   // of a failed one
 	Reason string     `json:"reason,omitempty"` // of a failed one
 	Anew   bool       `json:"anew,omitempty"`   // it was copied before, and is to be copied again
 	Exact  bool       `json:"exact,omitempty"`  // in a snapshot of which it is known what of the log it holds

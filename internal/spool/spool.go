@@ -24,9 +24,6 @@ type Options struct {
 	// Epoch is the pipeline's: parts of a transaction that were written by different owners are never mixed.
 	Epoch        int64
 	SegmentBytes int64 // compressed; 8 MiB when 0
-	// Limit is how many bytes the spool may have; 0 is no limit. It is looked at before each transaction, and a transaction that
-	// has begun is written to its end.
-	Limit int64
 }
 
 // Spool writes and reads the segments below a prefix. Its writing methods belong to one goroutine; reading, deleting and
@@ -117,14 +114,10 @@ func (s *Spool) fresh() {
 
 func (s *Spool) empty() bool { return len(s.raw) == 0 && len(s.out) == len(magic) }
 
-// Begin begins a transaction. It is spool-full while the spool has reached its limit: nothing has been done then, and it may be
-// called again. After any other error of a writing method the spool must be opened anew.
+// Begin begins a transaction. After an error of a writing method the spool must be opened anew.
 func (s *Spool) Begin(tx Tx, raw []byte) error {
 	if s.open {
 		return fault.New(fault.Internal, s.prefix, "transaction %d begins inside another", tx.XID)
-	}
-	if size := s.Size(); s.o.Limit > 0 && size >= s.o.Limit {
-		return fault.New(fault.SpoolFull, s.prefix, "the spool has %d bytes, and may have %d", size, s.o.Limit)
 	}
 	s.alone = s.empty()
 	if s.alone {
