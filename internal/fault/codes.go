@@ -39,6 +39,7 @@ const (
 	SourceVersion     Code = "source-version"
 	SourceCut         Code = "source-cut"
 	SourceTimeout     Code = "source-timeout"
+	SourceBusy        Code = "source-busy"
 	SourceFailed      Code = "source-failed"
 	SourceProtocol    Code = "source-protocol"
 	SnapshotLost      Code = "snapshot-lost"
@@ -69,14 +70,15 @@ const (
 	KeyMissing          Code = "key-missing"
 	SchemaUnfollowable  Code = "schema-unfollowable"
 
-	LakeFailed     Code = "lake-failed"
-	LakeConflict   Code = "lake-conflict"
-	LakeMissing    Code = "lake-missing"
-	LakeForeign    Code = "lake-foreign"
-	PipelineBusy   Code = "pipeline-busy"
-	PipelineFenced Code = "pipeline-fenced"
-	StateUnusable  Code = "state-unusable"
-	SpoolFull      Code = "spool-full"
+	LakeFailed      Code = "lake-failed"
+	LakeUnreachable Code = "lake-unreachable"
+	LakeConflict    Code = "lake-conflict"
+	LakeMissing     Code = "lake-missing"
+	LakeForeign     Code = "lake-foreign"
+	PipelineBusy    Code = "pipeline-busy"
+	PipelineFenced  Code = "pipeline-fenced"
+	StateUnusable   Code = "state-unusable"
+	SpoolFull       Code = "spool-full"
 
 	MirrorRefused    Code = "mirror-refused"
 	MirrorIncomplete Code = "mirror-incomplete"
@@ -110,6 +112,7 @@ var Codes = map[Code]Entry{
 	SourceVersion:     {"The server's version does not have what was asked for.", "Use PostgreSQL 12 or newer, or drop the option.", ExitSource, false},
 	SourceCut:         {"The connection to PostgreSQL was cut.", "Start again; if it recurs, look for a proxy or firewall that ends idle connections.", ExitSource, true},
 	SourceTimeout:     {"PostgreSQL took longer than a limit allows.", "Raise the limit named in the message, or end the session that blocks.", ExitSource, true},
+	SourceBusy:        {"PostgreSQL lacks disk or memory for the moment, or ended the session's work to resolve a deadlock.", "It is tried again; if it recurs, make room on the server.", ExitSource, true},
 	SourceFailed:      {"PostgreSQL answered with an error.", "Read the server's message.", ExitSource, false},
 	SourceProtocol:    {"PostgreSQL sent bytes that cannot be understood.", "Report it, with the server's version and the table's definition.", ExitSource, false},
 	SnapshotLost:      {"The snapshot that all tables are read in is gone.", "Start again; a dump is never stitched from two snapshots.", ExitSource, true},
@@ -138,19 +141,20 @@ var Codes = map[Code]Entry{
 
 	SlotMissing:         {"The replication slot that the pipeline continues from does not exist.", "If it was dropped, plan an exact new copy: leat resync --all.", ExitSource, false},
 	SlotLost:            {"The server has invalidated the replication slot or removed the log it needs.", "Plan an exact new copy: leat resync --all; then raise max_slot_wal_keep_size or watch the lag.", ExitSource, false},
-	SlotBusy:            {"Another process reads from the replication slot.", "End the other process; the message names its session.", ExitSource, true},
+	SlotBusy:            {"The replication slot cannot be read for the moment, most often because another process reads from it.", "End the other process; the message names its session.", ExitSource, true},
 	PublicationUnusable: {"The publication does not give what the pipeline needs.", "Run the SQL of the message as the owner of the tables.", ExitSource, false},
 	KeyMissing:          {"The latest state of a table needs a key, and the log does not tell one.", "Add a primary key, set REPLICA IDENTITY FULL, or keep only the history.", ExitSource, false},
 	SchemaUnfollowable:  {"The definition of a table changed in a way that cannot be followed in place.", "Choose a policy (run.on_schema_change), or copy the table anew: leat resync --table NAME.", ExitData, false},
 
-	LakeFailed:     {"The lake's catalog or a table in it cannot be read or written.", "Read the message; check the catalog's address and rights.", ExitTarget, false},
-	LakeConflict:   {"Somebody else changed the table in the lake at the same moment.", "It is tried again from what the lake holds; if it recurs, look for a second writer.", ExitTarget, true},
-	LakeMissing:    {"A table or a file of the lake that must be there is gone.", "Restore it, or copy the table anew: leat resync --table NAME.", ExitTarget, false},
-	LakeForeign:    {"A table of that name exists in the lake, and this pipeline did not make it.", "Choose another namespace, or drop the table.", ExitTarget, false},
-	PipelineBusy:   {"Another process runs this pipeline.", "End it, or wait until its lease runs out; the message names its host.", ExitTarget, true},
-	PipelineFenced: {"Another process has taken this pipeline over.", "Nothing is lost: what this process had not committed, the other one reads again.", ExitTarget, false},
-	StateUnusable:  {"The pipeline's saved state cannot be understood.", "It was written by a newer leat or by hand: use that version, or plan a new copy.", ExitTarget, false},
-	SpoolFull:      {"The spool has reached its limit.", "Raise run.spool.limit, or let the copy finish; the server keeps its log meanwhile.", ExitTarget, true},
+	LakeFailed:      {"The lake's catalog or a table in it cannot be read or written.", "Read the message; check the catalog's address and rights.", ExitTarget, false},
+	LakeUnreachable: {"The lake's catalog cannot be reached, or did not say what became of a commit.", "It is tried again from what the lake holds; if it recurs, check the catalog's address and that its server runs.", ExitTarget, true},
+	LakeConflict:    {"Somebody else changed the table in the lake at the same moment.", "It is tried again from what the lake holds; if it recurs, look for a second writer.", ExitTarget, true},
+	LakeMissing:     {"A table or a file of the lake that must be there is gone.", "Restore it, or copy the table anew: leat resync --table NAME.", ExitTarget, false},
+	LakeForeign:     {"A table of that name exists in the lake, and this pipeline did not make it.", "Choose another namespace, or drop the table.", ExitTarget, false},
+	PipelineBusy:    {"Another process runs this pipeline.", "End it, or wait until its lease runs out; the message names its host.", ExitTarget, true},
+	PipelineFenced:  {"Another process has taken this pipeline over.", "Nothing is lost: what this process had not committed, the other one reads again.", ExitTarget, false},
+	StateUnusable:   {"The pipeline's saved state cannot be understood.", "It was written by a newer leat or by hand: use that version, or plan a new copy.", ExitTarget, false},
+	SpoolFull:       {"The spool has reached its limit.", "Raise run.spool_limit, or let the copy finish; the server keeps its log meanwhile.", ExitTarget, true},
 }
 
 // ExitOf returns the status a process ends with for err.

@@ -30,7 +30,7 @@ func (l *Lake) openHive() error {
 	m := newMetastore(net.JoinHostPort(at.Hostname(), cmp.Or(at.Port(), "9083")), 2*time.Minute)
 	conn, err := m.take()
 	if err != nil {
-		return fault.Wrap(err, fault.LakeFailed, m.address, "the metastore cannot be used")
+		return catalogFailed(err, m.address, "the metastore cannot be used")
 	}
 	m.give(conn)
 	cat := hive.NewCatalogWithClient(m, iceberg.Properties{hive.Warehouse: l.url(l.key())})

@@ -24,7 +24,7 @@ import (
 func (l *Lake) openREST(ctx context.Context) error {
 	o := l.Catalog
 	at, err := url.Parse(o.URI)
-	if err != nil || at.Host == "" {
+	if err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" {
 		return fault.New(fault.ConfigInvalid, "", "the address of the REST catalog cannot be understood").
 			WithMend("Set lake.catalog.uri, such as https://catalog.example.com/iceberg.")
 	}
@@ -34,7 +34,7 @@ func (l *Lake) openREST(ctx context.Context) error {
 	}
 	cat, err := rest.NewCatalog(ctx, o.Name, o.URI, opts...)
 	if err != nil {
-		return fault.Wrap(err, fault.LakeFailed, at.Redacted(), "the catalog's server cannot be used")
+		return catalogFailed(err, at.Redacted(), "the catalog's server cannot be used")
 	}
 	l.use(cat, cat.Close)
 	return nil
@@ -108,7 +108,7 @@ func patientTransport(trust *tls.Config) (http.RoundTripper, func()) {
 		DialContext:         (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout: 15 * time.Second, ResponseHeaderTimeout: 2 * time.Minute, IdleConnTimeout: 90 * time.Second,
 	}
-	return transport, transport.CloseIdleConnections
+	return busyTransport{transport}, transport.CloseIdleConnections
 }
 
 // openGlue connects to AWS Glue with the credentials of the usual chain.
@@ -122,7 +122,7 @@ func (l *Lake) openGlue(ctx context.Context) error {
 	}
 	cat, err := catalog.Load(ctx, l.Catalog.Name, props)
 	if err != nil {
-		return fault.Wrap(err, fault.LakeFailed, "glue", "the catalog cannot be used")
+		return catalogFailed(err, "glue", "the catalog cannot be used")
 	}
 	l.use(cat, func() error { return nil })
 	return nil

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/fault"
@@ -103,6 +104,66 @@ func TestACommitCountsWhoseReplyIsLost(t *testing.T) {
 	again := open(t, l, spec)
 	if data, _, err := again.kept[0].ice.live(t.Context()); err != nil || len(data) != 2 || again.Position() != 0x210 {
 		t.Errorf("%d files at %s, %v", len(data), again.Position(), err)
+	}
+}
+
+// behind opens a lake of Nessie's whose server answers by a status instead, 0 for none; with -1 the line is cut.
+func behind(t *testing.T, n testlab.NessieServer, l *Lake) (lake *Lake, answer *atomic.Int32) {
+	t.Helper()
+	target, err := url.Parse(n.URI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer = &atomic.Int32{}
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: target.Scheme, Host: target.Host})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch status := int(answer.Load()); status {
+		case 0:
+			proxy.ServeHTTP(w, r)
+		case -1:
+			panic(http.ErrAbortHandler)
+		default:
+			w.WriteHeader(status)
+		}
+	}))
+	t.Cleanup(server.Close)
+	o := l.Options
+	o.Catalog.URI = server.URL + "/iceberg"
+	lake, err = Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lake.Close() })
+	return lake, answer
+}
+
+func TestARESTCatalogThatIsAwayIsAskedAgainAndOneThatRefusesIsNot(t *testing.T) {
+	t.Parallel()
+	n, _, lake := onNessie(t)
+	l, answer := behind(t, n, lake())
+	spec := historySpec()
+	for i, c := range []struct {
+		status int
+		code   fault.Code
+	}{{500, fault.LakeUnreachable}, {503, fault.LakeUnreachable}, {504, fault.LakeUnreachable}, {429, fault.LakeUnreachable}, {-1, fault.LakeUnreachable},
+		{400, fault.LakeFailed}, {403, fault.LakeFailed}} {
+		at := lsn(0x100 * (i + 1))
+		table := open(t, l, spec)
+		put(t, table, changes(t, spec, at, "c", `[{"id":1}]`))
+		answer.Store(int32(c.status))
+		_, err := table.Commit(t.Context(), at+8, time.Now())
+		f := fault.Of(err)
+		if again := c.code == fault.LakeUnreachable; !fault.Is(err, c.code) && again || f == nil || fault.Retryable(err) != again {
+			t.Errorf("status %d: %v", c.status, err)
+		}
+		if _, err := l.Table(t.Context(), spec); !fault.Is(err, c.code) {
+			t.Errorf("status %d, opening it: %v", c.status, err)
+		}
+		if _, err := Open(t.Context(), l.Options); !fault.Is(err, c.code) {
+			t.Errorf("status %d, opening the catalog: %v", c.status, err)
+		}
+		answer.Store(0)
+		write(t, open(t, l, spec), changes(t, spec, at, "c", `[{"id":1}]`), at+8)
 	}
 }
 

@@ -28,7 +28,7 @@ func (l *Lake) openSQL(dialect icesql.SupportedDialect) error {
 	})
 	if err != nil {
 		_ = db.Close() // the error that counts is there
-		return fault.Wrap(err, fault.LakeFailed, l.Catalog.URI, "the catalog's database cannot be used")
+		return catalogFailed(err, l.Catalog.URI, "the catalog's database cannot be used")
 	}
 	l.use(cat, func() error { return errors.Join(cat.Close(), db.Close()) })
 	return nil
@@ -56,15 +56,15 @@ func (l *Lake) openDatabase(dialect icesql.SupportedDialect) (*sql.DB, error) {
 
 // use takes a catalog of the Iceberg library.
 func (l *Lake) use(cat catalog.Catalog, stop func() error) {
-	l.catalog, l.closeCatalog = cat, stop
+	l.catalog, l.closeCatalog = remoteTables{cat}, stop
 	l.createNamespace = func(ctx context.Context, name table.Identifier) error {
 		if there, err := cat.CheckNamespaceExists(ctx, name); there || err != nil {
-			return err
+			return unreachable(err)
 		}
 		err := cat.CreateNamespace(ctx, name, nil)
 		if errors.Is(err, catalog.ErrNamespaceAlreadyExists) {
 			return nil
 		}
-		return err
+		return unreachable(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -66,6 +67,38 @@ func TestThePostgresCatalogKeepsTables(t *testing.T) {
 	works(t, func() *Lake {
 		return testLake(t, dir, func(o *Options) { o.Catalog = CatalogOptions{Kind: "postgres", URI: db.URL} })
 	})
+}
+
+func TestAPostgresCatalogThatIsAwayIsAskedAgainAndOneThatRefusesIsNot(t *testing.T) {
+	t.Parallel()
+	db, dir, spec := testlab.Postgres(t), t.TempDir(), historySpec()
+	at, err := url.Parse(db.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := testlab.Toxiproxy(t, at.Host)
+	at.Host = proxy.Listen
+	l := testLake(t, dir, func(o *Options) { o.Catalog = CatalogOptions{Kind: "postgres", URI: at.String()} })
+	table := open(t, l, spec)
+	put(t, table, changes(t, spec, 0x100, "c", `[{"id":1}]`))
+	if err := proxy.Disable(); err != nil { // which cuts what is connected, and refuses what comes
+		t.Fatal(err)
+	}
+	if _, err := table.Commit(t.Context(), 0x110, time.Now()); !fault.Is(err, fault.LakeUnreachable) || !fault.Retryable(err) {
+		t.Errorf("the commit: %v", err)
+	}
+	if _, err := Open(t.Context(), l.Options); !fault.Is(err, fault.LakeUnreachable) {
+		t.Errorf("opening the catalog: %v", err)
+	}
+	if err := proxy.Enable(); err != nil {
+		t.Fatal(err)
+	}
+	write(t, open(t, l, spec), changes(t, spec, 0x100, "c", `[{"id":1}]`), 0x110)
+	o := l.Options
+	o.Catalog.URI = strings.Replace(at.String(), at.Path, "/nowhere", 1)
+	if _, err := Open(t.Context(), o); !fault.Is(err, fault.LakeFailed) {
+		t.Errorf("a database that does not exist: %v", err)
+	}
 }
 
 func TestTheFileCatalogKeepsTablesInS3(t *testing.T) {

@@ -101,6 +101,11 @@ func (t *icebergTable) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return t.take(ctx, tbl)
+}
+
+// take makes a table that was loaded the one to go on from.
+func (t *icebergTable) take(ctx context.Context, tbl *table.Table) (err error) {
 	t.adopt(tbl.Metadata(), tbl.MetadataLocation())
 	t.inside, t.manifests, t.broken = map[string][]liveFile{}, nil, nil
 	if s := t.now().CurrentSnapshot(); s != nil {
@@ -275,19 +280,39 @@ func (t *icebergTable) judge(ctx context.Context, mark string, err error) error 
 	if ctx.Err() != nil {
 		return t.failed(err, "the commit was interrupted")
 	}
-	before := t.now().MetadataLocation()
 	now, loadErr := t.lake.catalog.LoadTable(ctx, slices.Clone(t.ident))
 	switch {
-	case loadErr != nil:
+	case errors.Is(loadErr, catalog.ErrNoSuchTable):
+		return fault.New(fault.LakeMissing, t.where(), "somebody has dropped the table").Because(err)
+	case loadErr != nil: // where one of the two says that the catalog is away, it is asked again
 		return t.failed(errors.Join(err, loadErr), "nobody knows whether the commit took place")
 	case now.Properties()[propCommit] == mark:
-		return t.load(ctx)
+		return t.take(ctx, now)
 	case errors.Is(err, hive.ErrLockAcquisitionFailed):
 		return fault.New(fault.LakeConflict, t.where(), "somebody else holds the metastore's lock of the table, or held it and died").Because(err)
-	case now.MetadataLocation() != before, errors.Is(err, table.ErrCommitFailed):
+	case changed(t.now(), now), errors.Is(err, table.ErrCommitFailed):
+		if later := fenced(t.lake, now); later != nil {
+			return later.Because(err)
+		}
 		return fault.New(fault.LakeConflict, t.where(), "somebody else has changed the table since we read it (%s)", writerOf(now)).Because(err)
 	}
 	return t.failed(err, "the commit failed")
+}
+
+// changed says whether somebody has committed since. Where the metadata lies does not tell: servers exist that give it another
+// place at each look.
+func changed(before, now *table.Table) bool {
+	is, was := currentID(now.Metadata()), currentID(before.Metadata())
+	return now.Properties()[propCommit] != before.Properties()[propCommit] || (is == nil) != (was == nil) || is != nil && *is != *was
+}
+
+// fenced is what a table tells that a later owner of the pipeline has written, nil for any other.
+func fenced(l *Lake, tbl *table.Table) *fault.Fault {
+	epoch, err := strconv.ParseInt(tbl.Properties()[propEpoch], 10, 64)
+	if err != nil || epoch <= l.Epoch {
+		return nil
+	}
+	return fault.New(fault.PipelineFenced, strings.Join(tbl.Identifier(), "."), "a later process (epoch %d, ours is %d) has written the table", epoch, l.Epoch)
 }
 
 func writerOf(tbl *table.Table) string {

@@ -272,8 +272,8 @@ func (t *lakeTable) checkOwner(ice *icebergTable) error {
 	case p[propSource] != t.spec.Table.String() || p[propKind] != ice.kind:
 		return fault.New(fault.LakeForeign, ice.where(), "the table holds the %s of %s", p[propKind], p[propSource])
 	}
-	if epoch, err := strconv.ParseInt(p[propEpoch], 10, 64); err == nil && epoch > t.lake.Epoch {
-		return fault.New(fault.PipelineFenced, ice.where(), "a later process (epoch %d, ours is %d) has written the table", epoch, t.lake.Epoch)
+	if later := fenced(t.lake, ice.now()); later != nil {
+		return later
 	}
 	return nil
 }

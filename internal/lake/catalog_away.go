@@ -1,0 +1,117 @@
+package lake
+
+import (
+	"context"
+	"crypto/tls"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/catalog"
+	"github.com/apache/iceberg-go/catalog/rest"
+	"github.com/apache/iceberg-go/table"
+	"github.com/apache/thrift/lib/go/thrift"
+	"github.com/jackc/pgx/v5/pgconn"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// remoteTables tells, where a catalog's errors are born, one that is away for a while from one that refuses.
+type remoteTables struct{ tables }
+
+func (r remoteTables) LoadTable(ctx context.Context, ident table.Identifier) (*table.Table, error) {
+	t, err := r.tables.LoadTable(ctx, ident)
+	return t, unreachable(err)
+}
+
+func (r remoteTables) CommitTable(ctx context.Context, ident table.Identifier, reqs []table.Requirement, updates []table.Update) (table.Metadata, string, error) {
+	meta, location, err := r.tables.CommitTable(ctx, ident, reqs, updates)
+	return meta, location, unreachable(err)
+}
+
+func (r remoteTables) CreateTable(ctx context.Context, ident table.Identifier, schema *iceberg.Schema, opts ...catalog.CreateTableOpt) (*table.Table, error) {
+	t, err := r.tables.CreateTable(ctx, ident, schema, opts...)
+	return t, unreachable(err)
+}
+
+// unreachable makes the error of a catalog that is away lake-unreachable, and leaves any other as it is.
+func unreachable(err error) error {
+	if err == nil || fault.Of(err) != nil || !away(err) {
+		return err
+	}
+	return fault.Wrap(err, fault.LakeUnreachable, "", "the catalog cannot be reached, or cannot answer now")
+}
+
+// catalogFailed judges the error of opening a catalog.
+func catalogFailed(err error, where, what string) error {
+	if away(err) {
+		return fault.Wrap(err, fault.LakeUnreachable, where, "%s", what)
+	}
+	return fault.Wrap(err, fault.LakeFailed, where, "%s", what)
+}
+
+// away says whether an error tells of a catalog that may answer later: nobody was there, the line was cut, or the server says
+// that it cannot now. A login that was refused, a certificate that nobody trusts and our own end are none of these.
+func away(err error) bool {
+	var (
+		untrusted *tls.CertificateVerificationError
+		postgres  *pgconn.PgError
+		lite      *sqlite.Error
+		replied   interface{ HTTPStatusCode() int } // of AWS
+	)
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, rest.ErrOAuthError), errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &untrusted):
+		return false
+	case errors.Is(err, rest.ErrServiceUnavailable), errors.Is(err, rest.ErrServerError), errors.Is(err, rest.ErrCommitStateUnknown):
+		return true
+	case errors.As(err, &postgres):
+		return notNow(postgres.Code)
+	case errors.As(err, &lite):
+		return lite.Code()&0xff == sqlite3.SQLITE_BUSY // the rest is of which kind of busy
+	case errors.As(err, &replied):
+		return replied.HTTPStatusCode() == http.StatusTooManyRequests || replied.HTTPStatusCode() >= http.StatusInternalServerError
+	}
+	return cut(err)
+}
+
+// notNow says whether PostgreSQL answers by a SQLSTATE that it cannot serve us now: connections, resources, collisions, shutdown.
+func notNow(state string) bool {
+	for _, class := range []string{"08", "40", "53", "57P"} {
+		if strings.HasPrefix(state, class) {
+			return true
+		}
+	}
+	return false
+}
+
+// cut says whether an error is of the way to a server.
+func cut(err error) bool {
+	var (
+		ask     *url.Error
+		line    *net.OpError
+		name    *net.DNSError
+		connect *pgconn.ConnectError
+		hive    thrift.TTransportException
+	)
+	return errors.As(err, &ask) && ask.Op != "parse" || errors.As(err, &line) || errors.As(err, &name) || errors.As(err, &connect) || errors.As(err, &hive) ||
+		errors.Is(err, driver.ErrBadConn) || errors.Is(err, pgconn.ErrConnClosed) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// busyTransport makes an error of "too many requests", which the Iceberg library does not tell from a refusal.
+type busyTransport struct{ http.RoundTripper }
+
+func (b busyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	reply, err := b.RoundTripper.RoundTrip(r)
+	if err != nil || reply.StatusCode != http.StatusTooManyRequests {
+		return reply, err
+	}
+	reply.Body.Close()
+	return nil, fault.New(fault.LakeUnreachable, r.URL.Host, "the catalog's server asks for fewer requests (%s)", reply.Status)
+}
