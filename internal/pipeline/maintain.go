@@ -89,7 +89,11 @@ func (r *run) noteTended() {
 	}
 }
 
+// maintainTable does the upkeep of one table, unless the lease is lost: whoever slept must not tend a table that is another's by now.
 func (r *run) maintainTable(ctx context.Context, t *table) error {
+	if err := r.store.Confirm(ctx); err != nil {
+		return err
+	}
 	done, err := t.lake.Maintain(ctx, r.o.MaintainTo)
 	if err != nil {
 		return fault.Wrap(err, codeOf(err), t.name, "cannot maintain the table")
