@@ -34,6 +34,9 @@ var classes = map[string]fault.Code{
 	"57P02": fault.SourceCut,
 	"57P03": fault.SourceUnreachable, // starting up, shutting down
 	"40001": fault.SourceCut,         // cancelled by recovery on a standby
+	"40P01": fault.SourceBusy,        // a deadlock, of which this session was the victim
+	"53100": fault.SourceBusy,        // disk full
+	"53200": fault.SourceBusy,        // out of memory
 }
 
 // classify turns an error of the driver into a Fault. where names the thing asked for.

@@ -483,7 +483,9 @@ func (l *Log) explain(err error) error {
 	switch sqlState(err) {
 	case "55006":
 		return fault.Wrap(err, fault.SlotBusy, l.where, "another session reads from the slot")
-	case "55000", "58P01":
+	case "55000":
+		return l.unready(err)
+	case "58P01":
 		return fault.Wrap(err, fault.SlotLost, l.where, "the slot cannot be read any more")
 	case "42704":
 		return fault.Wrap(err, fault.PublicationUnusable, l.where, "the publication was not there when the log was written")
@@ -492,6 +494,21 @@ func (l *Log) explain(err error) error {
 	}
 	return classify(context.Background(), err, l.where, "the log cannot be read")
 }
+
+// unready judges a slot that the server does not let us read by what it says of it: one that is lost for ever is refused in the
+// same way as one that a standby synchronizes, which can be read once that is promoted.
+func (l *Log) unready(err error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), unreadyWithin)
+	defer cancel()
+	if slot, e := l.source.Slot(ctx, l.slot); e == nil && slot.Lost() != "" {
+		return fault.Wrap(err, fault.SlotLost, l.where, "%s", slot.Lost())
+	}
+	return fault.Mended(fault.Wrap(err, fault.SlotBusy, l.where, "the slot cannot be read yet"),
+		"It is tried again. A slot that a standby synchronizes can be read once the standby is promoted.")
+}
+
+// unreadyWithin is how long the server may take to tell of a slot that it has refused.
+const unreadyWithin = 10 * time.Second
 
 func (l *Log) rights(err error) error {
 	user := quoteIdent(l.source.config.User)
