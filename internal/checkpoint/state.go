@@ -30,8 +30,10 @@ type State struct {
 	Tables      map[string]TableState `json:"tables,omitempty"` // by a name that the pipeline chooses
 	Control     Control               `json:"control"`
 	Guard       Guard                 `json:"guard,omitempty"`
-	Saved       time.Time             `json:"saved"` // by the writer's clock: for people
-	Written     string                `json:"written"`
+	// Unreadable: the log cannot be read on from Position, and never will be. A new copy of all tables needs a slot made anew.
+	Unreadable bool      `json:"unreadable,omitempty"`
+	Saved      time.Time `json:"saved"` // by the writer's clock: for people
+	Written    string    `json:"written"`
 }
 
 // Phase is what a table does.

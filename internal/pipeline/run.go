@@ -155,9 +155,21 @@ func attempt(ctx context.Context, source *postgres.Source, o Options, next *agai
 	r.o.Watch.Working(true)
 	defer r.o.Watch.Working(false)
 	if err := r.work(ctx); err != nil {
-		return err
+		return r.noteUnreadable(ctx, err)
 	}
 	return r.tendAtEnd(ctx, tendWithin)
+}
+
+// noteUnreadable saves that the log has a time in which the publication was not there: whoever asks for a new copy then gets a new slot.
+func (r *run) noteUnreadable(ctx context.Context, err error) error {
+	if !fault.Is(err, fault.PublicationUnusable) {
+		return err
+	}
+	r.state.Unreadable = true
+	if e := r.store.Save(context.WithoutCancel(ctx), r.state); e != nil {
+		r.o.Log.Warn("what a new copy must know is not saved; the failure will show it again", "error", e)
+	}
+	return err
 }
 
 // resumeDrains hands over tables whose copy had ended before the attempt began.

@@ -356,14 +356,14 @@ func (r *run) prepareSlot(ctx context.Context, next *again) error {
 	if err != nil {
 		return err
 	}
-	if next.all && slot.Exists && slot.Lost() != "" {
+	if next.all && slot.Exists && (slot.Lost() != "" || r.state.Unreadable) {
 		if err := r.source.DropSlot(ctx, r.o.Slot); err != nil {
 			return err
 		}
 		slot = postgres.Slot{}
 	}
 	if next.all && !slot.Exists {
-		r.state.Position = 0
+		r.state.Position, r.state.Unreadable = 0, false
 	}
 	switch {
 	case r.state.Position > 0:

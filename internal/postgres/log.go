@@ -488,7 +488,7 @@ func (l *Log) explain(err error) error {
 	case "58P01":
 		return fault.Wrap(err, fault.SlotLost, l.where, "the slot cannot be read any more")
 	case "42704":
-		return fault.Wrap(err, fault.PublicationUnusable, l.where, "the publication was not there when the log was written")
+		return fault.Mended(fault.Wrap(err, fault.PublicationUnusable, l.where, "the publication was not there when the log was written"), notPublished)
 	case "42501":
 		return l.rights(fault.Wrap(err, fault.SourceRights, l.where, "the slot may not be read"))
 	}
@@ -506,6 +506,9 @@ func (l *Log) unready(err error) error {
 	return fault.Mended(fault.Wrap(err, fault.SlotBusy, l.where, "the slot cannot be read yet"),
 		"It is tried again. A slot that a standby synchronizes can be read once the standby is promoted.")
 }
+
+// notPublished is what heals a log of which a publication was dropped and made again, or made after the slot.
+const notPublished = "What was logged without the publication cannot be read. Make it again if it is gone, then copy all tables anew, with a new slot: leat resync --all."
 
 // unreadyWithin is how long the server may take to tell of a slot that it has refused.
 const unreadyWithin = 10 * time.Second

@@ -396,7 +396,7 @@ func (s *walStream) notice(body []byte) error {
 	if n.Code != "55000" {
 		return nil
 	}
-	return fault.New(fault.PublicationUnusable, s.where, "the server warns: %s", oneLine(strings.Join([]string{n.Message, n.Detail}, " ")))
+	return fault.New(fault.PublicationUnusable, s.where, "the server warns: %s", oneLine(strings.Join([]string{n.Message, n.Detail}, " "))).WithMend(notPublished)
 }
 
 // startReplication is the command that begins the stream.

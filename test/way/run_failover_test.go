@@ -3,6 +3,7 @@ package way_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -95,4 +96,31 @@ func TestAFailoverToAStandbyThatHadAllIsGoneOnWith(t *testing.T) {
 		t.Fatalf("leat run ends with %d:\n%s", r.Exit, r.Stderr)
 	}
 	p.same("notes")
+}
+
+// What is logged while the publication is gone can never be read from the slot.
+func TestAPublicationThatWasDroppedIsHealedByANewCopy(t *testing.T) {
+	t.Parallel()
+	for _, major := range []int{15, 18} {
+		t.Run(strconv.Itoa(major), func(t *testing.T) {
+			t.Parallel()
+			db := testlab.Postgres(t, major)
+			db.Exec("create table notes (id int primary key, note text); insert into notes values (1, 'one')")
+			p := newPipeline(t, db)
+			p.catchUp()
+			db.Exec("drop publication leat_" + p.name)
+			db.Exec("insert into notes values (2, 'without a publication')")
+			for range 2 {
+				r := p.start("--until-caught-up").WaitWithin(patience)
+				if r.Exit != 3 || !strings.Contains(r.Stderr, "publication-unusable") || !strings.Contains(r.Stderr, "leat resync --all") {
+					t.Fatalf("leat run ends with %d:\n%s", r.Exit, r.Stderr)
+				}
+			}
+			p.do("resync", "--all")
+			p.catchUp()
+			db.Exec("insert into notes values (3, 'after')")
+			p.catchUp()
+			p.same("notes")
+		})
+	}
 }
