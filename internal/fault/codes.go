@@ -40,7 +40,6 @@ const (
 	SourceCut         Code = "source-cut"
 	SourceTimeout     Code = "source-timeout"
 	SourceBusy        Code = "source-busy"
-	SourceBusy        Code = "source-busy"
 	SourceFailed      Code = "source-failed"
 	SourceProtocol    Code = "source-protocol"
 	SnapshotLost      Code = "snapshot-lost"
@@ -113,7 +112,6 @@ var Codes = map[Code]Entry{
 	SourceVersion:     {"The server's version does not have what was asked for.", "Use PostgreSQL 12 or newer, or drop the option.", ExitSource, false},
 	SourceCut:         {"The connection to PostgreSQL was cut.", "Start again; if it recurs, look for a proxy or firewall that ends idle connections.", ExitSource, true},
 	SourceTimeout:     {"PostgreSQL took longer than a limit allows.", "Raise the limit named in the message, or end the session that blocks.", ExitSource, true},
-	SourceBusy:        {"PostgreSQL lacks disk or memory for the moment, or ended the session's work to resolve a deadlock.", "It is tried again; if it recurs, make room on the server.", ExitSource, true},
 	SourceBusy:        {"PostgreSQL lacks disk or memory for the moment, or ended the session's work to resolve a deadlock.", "It is tried again; if it recurs, make room on the server.", ExitSource, true},
 	SourceFailed:      {"PostgreSQL answered with an error.", "Read the server's message.", ExitSource, false},
 	SourceProtocol:    {"PostgreSQL sent bytes that cannot be understood.", "Report it, with the server's version and the table's definition.", ExitSource, false},
