@@ -291,7 +291,7 @@ func TestAWriterOfTheFileCatalogThatSleptSetsNothingBack(t *testing.T) {
 				}
 				table.Close()
 			}
-			if !fault.Is(err, fault.LakeConflict) && !fault.Is(err, fault.PipelineFenced) {
+			if !fault.Is(err, fault.PipelineFenced) {
 				t.Errorf("the one that slept got %v", err)
 			}
 			hint, err := os.ReadFile(dir + "/" + folder + "version-hint.text")

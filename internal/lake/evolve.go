@@ -273,6 +273,7 @@ func (t *icebergTable) evolve(spec Spec, rewritten []int16, otherwise mismatch) 
 		}
 		e.columns[i].Key = slices.Index(spec.Key, c.Name) + 1
 	}
+	e.keepPartitions()
 	return e.staged(spec.Table), nil
 }
 
@@ -319,11 +320,31 @@ func (e *evolution) replace(c change.Column, f arrow.Field, old column, was iceb
 		return fault.New(fault.SchemaUnfollowable, e.table.where()+"."+c.Name, "the column is part of the key and its rows cannot be found by %s (%s) any more", now, c.Type).
 			WithMend("Copy the table anew: leat resync, or run.on_schema_change: copy.")
 	default:
-		was.Name, was.Required = fmt.Sprintf("%s__v%d", old.Name, was.ID), false
+		was.Name, was.Required = versionName(old.Name, was.ID), false
 		e.aside = append(e.aside, was)
 	}
 	return e.add(c, f)
 }
+
+// keepPartitions keeps columns that are gone and by which the table is partitioned, since no file can be told a partition of
+// without: rows of then on have no value there.
+func (e *evolution) keepPartitions() {
+	spec := e.table.now().Spec()
+	for _, p := range spec.Fields() {
+		is := func(f iceberg.NestedField) bool { return f.ID == p.SourceID() }
+		f, there := e.before.FindFieldByID(p.SourceID())
+		if !there || slices.ContainsFunc(e.fields, is) || slices.ContainsFunc(e.aside, is) {
+			continue
+		}
+		f.Required = false
+		e.aside = append(e.aside, f)
+		e.table.lake.Log.Warn("a column is gone by which the table is partitioned; the lake keeps it, and new rows are in the partition of null",
+			"table", e.table.where(), "column", f.Name)
+	}
+}
+
+// versionName is what a column is called that was kept when another one took its place.
+func versionName(name string, field int) string { return fmt.Sprintf("%s__v%d", name, field) }
 
 func (e *evolution) next() int {
 	e.last++
@@ -344,6 +365,11 @@ func (e *evolution) add(c change.Column, f arrow.Field) error {
 
 // staged puts the way that was found behind what is staged already.
 func (e *evolution) staged(to *change.Table) *staged {
+	for i, f := range e.aside {
+		if slices.ContainsFunc(e.fields, func(o iceberg.NestedField) bool { return o.Name == f.Name }) {
+			e.aside[i].Name = versionName(f.Name, f.ID) // the source has given its name to another column
+		}
+	}
 	fields := append(e.fields, e.aside...)
 	schema := iceberg.NewSchema(0, fields...)
 	schema = iceberg.NewSchemaWithIdentifiers(0, identifiers(schema, e.key), fields...)

@@ -130,7 +130,7 @@ type portion struct {
 // partitioner tells the partitions of a record's rows. One without fields has a single partition.
 type partitioner struct {
 	fields  []partitionField
-	columns []int // of the fields, in the records
+	columns []int // of the fields, in the records; -1 for one that is null in all rows
 	ids     []int // of Iceberg's partition fields; nil for plain files
 	known   map[string]int
 	buf     []byte
@@ -156,6 +156,10 @@ func (p *partitioner) split(rec arrow.RecordBatch) []portion {
 	clear(p.known)
 	appenders := make([]func([]byte, int) []byte, len(p.fields))
 	for i := range p.fields {
+		if p.columns[i] < 0 {
+			appenders[i] = func(to []byte, _ int) []byte { return append(to, 0) }
+			continue
+		}
 		appenders[i] = p.fields[i].appender(storage(rec.Column(p.columns[i])))
 	}
 	var out []portion
@@ -181,6 +185,9 @@ func (p *partitioner) split(rec arrow.RecordBatch) []portion {
 func (p *partitioner) values(rec arrow.RecordBatch, row int) []any {
 	out := make([]any, len(p.fields))
 	for i := range p.fields {
+		if p.columns[i] < 0 {
+			continue
+		}
 		out[i] = p.fields[i].value(storage(rec.Column(p.columns[i])), row)
 	}
 	return out
@@ -327,14 +334,19 @@ func (t *icebergTable) partitioner(schema *arrow.Schema) (*partitioner, error) {
 			continue
 		}
 		at := slices.IndexFunc(schema.Fields(), func(c arrow.Field) bool { return fieldID(c) == f.SourceID() })
-		if at < 0 {
-			return nil, fault.New(fault.SchemaUnfollowable, t.where(), "the column of partition %s is gone", f.Name)
+		source, known := t.now().Schema().FindFieldByID(f.SourceID())
+		switch {
+		case at >= 0:
+			var err error
+			if source.Type, err = icebergType(schema.Field(at), func() int { return 1 }); err != nil {
+				return nil, err
+			}
+			source.Name = schema.Field(at).Name
+		case !known:
+			return nil, fault.New(fault.SchemaUnfollowable, t.where(), "the column of partition %s is gone", f.Name).
+				WithMend("Somebody has dropped it in the lake: drop the table there, and copy it anew: leat resync --table NAME.")
 		}
-		typ, err := icebergType(schema.Field(at), func() int { return 1 })
-		if err != nil {
-			return nil, err
-		}
-		p.fields = append(p.fields, partitionField{name: f.Name, column: schema.Field(at).Name, transform: f.Transform, typ: typ})
+		p.fields = append(p.fields, partitionField{name: f.Name, column: source.Name, transform: f.Transform, typ: source.Type})
 		p.columns, p.ids = append(p.columns, at), append(p.ids, f.FieldID)
 	}
 	return p, nil

@@ -206,3 +206,57 @@ func TestASettingThatIsNotTheTablesPartitionIsRefused(t *testing.T) {
 	}
 	open(t, testLake(t, dir, nil), visits("region"))
 }
+
+func TestAColumnThatATableIsPartitionedByMayBeDropped(t *testing.T) {
+	t.Parallel()
+	for _, by := range []string{"region", "day(at)"} {
+		t.Run(by, func(t *testing.T) {
+			t.Parallel()
+			dir, spec := t.TempDir(), visits(by)
+			table := open(t, testLake(t, dir, nil), spec)
+			write(t, table, changes(t, spec, 0x100, strings.Repeat("c", 20), visitRows(0, 20, 0)), 0x110)
+			narrow := altered(spec, func(s *change.Table, f []arrow.Field) []arrow.Field { // without both
+				s.Columns = slices.Delete(s.Columns, 1, 3)
+				return slices.Delete(slices.Clone(f), 1, 3)
+			})
+			evolve(t, table, narrow)
+			write(t, table, changes(t, narrow, 0x200, "cud", `[{"id":20,"amount":"1.00"},{"id":1,"amount":"2.00"},{"id":2}]`), 0x210)
+			table.Close()
+			table = open(t, testLake(t, dir, nil), narrow) // the setting is what it was
+			evolve(t, table, narrow)
+			for i := range change.LSN(4) {
+				write(t, table, changes(t, narrow, 0x300+0x10*i, "u", fmt.Sprintf(`[{"id":%d,"amount":"3.00"}]`, i+3)), 0x308+0x10*i)
+			}
+			if m, err := table.Maintain(t.Context(), MaintainOptions{Compact: true, KeepSnapshots: 1}); err != nil || m.Compacted == 0 {
+				t.Errorf("%+v, %v", m, err)
+			}
+			rows := readBack(t, dir+"/public/visits")
+			column, kept := strings.TrimSuffix(strings.TrimPrefix(by, "day("), ")"), 0
+			for _, r := range rows {
+				if r[column] != nil {
+					kept++
+				}
+			}
+			// Of 20 rows one went and five were written anew; two of the rest have no region.
+			if want := map[string]int{"region": 12, "at": 14}[column]; len(rows) != 20 || kept != want {
+				t.Errorf("%d rows, of which %d have a value of before and not %d", len(rows), kept, want)
+			}
+			// A copy has the column no more either; and one of its name is another column.
+			back := altered(spec, func(s *change.Table, f []arrow.Field) []arrow.Field {
+				s.Columns[1].Attnum, s.Columns[2].Attnum = 11, 12
+				return f
+			})
+			c := begin(t, table, back)
+			copyChunk(t, c, back, "all", 0x400, visitRows(0, 10, 0))
+			if err := c.Finish(t.Context(), 0x400); err != nil {
+				t.Fatal(err)
+			}
+			ice := table.current.t.now()
+			p := ice.Spec()
+			name, _ := ice.Schema().FindColumnName(p.Field(0).SourceID())
+			if !strings.HasPrefix(name, column+"__v") || len(readBack(t, dir+"/public/visits")) != 10 {
+				t.Errorf("the table is partitioned by %s", name)
+			}
+		})
+	}
+}
