@@ -95,3 +95,17 @@ func TestATableOfAPublicationOfAllTablesWaitsForNobody(t *testing.T) {
 	p.Wait()
 	b.judge("late", "notes")
 }
+
+func TestATableThatWasTakenOutOfThePublicationIsCopiedAnew(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 16, "--set", "run.publication=shop")
+	b.db.Exec("create table notes (id int primary key); create table other (id int primary key); insert into notes values (1), (2)")
+	b.mustCatchUp()
+	b.db.Exec("alter publication shop drop table notes")
+	b.db.Exec("insert into notes values (3); delete from notes where id = 1; insert into other values (1)")
+	b.mustCatchUp()
+	b.judge("notes", "other")
+	if r := b.mustCatchUp(); strings.Contains(r.Stderr, "copied") {
+		t.Errorf("a table is copied again:\n%s", r.Stderr)
+	}
+}

@@ -236,6 +236,9 @@ func (r *run) setMode(t *table, mode checkpoint.Phase) {
 // publish brings the publications to the tables that are followed. Tables without a replica identity never get into one
 // that publishes updates: the server would refuse the application's own UPDATE.
 func (r *run) publish(ctx context.Context, full, inserts []*change.Table) error {
+	if err := r.forgetUnpublished(ctx); err != nil {
+		return err
+	}
 	for _, p := range []struct {
 		name   string
 		tables []*change.Table
@@ -271,6 +274,33 @@ func (r *run) publish(ctx context.Context, full, inserts []*change.Table) error 
 		r.gives[postgres.Name{Schema: t.Schema, Name: t.Name}] = t
 	}
 	return err
+}
+
+// forgetUnpublished forgets tables that somebody has taken out of the publications: what happened to them since is never told. Like any
+// other that is not known they are copied when they are in again, which is saved before they are.
+func (r *run) forgetUnpublished(ctx context.Context) error {
+	if r.state.Position == 0 {
+		return nil
+	}
+	given, err := r.source.Published(ctx, []string{r.o.Publication, r.o.Publication + insertsSuffix})
+	if err != nil {
+		return err
+	}
+	forgotten := false
+	for key, t := range r.tables {
+		in := slices.ContainsFunc(given, func(g postgres.PublishedTable) bool { return g.Schema == t.source.Schema && g.Name == t.source.Name })
+		if _, known := r.state.Tables[key]; known && !in {
+			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "it was not in the publication any more")
+			delete(r.state.Tables, key)
+			forgotten = true
+		}
+	}
+	if !forgotten {
+		return nil
+	}
+	saved := r.store.State() // what an operator asks for is saved with what follows from it, and not before
+	saved.Tables = r.state.Tables
+	return r.store.Save(ctx, saved)
 }
 
 // givenOf is what the publications give of a table, in one word to compare it by: "" is all of it.
