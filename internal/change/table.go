@@ -91,8 +91,13 @@ type Column struct {
 type Trace struct {
 	Attnum  int16
 	Dropped bool
-	By      uint32 // the transaction that wrote the column's definition last, or dropped it; one savepoint's number may stand for it
+	// By is the transaction that wrote the column's definition last, or dropped it; one savepoint's number may stand for it. 0 is one
+	// of so long ago that its number may be another one's by now.
+	By uint32
 }
+
+// After says whether the column was written after a transaction that is less than 2^31 away.
+func (t Trace) After(xid uint32) bool { return t.By != 0 && int32(t.By-xid) > 0 }
 
 // Keys of Arrow field metadata.
 const (

@@ -388,7 +388,7 @@ func older(known, told, now *change.Table) bool {
 // tooLate names a column of which rows were taken for the earlier one of its name after that was dropped.
 func tooLate(remade []change.Column, now *change.Table, last uint32) string {
 	for _, c := range remade {
-		if last != 0 && now != nil && slices.ContainsFunc(now.Traces, func(t change.Trace) bool { return t.Attnum == c.Attnum && int32(last-t.By) > 0 }) {
+		if last != 0 && now != nil && slices.ContainsFunc(now.Traces, func(t change.Trace) bool { return t.Attnum == c.Attnum && t.By != last && !t.After(last) }) {
 			return c.Name
 		}
 	}

@@ -76,7 +76,7 @@ func alignByTraces(known, now *change.Table, rel *Relation, at Moment) *change.T
 		if i := slices.IndexFunc(a.candidates, func(c candidate) bool { return c.attnum == trace.Attnum }); i >= 0 {
 			c = a.candidates[i]
 		}
-		later := int32(trace.By-at.XID) > 0
+		later := trace.After(at.XID)
 		switch {
 		case trace.By == at.XID: // somewhere among the rows of this very transaction
 			return nil

@@ -1,11 +1,13 @@
 package postgres_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/postgres"
+	"github.com/leatdata/leat/internal/testlab"
 )
 
 // A copy is of a later snapshot than the rows that wait for it: what was dropped in between is in the rows alone.
@@ -44,5 +46,28 @@ func TestAColumnThatWasDroppedBetweenTheRowAndTheCopyIsToldFromItsNeighbours(t *
 	}
 	if got := numbers(130, "id", "v", "g", "d"); !slices.Equal(got, []int16{1, 2, 4, 5}) {
 		t.Errorf("at last: %v", got)
+	}
+}
+
+// A frozen row keeps the number of its transaction, and after 2^31 others that looks like a later one.
+func TestWhatTheCatalogHasFrozenWasWrittenLongAgo(t *testing.T) {
+	t.Parallel()
+	for _, major := range []int{12, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			db := testlab.OwnPostgres(t, testlab.ServerOptions{Major: major}) // without slots of others, which keep rows from being frozen
+			db.Exec("create table leat_t (id int primary key, v text, gone int); alter table leat_t drop column gone")
+			db.Exec("vacuum freeze pg_attribute")
+			db.Exec("alter table leat_t add column new int")
+			catalog, err := sourceOf(t, db).Catalog(t.Context())
+			must(t, err)
+			tables, err := catalog.Tables(t.Context(), tablesLike("leat"))
+			must(t, err)
+			for _, trace := range tables[0].Traces {
+				if frozen := trace.By == 0; frozen != (trace.Attnum != 4) || frozen && trace.After(1<<31+5) {
+					t.Errorf("%+v", trace)
+				}
+			}
+		})
 	}
 }

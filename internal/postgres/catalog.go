@@ -134,6 +134,7 @@ select c.oid, n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::bigi
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.oid = any($1::oid[]) order by n.nspname, c.relname`
 
+// A row that is frozen keeps the number of its transaction, which may be another one's by now: what is older than relfrozenxid is.
 // NOT NULL is believed only where the server enforces it: it does not on foreign tables, nor for the old rows of
 // a constraint that is not validated (18+).
 const columnsSQL = `
@@ -143,8 +144,9 @@ select a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod, pg_catalog.form
                          where k.conrelid = c.oid and k.contype = 'n' and not k.convalidated and k.conkey = array[a.attnum])
          and not (c.relkind = 'p' and exists (select from pg_catalog.pg_partition_tree(c.oid) t join pg_catalog.pg_class f on f.oid = t.relid
                                               where f.relkind = 'f')),
-       a.attgenerated, a.attndims, a.xmin, a.attisdropped
+       a.attgenerated, a.attndims, case when pg_catalog.age(a.xmin) between 0 and pg_catalog.age(pg_attribute.relfrozenxid) then a.xmin else '0' end, a.attisdropped
 from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
+join pg_catalog.pg_class pg_attribute on pg_attribute.oid = 'pg_catalog.pg_attribute'::regclass
 where a.attrelid = any($1::oid[]) and a.attnum > 0
 order by a.attrelid, a.attnum`
 
