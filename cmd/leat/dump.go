@@ -162,16 +162,18 @@ func policies(t config.Types) postgres.Policies {
 	}
 }
 
-// selection turns the patterns into a choice. A name that nothing has is an error; a pattern
+// selection turns the patterns into a choice. A name that nothing has is an error, which comes with what the others found; a pattern
 // with wildcards may find nothing as long as another one finds something.
 func selection(d *config.Dump) postgres.Selection {
 	choose := func(all []postgres.Name, searchPath []string) ([]int, error) {
 		chosen := map[int]bool{}
+		var missing []string
+		near := ""
 		for _, p := range d.Tables {
 			found := matches(p, all, searchPath)
 			if _, _, exact := p.Exact(); exact && len(found) == 0 {
-				return nil, fault.New(fault.SourceMissing, p.String(), "there is no such table").
-					WithMend("Check its schema (searched: %s), its quotes and its upper-case letters.%s", strings.Join(searchPath, ", "), alike(p, all))
+				missing = append(missing, p.String())
+				near += alike(p, all)
 			}
 			for _, i := range found {
 				chosen[i] = true
@@ -182,6 +184,10 @@ func selection(d *config.Dump) postgres.Selection {
 			if chosen[i] && !excluded(d.Exclude, n) {
 				out = append(out, i)
 			}
+		}
+		if len(missing) > 0 {
+			return out, fault.New(fault.SourceMissing, strings.Join(missing, ", "), "there is no such table").
+				WithMend("Check its schema (searched: %s), its quotes and its upper-case letters.%s", strings.Join(searchPath, ", "), near)
 		}
 		if len(out) == 0 {
 			return nil, fault.New(fault.SourceMissing, "dump.tables", "no table matches").WithMend("Check the patterns; the database has %d tables.", len(all))

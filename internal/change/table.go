@@ -57,6 +57,8 @@ type Table struct {
 	Bytes int64
 	// Pages is the number of 8 KiB pages of the heap at the time of reading.
 	Pages int64
+	// Unlogged: the log does not tell of it.
+	Unlogged bool
 }
 
 // Identity is the attnums of the columns by which the log tells a row that was updated or deleted: the primary key, the

@@ -172,21 +172,23 @@ const (
 	tablesEvery = 5 * time.Second
 )
 
-// lookForTables notices tables that were made, dropped or made again since the attempt began, and partitions that came
+// lookForTables notices tables that were made, dropped, made again or renamed since the attempt began, and partitions that came
 // or went.
 func (r *run) lookForTables(ctx context.Context) {
-	now, leaves, err := r.source.Look(ctx, r.o.Selection, r.roots)
+	sel := r.o.Selection
+	sel.Missing = func(error) bool { return true } // the look that follows tells
+	now, leaves, err := r.source.Look(ctx, sel, r.roots)
 	if err != nil {
 		return // the loop's own connection tells of a server that is gone
 	}
 	seen := 0
-	for _, oid := range now {
-		if r.chosen[oid] {
+	for _, s := range now {
+		if r.chosen[s] {
 			seen++
 		}
 	}
 	if seen != len(now) || seen != len(r.chosen) || !slices.Equal(leaves, r.leaves) {
-		r.o.Log.Info("tables or partitions were made or dropped; the run looks at them")
+		r.o.Log.Info("tables or partitions were made, dropped or renamed; the run looks at them")
 		r.changed.Store(true)
 	}
 }

@@ -71,12 +71,12 @@ type run struct {
 	outwaited   atomic.Uint64 // where the transactions have ended that tables which came late wait for
 	retained    atomic.Int64
 	lost        atomic.Bool
-	changed     atomic.Bool     // the database has other tables than chosen, or other partitions
-	chosen      map[uint32]bool // the OIDs of all tables that the selection gave
-	roots       []uint32        // of them, those that are followed as one although they have partitions
-	leaves      []postgres.Leaf // theirs
-	seen        atomic.Uint64   // the position that is saved
-	seenAt      atomic.Int64    // when its newest transaction committed, microseconds since 1970; 0 for none yet
+	changed     atomic.Bool            // the database has other tables than chosen, or other partitions
+	chosen      map[postgres.Seen]bool // all that the selection gave
+	roots       []uint32               // of them, those that are followed as one although they have partitions
+	leaves      []postgres.Leaf        // theirs
+	seen        atomic.Uint64          // the position that is saved
+	seenAt      atomic.Int64           // when its newest transaction committed, microseconds since 1970; 0 for none yet
 	asked       chan struct{}
 
 	// What follows belongs to tend.

@@ -22,16 +22,20 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 	if err != nil {
 		return err
 	}
-	chosen, err := catalog.Tables(ctx, r.o.Selection)
+	chosen, err := catalog.Tables(ctx, r.selection())
 	if err != nil {
 		return err
 	}
 	var full, inserts, refused []*change.Table
-	r.chosen = map[uint32]bool{}
+	r.chosen = map[postgres.Seen]bool{}
 	for _, source := range chosen {
-		r.chosen[source.OID] = true
+		r.chosen[postgres.Seen{OID: source.OID, Name: postgres.Name{Schema: source.Schema, Name: source.Name}, Unlogged: source.Unlogged}] = true
 		if source.Kind != change.KindTable && source.Kind != change.KindPartitioned {
 			continue // views and foreign tables have no log
+		}
+		if source.Unlogged {
+			r.o.Log.Warn("left out: the log does not tell of unlogged tables", "table", source.String())
+			continue
 		}
 		t, whole, err := r.newTable(source)
 		switch {
@@ -53,6 +57,12 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 	if len(refused) > 0 {
 		return r.refuse(ctx, catalog, refused)
 	}
+	if full, err = r.withoutBarred(ctx, full, r.o.Publication); err != nil {
+		return err
+	}
+	if inserts, err = r.withoutBarred(ctx, inserts, r.o.Publication+insertsSuffix); err != nil {
+		return err
+	}
 	if len(r.tables) == 0 {
 		return fault.New(fault.SourceMissing, "run.tables", "no table matches").WithMend("Check the patterns, and whether the tables have a primary key (run.without_identity).")
 	}
@@ -70,6 +80,40 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 	}
 	r.restoreModes(next)
 	return nil
+}
+
+// selection is what is to be followed. A table that was named and is gone does not end a pipeline that is at work: the lake keeps what
+// it has of it.
+func (r *run) selection() postgres.Selection {
+	sel := r.o.Selection
+	if len(r.state.Tables) > 0 {
+		sel.Missing = func(err error) bool {
+			r.o.Log.Warn("a table that is named cannot be followed; the lake keeps what it has", "error", err)
+			return true
+		}
+	}
+	return sel
+}
+
+// withoutBarred leaves out tables that came late and that cannot be followed as things are: what others make in the database does not
+// end a pipeline that is at work.
+func (r *run) withoutBarred(ctx context.Context, tables []*change.Table, publication string) ([]*change.Table, error) {
+	late := slices.DeleteFunc(slices.Clone(tables), func(t *change.Table) bool { return !r.comesLate(t) })
+	if len(late) == 0 {
+		return tables, nil
+	}
+	barred, err := r.source.Barred(ctx, postgres.PublicationOptions{
+		Name: publication, Tables: late, ViaRoot: r.o.Selection.PartitionRoots, Given: !r.o.OwnPublication,
+	})
+	return slices.DeleteFunc(tables, func(t *change.Table) bool {
+		why, is := barred[t.OID]
+		if is {
+			r.o.Log.Warn("a new table is left out until the next start", "table", t.String(), "because", why)
+			delete(r.tables, t.KeyName())
+			delete(r.byOID, t.OID)
+		}
+		return is
+	}), err
 }
 
 // comesLate says whether a table was made after the pipeline was.
@@ -306,7 +350,11 @@ func (r *run) forgetUnpublished(ctx context.Context) error {
 // givenOf is what the publications give of a table, in one word to compare it by: "" is all of it.
 func (r *run) givenOf(source *change.Table) string {
 	g := r.gives[postgres.Name{Schema: source.Schema, Name: source.Name}]
-	if g.Columns == nil && g.RowFilter == "" {
+	computed := slices.ContainsFunc(source.Columns, func(c change.Column) bool { return c.Generated == 's' })
+	switch {
+	case g.Columns == nil && computed && g.Generated:
+		return "generated columns too where " + g.RowFilter
+	case g.Columns == nil && g.RowFilter == "":
 		return ""
 	}
 	return fmt.Sprintf("%q where %s", g.Columns, g.RowFilter)

@@ -200,6 +200,7 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, fro
 	if err != nil {
 		return err
 	}
+	shape = t.named(shape)
 	for i, c := range shape.Columns {
 		if t.nullable && !slices.Contains(shape.Identity(), c.Attnum) {
 			shape.Columns[i].NotNull = false
@@ -246,6 +247,13 @@ func (r *run) readable(ctx context.Context, t *table, rel *postgres.Relation, xi
 	return nil
 }
 
+// named is the table under the name that it was chosen by: one that was renamed keeps its place until that is noticed.
+func (t *table) named(now *change.Table) *change.Table {
+	n := *now
+	n.Schema, n.Name = t.source.Schema, t.source.Name
+	return &n
+}
+
 // known is the table as the lake holds it.
 func known(t *table) *change.Table {
 	k := *t.source
@@ -279,7 +287,7 @@ func (r *run) place(ctx context.Context, t *table) error {
 	if now == nil {
 		now = t.source
 	}
-	plan, err := catalog.Plan(r.published(now), r.o.Policies)
+	plan, err := catalog.Plan(r.published(t.named(now)), r.o.Policies)
 	if err != nil {
 		return err
 	}
@@ -428,12 +436,12 @@ func (r *run) restartAsText(t *table) error {
 // published is the table as the log will tell it: without columns that the publication leaves out.
 func (r *run) published(source *change.Table) *change.Table {
 	t := *source
-	only := r.gives[postgres.Name{Schema: source.Schema, Name: source.Name}].Columns
+	gives := r.gives[postgres.Name{Schema: source.Schema, Name: source.Name}]
 	t.Columns = slices.DeleteFunc(slices.Clone(source.Columns), func(c change.Column) bool {
-		if len(only) > 0 {
-			return !slices.Contains(only, c.Name)
+		if len(gives.Columns) > 0 {
+			return !slices.Contains(gives.Columns, c.Name)
 		}
-		return c.Generated != 0 && (c.Generated != 's' || r.source.Version < 180000)
+		return c.Generated != 0 && (c.Generated != 's' || !gives.Generated)
 	})
 	return &t
 }

@@ -16,12 +16,22 @@ import (
 // Name is a relation's name.
 type Name struct{ Schema, Name string }
 
+// Seen is a relation as far as a change of it calls for another look at the whole catalog.
+type Seen struct {
+	OID      uint32
+	Name     Name
+	Unlogged bool
+}
+
 // Selection says which relations are wanted.
 type Selection struct {
 	// Choose picks from all relations that are not the system's, in order of schema and name; searchPath is
 	// the session's, for names without a schema. It returns the indexes it wants. A wish that
-	// nothing fulfils is its error to make.
+	// nothing fulfils is its error to make; what the others find comes with it.
 	Choose func(all []Name, searchPath []string) ([]int, error)
+	// Missing hears of a wish that nothing fulfils while others find something, and says whether to go on without it. Nil goes on
+	// without nothing.
+	Missing func(error) bool
 	// PartitionRoots reads a partitioned table as one; otherwise each leaf is a table of its own.
 	PartitionRoots bool
 }
@@ -32,11 +42,12 @@ type relation struct {
 	schema, name string
 	kind         change.Kind
 	isPartition  bool
+	unlogged     bool
 }
 
 // Names are left out of the server's own schemas and of other sessions' temporary tables.
 const relationsSQL = `
-select c.oid, n.nspname, c.relname, c.relkind, c.relispartition
+select c.oid, n.nspname, c.relname, c.relkind, c.relispartition, c.relpersistence = 'u'
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r','p','v','m','f') and c.relpersistence <> 't'
   and n.nspname not in ('pg_catalog','information_schema') and n.nspname not like 'pg\_toast%'
@@ -51,11 +62,11 @@ func (s *Source) relations(ctx context.Context, c *pgconn.PgConn, sel Selection)
 	all := make([]relation, len(rows))
 	names := make([]Name, len(rows))
 	for i, r := range rows {
-		all[i] = relation{oid: oid(r[0]), schema: string(r[1]), name: string(r[2]), kind: change.Kind(r[3][0]), isPartition: string(r[4]) == "t"}
+		all[i] = relation{oid: oid(r[0]), schema: string(r[1]), name: string(r[2]), kind: change.Kind(r[3][0]), isPartition: string(r[4]) == "t", unlogged: string(r[5]) == "t"}
 		names[i] = Name{all[i].schema, all[i].name}
 	}
 	picked, err := sel.Choose(names, s.searchPath)
-	if err != nil {
+	if err != nil && (len(picked) == 0 || sel.Missing == nil || !sel.Missing(err)) {
 		return nil, err
 	}
 	var chosen []relation
@@ -83,7 +94,7 @@ func (s *Source) relations(ctx context.Context, c *pgconn.PgConn, sel Selection)
 // leavesOf lists the leaf partitions below the roots: pg_partition_tree exists since 12.
 func leavesOf(ctx context.Context, c *pgconn.PgConn, roots map[uint32]bool) ([]relation, error) {
 	rows, err := query(ctx, c, `
-select distinct k.oid, n.nspname, k.relname, k.relkind
+select distinct k.oid, n.nspname, k.relname, k.relkind, k.relpersistence = 'u'
 from unnest($1::oid[]) r(oid), pg_catalog.pg_partition_tree(r.oid) t
 join pg_catalog.pg_class k on k.oid = t.relid join pg_catalog.pg_namespace n on n.oid = k.relnamespace
 where t.isleaf and k.relkind <> 'p' order by 2, 3`, oidArray(roots))
@@ -92,7 +103,7 @@ where t.isleaf and k.relkind <> 'p' order by 2, 3`, oidArray(roots))
 	}
 	var leaves []relation
 	for _, r := range rows {
-		leaves = append(leaves, relation{oid: oid(r[0]), schema: string(r[1]), name: string(r[2]), kind: change.Kind(r[3][0]), isPartition: true})
+		leaves = append(leaves, relation{oid: oid(r[0]), schema: string(r[1]), name: string(r[2]), kind: change.Kind(r[3][0]), isPartition: true, unlogged: string(r[4]) == "t"})
 	}
 	return leaves, nil
 }
@@ -130,7 +141,7 @@ select c.oid, n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::bigi
        coalesce((select pg_catalog.string_agg(k.attnum::text, ' ' order by k.n)
                  from pg_catalog.pg_index i, unnest(i.indkey::int2[]) with ordinality k(attnum, n)
                  where i.indrelid = c.oid and i.indisreplident and c.relreplident = 'i' and k.n <= i.indnkeyatts), ''),
-       coalesce(pg_catalog.pg_relation_filenode(c.oid), 0)
+       coalesce(pg_catalog.pg_relation_filenode(c.oid), 0), c.relpersistence = 'u'
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.oid = any($1::oid[]) order by n.nspname, c.relname`
 
@@ -168,7 +179,7 @@ func describeTables(ctx context.Context, c *pgconn.PgConn, rels []relation) ([]*
 			OID: oid(r[0]), Schema: string(r[1]), Name: string(r[2]), Kind: change.Kind(r[3][0]), ReplicaIdentity: r[4][0],
 			Rows: number(r[5]), Bytes: number(r[6]), Pages: number(r[7]),
 		}
-		t.Key, t.IdentityIndex, t.Filenode = attnums(r[8]), attnums(r[9]), oid(r[10])
+		t.Key, t.IdentityIndex, t.Filenode, t.Unlogged = attnums(r[8]), attnums(r[9]), oid(r[10]), string(r[11]) == "t"
 		byOID[t.OID] = t
 		tables = append(tables, t)
 	}

@@ -65,9 +65,9 @@ func leavesBelow(ctx context.Context, conn *pgconn.PgConn, roots []uint32) ([]Le
 	return leaves, nil
 }
 
-// Look lists the OIDs of what the selection chooses and the leaves of the given roots: what is needed to notice that
-// another look at the whole catalog is due.
-func (s *Source) Look(ctx context.Context, sel Selection, roots []uint32) (oids []uint32, leaves []Leaf, err error) {
+// Look lists what the selection chooses and the leaves of the given roots: what is needed to notice that another look at
+// the whole catalog is due.
+func (s *Source) Look(ctx context.Context, sel Selection, roots []uint32) (seen []Seen, leaves []Leaf, err error) {
 	c := &Catalog{source: s}
 	err = c.read(ctx, func(conn *pgconn.PgConn) error {
 		rels, err := s.relations(ctx, conn, sel)
@@ -75,14 +75,14 @@ func (s *Source) Look(ctx context.Context, sel Selection, roots []uint32) (oids 
 			return err
 		}
 		for _, r := range rels {
-			oids = append(oids, r.oid)
+			seen = append(seen, Seen{OID: r.oid, Name: Name{r.schema, r.name}, Unlogged: r.unlogged})
 		}
 		if len(roots) > 0 {
 			leaves, err = leavesBelow(ctx, conn, roots)
 		}
 		return err
 	})
-	return oids, leaves, err
+	return seen, leaves, err
 }
 
 // A leaf that was made as a partition has the row of its type from the transaction that put it below its root; what is

@@ -44,6 +44,7 @@ type PublishedTable struct {
 
 	Insert, Update, Delete, Truncate, ViaRoot bool
 
+	Generated bool // stored generated columns too, where Columns are all of them (18+)
 	AllTables bool // it gives every table from the moment it is made
 }
 
@@ -438,7 +439,7 @@ func (s *Source) Published(ctx context.Context, names []string) ([]PublishedTabl
 	}
 	rows, err := query(ctx, c, `
 select p.pubname, t.schemaname, t.tablename, `+columns+`, `+filter+`, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate,
-       coalesce((to_jsonb(p)->>'pubviaroot')::bool, false), p.puballtables
+       coalesce((to_jsonb(p)->>'pubviaroot')::bool, false), p.puballtables, coalesce(to_jsonb(p)->>'pubgencols', 'n') = 's'
 from pg_publication p join pg_publication_tables t on t.pubname = p.pubname where p.pubname = any($1::name[]) order by 1, 2, 3`, textArray(names))
 	if err != nil {
 		return nil, classify(ctx, err, s.Name, "cannot read what the publications give")
@@ -448,7 +449,7 @@ from pg_publication p join pg_publication_tables t on t.pubname = p.pubname wher
 		is := func(n int) bool { return string(r[n]) == "t" }
 		out[i] = PublishedTable{
 			Publication: string(r[0]), Schema: string(r[1]), Name: string(r[2]), RowFilter: string(r[4]),
-			Insert: is(5), Update: is(6), Delete: is(7), Truncate: is(8), ViaRoot: is(9), AllTables: is(10),
+			Insert: is(5), Update: is(6), Delete: is(7), Truncate: is(8), ViaRoot: is(9), AllTables: is(10), Generated: is(11),
 		}
 		if r[3] != nil {
 			if err := json.Unmarshal(r[3], &out[i].Columns); err != nil {
