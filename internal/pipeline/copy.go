@@ -94,7 +94,10 @@ func (r *run) snapshotNow(ctx context.Context, tables []*table) (*postgres.Snaps
 	defer time.AfterFunc(tellAfter, func() {
 		r.o.Log.Warn("the copy waits for tables that are locked, or for transactions that have committed and are not visible yet: they may wait for a synchronous standby")
 	}).Stop()
-	return r.source.SnapshotNow(ctx, postgres.NowOptions{Selection: r.only(tables), At: r.state.Position, Delivered: r.delivered.since(time.Now().Add(-visibleWithin))})
+	return r.source.SnapshotNow(ctx, postgres.NowOptions{
+		Selection: r.only(tables), At: r.state.Position, Delivered: r.delivered.since(time.Now().Add(-visibleWithin)),
+		Waiting: func(what string) { r.o.Log.Warn("the copy waits", "for", what) },
+	})
 }
 
 const (

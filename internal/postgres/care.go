@@ -145,6 +145,8 @@ type NowOptions struct {
 	// Delivered are the transactions that the log has delivered before At, as far as they may not be visible yet. Those
 	// that were given to a SnapshotNow that succeeded are visible from then on, and need not be given again.
 	Delivered []uint32
+	// Waiting hears every two seconds what is waited for; may be nil.
+	Waiting func(string)
 }
 
 // SnapshotNow takes a snapshot of this moment, without a slot and so without waiting for transactions that run. It is
@@ -159,54 +161,62 @@ type NowOptions struct {
 //   - LSNUpper, read after the snapshot was taken: no transaction with a commit record at or after it is visible, because
 //     what is visible had written its record before.
 //
-// Between the two a transaction is in the snapshot exactly if [Snapshot.Visible] says so. Events from LSN on, applied
-// again in order, bring any row of the snapshot to its latest state, visible or not, as long as rows have a key; where they have
-// none, Visible must decide.
+// Between the two a transaction may be in the snapshot or not. Events from LSN on, applied again in order, bring any row of the
+// snapshot to its latest state, visible or not, as long as rows have a key; where they have none, [Source.SnapshotAt] is needed.
 //
 // On a standby the order is the other way round: a commit is replayed, is visible, and only then counts as replayed, so
-// nothing has been delivered that is not visible; but the server does not tell which transactions are. There LSN is the replay
-// position before, and Visible fails unless nothing more had been received by then (Exact).
+// nothing has been delivered that is not visible. There LSN is the replay position before, and Exact says that nothing more had
+// been received by then.
 func (s *Source) SnapshotNow(ctx context.Context, o NowOptions) (*Snapshot, error) {
-	for {
-		sn, err := s.snapshotOnce(ctx, o)
-		if err != nil {
-			return nil, err
-		}
-		late, err := sn.firstUnseen(o.Delivered)
-		if err == nil && late == 0 {
-			return sn, nil
-		}
-		sn.Close()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fault.Wrap(context.Cause(ctx), fault.Interrupted, s.Name, "transaction %d has committed, but is not visible yet; it may wait for a synchronous standby", late)
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
-
-func (s *Source) snapshotOnce(ctx context.Context, o NowOptions) (*Snapshot, error) {
 	sn, err := s.copySnapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
-	err = sn.take(ctx, o.Selection, func() error { return sn.fixByTime(ctx) })
+	// What is visible stays so: the wait is over before anything is locked.
+	if err = sn.outwait(ctx, o); err == nil {
+		err = sn.take(ctx, o.Selection, func() error { return sn.fixByTime(ctx) })
+	}
+	if err == nil && s.InRecovery {
+		err = sn.exactOnStandby(ctx)
+	}
 	if err != nil {
 		sn.Close()
 		return nil, err
 	}
-	if s.InRecovery {
-		if err := sn.exactOnStandby(ctx); err != nil {
-			sn.Close()
-			return nil, err
-		}
-		return sn, nil
+	if !s.InRecovery {
+		sn.LSN, sn.LSNUpper = o.At, max(o.At, sn.LSNUpper)
 	}
-	sn.LSN, sn.LSNUpper = o.At, max(o.At, sn.LSNUpper)
 	return sn, nil
+}
+
+// outwait looks until all that the log has delivered is visible. A standby shows what it has replayed, and delivers nothing else.
+func (sn *Snapshot) outwait(ctx context.Context, o NowOptions) error {
+	if sn.source.InRecovery || len(o.Delivered) == 0 {
+		return nil
+	}
+	told := time.Now()
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		rows, err := query(ctx, sn.leader, "select "+sn.source.visibilitySQL())
+		if err != nil {
+			return classify(ctx, err, sn.source.Name, "cannot ask which transactions are visible")
+		}
+		late, err := firstUnseen(string(rows[0][0]), o.Delivered)
+		if err != nil {
+			return fault.Wrap(err, fault.SourceProtocol, sn.source.Name, "the snapshot's visibility")
+		}
+		if late == 0 {
+			return nil
+		}
+		if o.Waiting != nil && time.Since(told) >= tellEvery {
+			told = time.Now()
+			o.Waiting(fmt.Sprintf("transaction %d, which has committed and is not visible yet: for a synchronous standby, most likely", late))
+		}
+		select {
+		case <-ctx.Done():
+			return fault.Wrap(context.Cause(ctx), fault.Interrupted, sn.source.Name, "transaction %d has committed, but is not visible yet; it may wait for a synchronous standby", late)
+		case <-time.After(wait):
+		}
+	}
 }
 
 // exactOnStandby looks whether all that has been received had been replayed before the snapshot was taken. The replay
@@ -265,34 +275,11 @@ func (v visibility) sees(xid uint32) bool {
 	return full < int64(v.xmin) || full < int64(v.xmax) && !v.running[xid]
 }
 
-// Visible gives a test for transactions that the log tells as committed: whether the snapshot holds them. It is to be
-// asked for transactions less than 2^31 away. On a standby it is source-failed unless the snapshot is Exact.
-func (sn *Snapshot) Visible() (func(lsn change.LSN, xid uint32) bool, error) {
-	if sn.Exact {
-		return func(lsn change.LSN, _ uint32) bool { return lsn < sn.LSN }, nil
-	}
-	if sn.source.InRecovery {
-		return nil, fault.New(fault.SourceFailed, sn.source.Name, "a standby does not tell which transactions a snapshot holds").
-			WithMend("Copy tables without a key from the primary.")
-	}
-	v, err := parseVisibility(sn.Visibility)
+// firstUnseen returns one of the transactions that a snapshot of this visibility does not hold, 0 if it holds all.
+func firstUnseen(text string, xids []uint32) (uint32, error) {
+	v, err := parseVisibility(text)
 	if err != nil {
-		return nil, fault.Wrap(err, fault.SourceProtocol, sn.source.Name, "the snapshot's visibility")
-	}
-	return func(lsn change.LSN, xid uint32) bool {
-		return lsn < sn.LSN || lsn < sn.LSNUpper && v.sees(xid)
-	}, nil
-}
-
-// firstUnseen returns one of the transactions that the snapshot does not hold, 0 if it holds all. A standby shows what it
-// has replayed, and delivers nothing else.
-func (sn *Snapshot) firstUnseen(xids []uint32) (uint32, error) {
-	if sn.source.InRecovery {
-		return 0, nil
-	}
-	v, err := parseVisibility(sn.Visibility)
-	if err != nil {
-		return 0, fault.Wrap(err, fault.SourceProtocol, sn.source.Name, "the snapshot's visibility")
+		return 0, err
 	}
 	for _, xid := range xids {
 		if !v.sees(xid) {

@@ -33,7 +33,7 @@ func (s *Source) ReadKeys(ctx context.Context, p *Plan, keys arrow.RecordBatch) 
 		}
 		return chosen, nil
 	}}
-	sn, err := s.snapshotOnce(ctx, NowOptions{Selection: only})
+	sn, err := s.SnapshotNow(ctx, NowOptions{Selection: only})
 	if err != nil {
 		return nil, err
 	}

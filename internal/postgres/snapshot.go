@@ -129,7 +129,7 @@ func (sn *Snapshot) lock(ctx context.Context, rels []relation) error {
 		case sqlState(err) == "42501":
 			return sn.forbidden(ctx, names[:n], err)
 		case sqlState(err) == "42P01":
-			return fault.Wrap(err, fault.SourceMissing, sn.source.Name, "a table was dropped after it was listed")
+			return fault.Wrap(err, fault.SnapshotLost, sn.source.Name, "a table was dropped after it was listed")
 		default:
 			return classify(ctx, err, sn.source.Name, "cannot lock the tables for reading")
 		}
@@ -306,13 +306,17 @@ func logPosition(ctx context.Context, c *pgconn.PgConn, standby bool) (change.LS
 	return change.ParseLSN(string(rows[0][0]))
 }
 
+// visibilitySQL is the text of which transactions a statement's snapshot sees.
+func (s *Source) visibilitySQL() string {
+	if s.Version < 130000 {
+		return "pg_catalog.txid_current_snapshot()::text"
+	}
+	return "pg_catalog.pg_current_snapshot()::text"
+}
+
 // describe exports the leader's snapshot for the readers and notes what it sees.
 func (sn *Snapshot) describe(ctx context.Context) error {
-	visibility := "pg_catalog.pg_current_snapshot()"
-	if sn.source.Version < 130000 {
-		visibility = "pg_catalog.txid_current_snapshot()"
-	}
-	rows, err := query(ctx, sn.leader, "select pg_catalog.pg_export_snapshot(), "+visibility+"::text, (extract(epoch from pg_catalog.clock_timestamp())*1000000)::bigint")
+	rows, err := query(ctx, sn.leader, "select pg_catalog.pg_export_snapshot(), "+sn.source.visibilitySQL()+", (extract(epoch from pg_catalog.clock_timestamp())*1000000)::bigint")
 	if err != nil {
 		return classify(ctx, err, sn.source.Name, "cannot export the snapshot")
 	}
