@@ -46,18 +46,6 @@ func TestAnLSNKeepsItsFormInJSON(t *testing.T) {
 	}
 }
 
-func TestPositionsAreOrderedByLSNThenSequence(t *testing.T) {
-	t.Parallel()
-	ordered := []change.Position{{LSN: 1}, {LSN: 1, Seq: 1}, {LSN: 1, Seq: 2}, {LSN: 2}}
-	for i, p := range ordered {
-		for j, q := range ordered {
-			if p.Before(q) != (i < j) {
-				t.Errorf("%v before %v: %v", p, q, p.Before(q))
-			}
-		}
-	}
-}
-
 func TestNamesInKeysAreSafeAndDistinct(t *testing.T) {
 	t.Parallel()
 	seen := map[string]string{}

@@ -48,9 +48,6 @@ func (b Bitmap) Set(i int) Bitmap {
 // Len is the number of rows.
 func (c *Changes) Len() int { return len(c.Ops) }
 
-// Position is row i's place in the order of all changes.
-func (c *Changes) Position(i int) Position { return Position{LSN: c.LSN[i], Seq: c.Seq[i]} }
-
 // IsUnchanged says whether the value of a column in a row was left out of the log.
 func (c *Changes) IsUnchanged(column, row int) bool {
 	return c.Unchanged != nil && c.Unchanged[column].Has(row)

@@ -62,8 +62,3 @@ type Position struct {
 	LSN LSN
 	Seq uint64
 }
-
-// Before says whether p is older than q.
-func (p Position) Before(q Position) bool {
-	return p.LSN < q.LSN || p.LSN == q.LSN && p.Seq < q.Seq
-}

@@ -7,19 +7,6 @@ import (
 	"github.com/leatdata/leat/internal/fault"
 )
 
-// Align gives each column of a relation of the log its attnum, which the log does not tell. known is the table as it
-// was last followed (nil for a new one); now is the table in the catalog, read after the relation came (nil once it is
-// dropped), which may be ahead of the log. The result has the relation's columns in their order.
-//
-// Attnums grow and are never used twice, and the log tells columns in their order. So what known and now both have was
-// there all the time, whatever its name; of the columns that now has besides, those that the log knows already are the
-// first. What is left open is decided by names and types. A column that came and went again before now gets a free
-// attnum in its place. A column that was dropped and made again under the same name and type looks in the log as if
-// nothing had happened: Remade tells.
-func Align(known, now *change.Table, rel *Relation) (*change.Table, error) {
-	return AlignAt(known, now, rel, Moment{})
-}
-
 // Moment is when a row was written, as far as it is known.
 type Moment struct {
 	XID uint32 // of its transaction; 0 when nobody knows
@@ -28,8 +15,18 @@ type Moment struct {
 	Behind bool
 }
 
-// AlignAt is Align for a row of which it is known when it was written. It tells nearly always what names and types leave open,
-// because who alters a table keeps its writers out until he commits: a column that a later transaction has dropped was there.
+// AlignAt gives each column of a relation of the log its attnum, which the log does not tell. known is the table as it
+// was last followed (nil for a new one); now is the table in the catalog, read after the relation came (nil once it is
+// dropped), which may be ahead of the log. The result has the relation's columns in their order.
+//
+// Attnums grow and are never used twice, and the log tells columns in their order. So what known and now both have was
+// there all the time, whatever its name; of the columns that now has besides, those that the log knows already are the
+// first. What is left open is decided by names and types. A column that came and went again before now gets a free
+// attnum in its place. A column that was dropped and made again under the same name and type looks in the log as if
+// nothing had happened: Remade tells.
+//
+// When a row was written tells nearly always what names and types leave open, because who alters a table keeps its writers out until he
+// commits: a column that a later transaction has dropped was there.
 func AlignAt(known, now *change.Table, rel *Relation, at Moment) (*change.Table, error) {
 	if t := alignByTraces(known, now, rel, at); t != nil {
 		describeAligned(t, known, now, rel)

@@ -100,7 +100,7 @@ func TestRandomAlterationsAreFollowedByAttnum(t *testing.T) {
 			for k := range i + 1 {
 				for j := i; j < min(steps, i+4); j++ {
 					want, known, now := attnumsOf(tables[i]), tables[k], tables[j]
-					table, err := postgres.Align(known, now, rel)
+					table, err := postgres.AlignAt(known, now, rel, postgres.Moment{})
 					if err != nil {
 						t.Errorf("%s: known %v, now %v, log %v: %v", name, attnumsOf(known), attnumsOf(now), want, err)
 						continue

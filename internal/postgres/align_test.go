@@ -92,7 +92,7 @@ var histories = []struct{ name, known, now, rel, want string }{
 func TestColumnsOfTheLogAreFoundByAttnumThroughEveryHistory(t *testing.T) {
 	t.Parallel()
 	for _, h := range histories {
-		got, err := Align(tableOf(h.known), tableOf(h.now), relationOf(h.rel))
+		got, err := AlignAt(tableOf(h.known), tableOf(h.now), relationOf(h.rel), Moment{})
 		if err != nil {
 			t.Errorf("%s: %v", h.name, err)
 			continue
@@ -115,7 +115,7 @@ func TestATableOfSixteenHundredColumnsIsAlignedWhateverChanged(t *testing.T) {
 		now.Columns = append(now.Columns, change.Column{Attnum: i + 1, Name: fmt.Sprint("renamed", i), TypeOID: 23})
 		rel.Columns = append(rel.Columns, RelationColumn{Name: fmt.Sprint("renamed", i), TypeOID: 23})
 	}
-	got, err := Align(known, now, rel)
+	got, err := AlignAt(known, now, rel, Moment{})
 	if err != nil || got.Columns[1599].Attnum != 1600 {
 		t.Errorf("%v, %v", got, err)
 	}
@@ -127,7 +127,7 @@ func TestWhatTheLogDoesNotTellOfAColumnComesFromTheCatalog(t *testing.T) {
 	known.Key, now.Key = []int16{2, 1}, []int16{1}
 	rel := relationOf("a int,b text,c big,d int")
 	rel.Columns[0].Key, rel.Columns[1].Key = true, true
-	got, err := Align(known, now, rel)
+	got, err := AlignAt(known, now, rel, Moment{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func (b *built) take(policies postgres.Policies) (errs []error) {
 			if err != nil {
 				b.t.Fatal(err)
 			}
-			table, err := postgres.Align(nil, now, e.Relation)
+			table, err := postgres.AlignAt(nil, now, e.Relation, postgres.Moment{})
 			if err != nil {
 				b.t.Fatal(err)
 			}
@@ -228,7 +228,7 @@ func TestALogOfATableAndTypesThatAreGoneIsReadAsText(t *testing.T) {
 		}
 		for i, from := range []*change.Table{known[0], nil} {
 			catalog := []*postgres.Catalog{b.catalog, later}[i]
-			table, err := postgres.Align(from, nil, e.Relation)
+			table, err := postgres.AlignAt(from, nil, e.Relation, postgres.Moment{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -283,17 +283,6 @@ func (b *ChangesBuilder) Release() {
 	}
 }
 
-// Applied is how often each column's policy was used since the builder was made.
-func (b *ChangesBuilder) Applied() []int64 {
-	n := make([]int64, len(b.rows))
-	for i, c := range b.rows {
-		for ; c != nil; c = c.child {
-			n[i] += c.applied
-		}
-	}
-	return n
-}
-
 func (b *ChangesBuilder) reset() {
 	for _, c := range b.rows {
 		c.reset()

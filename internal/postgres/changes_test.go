@@ -143,7 +143,7 @@ func (f *follower) build(e *postgres.Event, skip func(*postgres.Plan) bool) {
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		table, err := postgres.Align(nil, now, e.Relation)
+		table, err := postgres.AlignAt(nil, now, e.Relation, postgres.Moment{})
 		if err != nil {
 			f.t.Fatal(err)
 		}

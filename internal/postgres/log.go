@@ -35,7 +35,7 @@ type LogOptions struct {
 
 // Log follows a replication slot: whole committed transactions, in the order of their commits.
 //
-// Next, Buffered and Close are for one goroutine; Ack may come from any. While nobody calls Next the server goes on hearing
+// Next and Close are for one goroutine; Ack may come from any. While nobody calls Next the server goes on hearing
 // from us, so a consumer may take as long as it needs.
 type Log struct {
 	source  *Source
@@ -427,32 +427,6 @@ func (l *Log) deliver(raw []byte) (*Event, error) {
 // Ack tells that all before p is durable where the log is carried to, so that the server need not keep it. It goes out
 // within a fraction of a second. An older position than before changes nothing.
 func (l *Log) Ack(p change.LSN) { l.stream.ack(p) }
-
-// Buffered says whether an event is at hand, so that Next will not wait.
-func (l *Log) Buffered() bool {
-	if l.held != nil || l.replay != nil || l.err != nil {
-		return true
-	}
-	block := l.block != nil
-	for m := range l.stream.atHand {
-		if len(m) <= 30 || m[5] != 'w' {
-			if m[0] == 'E' || m[0] == 'c' || m[0] == 'C' {
-				return true
-			}
-			continue
-		}
-		switch kind := m[30]; {
-		case block:
-			block = kind != 'E'
-		case l.spill != nil && kind == 'S':
-			block = true
-		case l.spill != nil && kind == 'A':
-		default:
-			return true
-		}
-	}
-	return false
-}
 
 // Close tells the server what is durable and leaves the slot. It takes two seconds at most.
 func (l *Log) Close() {

@@ -100,7 +100,6 @@ func FuzzLogStream(f *testing.F) {
 		l := fedLog(t.TempDir(), data)
 		defer l.spill.close()
 		for {
-			_ = l.Buffered()
 			if _, err := l.Next(context.Background()); err != nil {
 				return
 			}

@@ -41,11 +41,9 @@ type Event struct {
 	Old, New Tuple
 	// OldKind is 'K' where Old has the columns of the replica identity only, 'O' where it has the whole row,
 	// 0 where there is none.
-	OldKind         byte
-	Truncated       []*Relation
-	Cascade         bool // of a TRUNCATE
-	RestartIdentity bool // of a TRUNCATE
-	Message         LogicalMessage
+	OldKind   byte
+	Truncated []*Relation
+	Message   LogicalMessage
 	// Position of a Commit is the transaction's end; of an Idle, the position up to which all is delivered.
 	Position change.LSN
 }
@@ -302,7 +300,8 @@ func (r *EventReader) row(raw []byte, c *cursor) error {
 }
 
 func (r *EventReader) truncate(c *cursor) error {
-	n, options := int(c.u32()), c.u8()
+	n := int(c.u32())
+	c.u8() // CASCADE and RESTART IDENTITY: each table that is emptied is named, and sequences are not followed
 	if n < 0 || n > len(c.b)/4 || !r.open {
 		return malformed("a truncate of %d relations in %d bytes", n, len(c.b))
 	}
@@ -315,7 +314,7 @@ func (r *EventReader) truncate(c *cursor) error {
 		r.truncated = append(r.truncated, rel)
 	}
 	e := &r.event
-	e.Kind, e.Truncated, e.Cascade, e.RestartIdentity = EventTruncate, r.truncated, options&1 != 0, options&2 != 0
+	e.Kind, e.Truncated = EventTruncate, r.truncated
 	e.Seq = r.seq + 1
 	r.seq += uint64(n)
 	return nil

@@ -119,30 +119,6 @@ func TestADefinitionOfARolledBackSubtransactionServesTheRowsThatFollow(t *testin
 	}
 }
 
-func TestBufferedSaysWhetherAnEventIsAtHand(t *testing.T) {
-	t.Parallel()
-	keepalive := message('d', append([]byte{'k'}, make([]byte, 17)...))
-	payload := func(raw []byte) []byte { return message('d', append(append([]byte{'w'}, make([]byte, 24)...), raw...)) }
-	block := slices.Concat(payload([]byte("S\x00\x00\x00\x09\x01")), payload([]byte("I\x00\x00\x00\x09")), payload([]byte("E")))
-	begin := payload(logMessages()[0])
-	f := func(name string, ahead []byte, want bool) {
-		t.Helper()
-		l := fedLog(t.TempDir(), slices.Concat(begin, ahead))
-		if _, err := l.Next(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if got := l.Buffered(); got != want {
-			t.Errorf("%s: %v", name, got)
-		}
-	}
-	f("nothing", nil, false)
-	f("a keepalive", keepalive, false)
-	f("part of a message", begin[:20], false)
-	f("a message", begin, true)
-	f("a block of a transaction in progress", block, false)
-	f("a message behind them", slices.Concat(keepalive, block, begin), true)
-}
-
 func TestAServerThatFallsSilentIsLeft(t *testing.T) {
 	t.Parallel()
 	ours, theirs := net.Pipe()
@@ -153,6 +129,24 @@ func TestAServerThatFallsSilentIsLeft(t *testing.T) {
 	defer l.Close()
 	if _, err := l.Next(t.Context()); !fault.Is(err, fault.SourceCut) {
 		t.Error(err)
+	}
+}
+
+func TestAServerThatTakesNothingDoesNotHoldUpTheEnd(t *testing.T) {
+	t.Parallel()
+	ours, _ := net.Pipe() // nobody reads: a status waits
+	l := fedLog(t.TempDir(), nil)
+	l.stream = newWALStream(ours, "test")
+	l.stream.keep(time.Millisecond, 0)
+	for l.stream.write.TryLock() {
+		l.stream.write.Unlock()
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); l.Close() }()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("the log is not closed")
 	}
 }
 

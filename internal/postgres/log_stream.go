@@ -174,6 +174,7 @@ type walStream struct {
 	failed   atomic.Pointer[error]
 	stop     context.CancelFunc
 	done     chan struct{}
+	by       atomic.Int64 // when the farewell must be over, in Unix nanoseconds; 0 before it begins
 }
 
 func newWALStream(conn net.Conn, where string) *walStream {
@@ -216,7 +217,11 @@ func (s *walStream) send(kind byte, body []byte) error {
 	msg = append(msg, body...)
 	s.write.Lock()
 	defer s.write.Unlock()
-	_ = s.conn.SetWriteDeadline(time.Now().Add(time.Minute))
+	until := time.Now().Add(time.Minute)
+	if by := s.by.Load(); by != 0 {
+		until = time.Unix(0, by)
+	}
+	_ = s.conn.SetWriteDeadline(until)
 	_, err := s.conn.Write(msg)
 	return err
 }
@@ -247,18 +252,6 @@ func (s *walStream) next() (kind byte, body []byte, err error) {
 		return 0, nil, pgconn.ErrorResponseToPgError(&e)
 	}
 	return kind, body, nil
-}
-
-// atHand are the whole messages at hand after the last one of next, each with kind and length.
-func (s *walStream) atHand(yield func([]byte) bool) {
-	rest := s.in.buf[s.in.r+s.used : s.in.w]
-	for len(rest) >= 5 {
-		size := int(binary.BigEndian.Uint32(rest[1:])) + 1
-		if size < 5 || size > len(rest) || !yield(rest[:size]) {
-			return
-		}
-		rest = rest[size:]
-	}
 }
 
 // begin sends START_REPLICATION and waits until the stream is open.
@@ -371,12 +364,15 @@ func (s *walStream) ack(p change.LSN) {
 
 // close tells the server the last status and waits, but not long, until it has let go of the slot.
 func (s *walStream) close() {
+	by := time.Now().Add(farewell)
+	s.by.Store(by.UnixNano())
+	_ = s.conn.SetWriteDeadline(by) // a status may be on its way to a server that takes nothing
 	if s.stop != nil {
 		s.stop()
 		<-s.done
 		s.ahead.leave()
 	}
-	_ = s.conn.SetReadDeadline(time.Now().Add(farewell))
+	_ = s.conn.SetReadDeadline(by)
 	if s.ahead != nil && s.failed.Load() == nil && s.status(false) == nil && s.send('c', nil) == nil && s.send('X', nil) == nil {
 		<-s.ahead.ended
 	}

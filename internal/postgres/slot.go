@@ -22,18 +22,16 @@ type Slot struct {
 
 	Plugin, Database string
 	Temporary        bool
-	TwoPhase         bool // 14+
 	Failover         bool // 17+: standbys keep a copy of it
 	Active           bool // somebody reads from it
 	ActivePID        int
 	Holder           string // who reads from it, for people: "user repl, application leat, from 10.0.0.7"
 	RestartLSN       change.LSN
 	ConfirmedFlush   change.LSN
-	WALStatus        string    // 13+: reserved, extended, unreserved or lost
-	Invalidation     string    // why it was invalidated: 17+ tells the reason, 16 only a conflict
-	SafeWALSize      int64     // 13+: bytes that may be written before it can be lost; -1 unknown or without limit
-	Retained         int64     // bytes of log that the server keeps because of it
-	InactiveSince    time.Time // 17+
+	WALStatus        string // 13+: reserved, extended, unreserved or lost
+	Invalidation     string // why it was invalidated: 17+ tells the reason, 16 only a conflict
+	SafeWALSize      int64  // 13+: bytes that may be written before it can be lost; -1 unknown or without limit
+	Retained         int64  // bytes of log that the server keeps because of it
 
 	at       string // the server, for messages
 	database string // ours
@@ -44,7 +42,6 @@ type slotRow struct {
 	Plugin         string      `json:"plugin"`
 	Database       string      `json:"database"`
 	Temporary      bool        `json:"temporary"`
-	TwoPhase       bool        `json:"two_phase"`
 	Failover       bool        `json:"failover"`
 	Active         bool        `json:"active"`
 	ActivePID      int         `json:"active_pid"`
@@ -54,7 +51,6 @@ type slotRow struct {
 	SafeWALSize    *int64      `json:"safe_wal_size"`
 	Conflicting    bool        `json:"conflicting"`
 	Invalidation   string      `json:"invalidation_reason"`
-	InactiveSince  *time.Time  `json:"inactive_since"`
 }
 
 // logEnd is the end of the log as far as logical decoding can read it.
@@ -95,7 +91,7 @@ func (s *Source) Slot(ctx context.Context, name string) (Slot, error) {
 
 func (sl *Slot) fill(row slotRow) {
 	sl.Exists = true
-	sl.Plugin, sl.Database, sl.Temporary, sl.TwoPhase, sl.Failover = row.Plugin, row.Database, row.Temporary, row.TwoPhase, row.Failover
+	sl.Plugin, sl.Database, sl.Temporary, sl.Failover = row.Plugin, row.Database, row.Temporary, row.Failover
 	sl.Active, sl.ActivePID, sl.WALStatus, sl.Invalidation = row.Active, row.ActivePID, row.WALStatus, row.Invalidation
 	if sl.Invalidation == "" && row.Conflicting {
 		sl.Invalidation = "conflict with recovery"
@@ -108,9 +104,6 @@ func (sl *Slot) fill(row slotRow) {
 	}
 	if row.SafeWALSize != nil {
 		sl.SafeWALSize = *row.SafeWALSize
-	}
-	if row.InactiveSince != nil {
-		sl.InactiveSince = row.InactiveSince.UTC()
 	}
 }
 
@@ -167,7 +160,6 @@ func (sl Slot) holder() string {
 type SlotOptions struct {
 	Name     string
 	Failover bool // 17+: standbys that synchronize slots keep a copy
-	TwoPhase bool // 15+: prepared transactions are sent when they are prepared
 	// Temporary slots are gone with CreatedSlot.Close: their snapshot is what was wanted.
 	Temporary bool
 	// Waiting hears every two seconds whom the server waits for; may be nil.
@@ -215,9 +207,6 @@ func (s *Source) createSlotSQL(o SlotOptions) (string, error) {
 	if o.Failover && s.Version < 170000 {
 		return "", fault.New(fault.SourceVersion, s.Name, "failover slots exist from PostgreSQL 17 on")
 	}
-	if o.TwoPhase && s.Version < 150000 {
-		return "", fault.New(fault.SourceVersion, s.Name, "slots for prepared transactions can be made from PostgreSQL 15 on")
-	}
 	kind := " LOGICAL pgoutput "
 	if o.Temporary {
 		kind = " TEMPORARY" + kind
@@ -227,9 +216,6 @@ func (s *Source) createSlotSQL(o SlotOptions) (string, error) {
 		return sql + "EXPORT_SNAPSHOT", nil
 	}
 	options := "SNAPSHOT 'export'"
-	if o.TwoPhase {
-		options += ", TWO_PHASE"
-	}
 	if o.Failover {
 		options += ", FAILOVER"
 	}
