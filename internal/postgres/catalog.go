@@ -29,8 +29,8 @@ type Selection struct {
 	// the session's, for names without a schema. It returns the indexes it wants. A wish that
 	// nothing fulfils is its error to make; what the others find comes with it.
 	Choose func(all []Name, searchPath []string) ([]int, error)
-	// Missing hears of a wish that nothing fulfils while others find something, and says whether to go on without it. Nil goes on
-	// without nothing.
+	// Missing hears of a wish that nothing fulfils while others find something, and says whether to go on without it; nil never
+	// does.
 	Missing func(error) bool
 	// PartitionRoots reads a partitioned table as one; otherwise each leaf is a table of its own.
 	PartitionRoots bool
