@@ -91,21 +91,15 @@ func (r *run) copyThese(ctx context.Context, keyed, exact []*table) error {
 
 // snapshotNow takes a snapshot that holds everything before the saved position, and says so when it has to wait for that.
 func (r *run) snapshotNow(ctx context.Context, tables []*table) (*postgres.Snapshot, error) {
-	defer time.AfterFunc(tellAfter, func() {
-		r.o.Log.Warn("the copy waits for tables that are locked, or for transactions that have committed and are not visible yet: they may wait for a synchronous standby")
-	}).Stop()
 	return r.source.SnapshotNow(ctx, postgres.NowOptions{
 		Selection: r.only(tables), At: r.state.Position, Delivered: r.delivered.since(time.Now().Add(-visibleWithin)),
 		Waiting: func(what string) { r.o.Log.Warn("the copy waits", "for", what) },
 	})
 }
 
-const (
-	tellAfter = 2 * time.Second
-	// visibleWithin is how long a transaction may wait for a synchronous standby. Numbers of transactions come again, and no
-	// server gets through half of them in that time.
-	visibleWithin = 24 * time.Hour
-)
+// visibleWithin is how long a transaction may wait for a synchronous standby. Numbers of transactions come again, and no server gets
+// through half of them in that time.
+const visibleWithin = 24 * time.Hour
 
 // exactSnapshot takes the snapshot of a temporary slot. The slot waits for transactions that run, and one of those may want
 // to TRUNCATE a table: so no table is locked before the slot is there, or both would wait for ever.

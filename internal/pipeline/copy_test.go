@@ -102,7 +102,7 @@ func TestACopyHoldsWhatAnEarlierAttemptWasTold(t *testing.T) {
 	}()
 	b.until("the lake has it", func() bool { return slices.Contains(b.inLake("notes")["notes"].chosen([]string{"id"}), "2") })
 	b.ask("resync", "--table", "public.notes")
-	p.WaitFor("are not visible yet")
+	p.WaitFor("msg=\"the copy waits\"")
 	b.db.Exec("alter system reset synchronous_standby_names")
 	b.db.Exec("select pg_reload_conf()")
 	if err := <-done; err != nil {
