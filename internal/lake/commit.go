@@ -308,8 +308,8 @@ func changed(before, now *table.Table) bool {
 
 // fenced is what a table tells that a later owner of the pipeline has written, nil for any other.
 func fenced(l *Lake, tbl *table.Table) *fault.Fault {
-	epoch, err := strconv.ParseInt(tbl.Properties()[propEpoch], 10, 64)
-	if err != nil || epoch <= l.Epoch {
+	epoch, _ := strconv.ParseInt(tbl.Properties()[propEpoch], 10, 64) // another program's table tells none
+	if epoch <= l.Epoch {
 		return nil
 	}
 	return fault.New(fault.PipelineFenced, strings.Join(tbl.Identifier(), "."), "a later process (epoch %d, ours is %d) has written the table", epoch, l.Epoch)

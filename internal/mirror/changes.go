@@ -66,7 +66,7 @@ func (r *run) bringNamed(ctx context.Context, manifest string) error {
 	}
 	var m changesManifest
 	if json.Unmarshal(data, &m) != nil {
-		return nil // another program's, under the same name
+		return nil //nolint:nilerr // another program's, under the same name
 	}
 	below := strings.TrimSuffix(folderOf(manifest), changesFolder)
 	sums, sizes := map[string]*[sha256.Size]byte{}, map[string]int64{}
