@@ -11,6 +11,13 @@ import (
 // little is made, and a small heap is worth more than a rare collection.
 const garbagePercent = 50
 
+// moreGarbage lets twice as much stand beside what is in use: a verb that holds little and makes much would do little else than collect.
+func moreGarbage() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(2 * garbagePercent)
+	}
+}
+
 // boundMemory keeps the heap below a container's limit, unless GOMEMLIMIT or GOGC say otherwise.
 func boundMemory() {
 	if os.Getenv("GOGC") == "" {

@@ -92,6 +92,7 @@ func (c *cli) mirror(cmd *cobra.Command, dryRun, watch bool) error {
 		return err
 	}
 	ctx := cmd.Context()
+	moreGarbage()
 	opts, err := mirrorOptions(cfg)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package bucket
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -49,12 +50,18 @@ func newTransport(caFile, proxy string, stall time.Duration) (*watchdog, error) 
 		MaxIdleConns:          256,
 		MaxIdleConnsPerHost:   64,
 		// A small object with its headers in one go. Large ones pass the buffers by; there are hundreds of connections.
-		WriteBufferSize: 16 << 10,
+		WriteBufferSize: writeBuffer,
 		ReadBufferSize:  16 << 10,
 		// Objects are bytes: nobody may unpack a .gz on the way.
 		DisableCompression: true,
 	}}, nil
 }
+
+// writeBuffer is what a connection sends in one go, in bytes. oneWrite leaves room for headers in it.
+const (
+	writeBuffer = 16 << 10
+	oneWrite    = writeBuffer - 2<<10
+)
 
 // authorities returns the system's certificate authorities and those of a PEM file; nil means the
 // system's alone.
@@ -94,6 +101,13 @@ func (w *watchdog) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Body != nil && req.Body != http.NoBody {
 		guarded.Body = body
 		guarded.GetBody = nil
+		if 0 < req.ContentLength && req.ContentLength <= oneWrite {
+			if err := body.apart(guarded); err != nil {
+				timer.Stop()
+				cancel(nil)
+				return nil, err
+			}
+		}
 	}
 	resp, err := w.base.RoundTrip(guarded)
 	// The transport may still hold the body after it has returned; the buffer below it is about
@@ -137,6 +151,17 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	n, err := b.body.Read(p)
 	b.left -= int64(n)
 	return n, err
+}
+
+// apart gives a request a copy of its small body, of the kind that net/http sends in one go with the headers. Of all other kinds it
+// cannot know that they do not block, and sends the headers first: one more packet, and for a small object much more work on both sides.
+func (b *requestBody) apart(req *http.Request) error {
+	data := make([]byte, req.ContentLength)
+	if _, err := io.ReadFull(b, data); err != nil {
+		return err
+	}
+	req.Body = io.NopCloser(bytes.NewReader(data))
+	return nil
 }
 
 func (b *requestBody) Close() error {

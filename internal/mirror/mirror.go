@@ -102,6 +102,7 @@ type run struct {
 	rate     *rate.Limiter // nil for no limit
 	memory   *budget
 	buffers  sync.Pool // of small objects
+	parts    sync.Pool // of large ones
 	sums     *sumsFile
 	crew     *crew
 	tally    tally

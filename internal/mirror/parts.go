@@ -59,8 +59,8 @@ func (r *run) bringParts(ctx context.Context, o bucket.Object, exact bool) error
 		return err
 	}
 	// Of a dump's files the manifest tells the SHA-256. Where parts are there already, they are not read for it: see proveDump.
-	if !t.known || len(t.have) == 0 && dateFolder.MatchString(o.Key) {
-		t.inTurn = newTurns(wholeSums(c))
+	if named := dateFolder.MatchString(o.Key); !t.known || len(t.have) == 0 && named {
+		t.inTurn = newTurns(wholeSums(c, named))
 	}
 	etag, err := t.send(ctx)
 	if err != nil {
@@ -140,6 +140,10 @@ func (t *transfer) begin(ctx context.Context) error {
 	return err
 }
 
+// each says whether the hash of each part counts. Where the source tells one of the whole that alone does: hashing everything twice takes
+// more of the processor than all else, and a part that changes on its way to the far side is refused there by its SHA-256.
+func (t *transfer) each() bool { return t.known || t.inTurn == nil || !t.inTurn.told() }
+
 // usable says whether parts that were sent are in our sizes. Whether they are right is known by their ETags.
 func (t *transfer) usable(parts []bucket.Part) bool {
 	if len(parts) == 0 {
@@ -206,8 +210,10 @@ func (t *transfer) part(ctx context.Context, number int) error {
 	if err != nil {
 		return err
 	}
-	defer scratch.Free(data)
-	t.sums[number-1] = md5.Sum(data)
+	defer t.run.free(data)
+	if t.each() || sent {
+		t.sums[number-1] = md5.Sum(data)
+	}
 	if t.inTurn != nil {
 		if err := t.inTurn.write(ctx, number, data); err != nil {
 			return err
@@ -233,12 +239,32 @@ func (t *transfer) read(ctx context.Context, number int) ([]byte, error) {
 		return nil, err
 	}
 	defer body.Close()
-	data := scratch.Make(int(length)) // parts of objects of many terabytes are larger than memory for a few of them
+	data := t.run.room(length)
 	if _, err := io.ReadFull(t.run.paced(ctx, body), data); err != nil {
-		scratch.Free(data)
+		t.run.free(data)
 		return nil, t.run.cut(ctx, err, t.c.Key)
 	}
 	return data, nil
+}
+
+// room is a buffer for a part. Parts of objects of many terabytes are larger than memory for a few of them.
+func (r *run) room(bytes int64) []byte {
+	if bytes >= scratch.Large {
+		return scratch.Make(int(bytes))
+	}
+	if used, _ := r.parts.Get().(*[]byte); used != nil && int64(cap(*used)) >= bytes {
+		return (*used)[:bytes]
+	}
+	return make([]byte, bytes)
+}
+
+func (r *run) free(data []byte) {
+	switch {
+	case cap(data) >= scratch.Large:
+		scratch.Free(data)
+	case data != nil:
+		r.parts.Put(&data)
+	}
 }
 
 // right checks what was read against all that the source says of the whole.
@@ -283,7 +309,7 @@ func (t *transfer) readTwice(ctx context.Context) error {
 		g.Go(func() error {
 			defer t.run.memory.give(t.size)
 			data, err := t.read(gctx, number)
-			defer scratch.Free(data)
+			defer t.run.free(data)
 			if err == nil && md5.Sum(data) != t.sums[number-1] {
 				err = t.run.mismatch(t.c.Key, "part %d came differently when it was read again", number)
 			}
@@ -300,7 +326,7 @@ func (t *transfer) readTwice(ctx context.Context) error {
 }
 
 func (t *transfer) finished(ctx context.Context, etag string) error {
-	if partsOf(etag) == t.count && plainETag(etag) != t.etag() {
+	if t.each() && partsOf(etag) == t.count && plainETag(etag) != t.etag() {
 		there, err := t.run.to.carrier.Describe(ctx, t.c.Key)
 		if err != nil {
 			return err

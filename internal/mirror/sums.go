@@ -62,9 +62,9 @@ func checkSums(c bucket.Cargo, content io.Reader) error {
 	return s.right()
 }
 
-// wholeSums are the hashes to make of the content of a large object: those that the source tells of the whole, and the
-// SHA-256 that the manifest of a dump may name.
-func wholeSums(c bucket.Cargo) []expectedSum {
+// wholeSums are the hashes to make of the content of a large object: those that the source tells of the whole, and the SHA-256 where the
+// manifest of a dump may name it.
+func wholeSums(c bucket.Cargo, named bool) []expectedSum {
 	var all []expectedSum
 	if hashed(c.Object) {
 		all = append(all, expectedSum{"md5", md5.New(), md5ETag(c.ETag)})
@@ -72,7 +72,10 @@ func wholeSums(c bucket.Cargo) []expectedSum {
 	if s, ok := sumOf(c); ok {
 		all = append(all, s)
 	}
-	return append(all, expectedSum{name: "sha256", hash: sha256.New()})
+	if named {
+		all = append(all, expectedSum{name: "sha256", hash: sha256.New()})
+	}
+	return all
 }
 
 func (s expectedSum) right() error {
