@@ -186,10 +186,13 @@ func (v *runView) Copying(table string, done, total int, rows int64) {
 	}
 }
 
-// Mode tells of a table that changes its mode.
+// Mode tells of a table that changes its mode. Each attempt says anew in which mode its tables are.
 func (v *runView) Mode(table, mode string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.modes[table] == mode {
+		return
+	}
 	v.modes[table] = mode
 	if mode == "streaming" {
 		v.copied += v.copies[table].rows

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -218,15 +219,19 @@ func inParts(t testing.TB, s testlab.Store, key string, sizes ...int) {
 	must(t, err)
 }
 
+// passedOn has the store answer, and gives the answer's headers to change before they are sent.
+func passedOn(w http.ResponseWriter, r *http.Request, upstream http.Handler, change func(http.Header)) (status int, body []byte) {
+	answer := httptest.NewRecorder()
+	upstream.ServeHTTP(answer, r)
+	maps.Copy(w.Header(), answer.Header())
+	change(w.Header())
+	return answer.Code, answer.Body.Bytes()
+}
+
 // firstPart answers questions for the first part, as AWS does, of an object in parts of which the first has so many bytes.
 func firstPart(bytes int) testlab.Answer {
 	return func(w http.ResponseWriter, r *http.Request, upstream http.Handler) {
-		answer := httptest.NewRecorder()
-		upstream.ServeHTTP(answer, r)
-		for name, values := range answer.Header() {
-			w.Header()[name] = values
-		}
-		w.Header().Set("Content-Length", fmt.Sprint(bytes))
+		passedOn(w, r, upstream, func(h http.Header) { h.Set("Content-Length", fmt.Sprint(bytes)) })
 		w.WriteHeader(http.StatusPartialContent)
 	}
 }
@@ -275,15 +280,12 @@ func veiled(t testing.TB, s testlab.Store) testlab.Store {
 			return nil
 		}
 		return func(w http.ResponseWriter, r *http.Request, upstream http.Handler) {
-			answer := httptest.NewRecorder()
-			upstream.ServeHTTP(answer, r)
-			for name, values := range answer.Header() {
-				w.Header()[name] = values
-			}
-			w.Header().Set("Etag", `"00000000000000000000000000000000"`)
-			w.Header().Set("X-Amz-Server-Side-Encryption", "aws:kms")
-			w.WriteHeader(answer.Code)
-			_, _ = w.Write(answer.Body.Bytes())
+			status, body := passedOn(w, r, upstream, func(h http.Header) {
+				h.Set("Etag", `"00000000000000000000000000000000"`)
+				h.Set("X-Amz-Server-Side-Encryption", "aws:kms")
+			})
+			w.WriteHeader(status)
+			_, _ = w.Write(body) // the client went away
 		}
 	}).Store
 }
