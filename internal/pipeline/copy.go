@@ -128,13 +128,24 @@ func (r *run) outwait(ctx context.Context, late []*table) error {
 		return nil
 	}
 	slot, err := r.waitingSlot(ctx)
-	if err != nil {
-		return err
+	for ; err != nil; slot, err = r.waitingSlot(ctx) {
+		if ctx.Err() != nil || r.o.UntilCaughtUp {
+			return err
+		}
+		r.o.Log.Warn("new tables cannot be copied yet: that needs a replication slot for a moment. The others go on", "error", err, "again in", lateAgain)
+		select {
+		case <-time.After(lateAgain):
+		case <-ctx.Done():
+			return err
+		}
 	}
 	slot.Close()
 	r.outwaited.Store(uint64(slot.LSN))
 	return r.nudge(ctx)
 }
+
+// lateAgain is how long tables that came late wait for a slot that was not to be had.
+const lateAgain = 30 * time.Second
 
 // nudge writes to the log, which the loop wants to come past a place; on a quiet server nothing else would bring it there.
 func (r *run) nudge(ctx context.Context) error {

@@ -109,3 +109,21 @@ func TestATableThatWasTakenOutOfThePublicationIsCopiedAnew(t *testing.T) {
 		t.Errorf("a table is copied again:\n%s", r.Stderr)
 	}
 }
+
+func TestATableThatComesWhenNoSlotIsFreeDoesNotHoldUpTheOthers(t *testing.T) {
+	t.Parallel()
+	b := &bed{t: t, db: testlab.OwnPostgres(t, testlab.ServerOptions{Settings: []string{"max_replication_slots = 1"}}), dir: t.TempDir()}
+	b.db.Exec("create table notes (id int primary key, v text); insert into notes values (1, 'one')")
+	b.mustCatchUp()
+	p := b.start()
+	b.until("the log is followed", func() bool { return b.active() != "" })
+	b.db.Exec("create table late (id int primary key)")
+	p.WaitFor("new tables cannot be copied yet")
+	b.db.Exec("insert into notes values (2, 'two')")
+	b.until("the lake has it", func() bool {
+		return strings.Contains(strings.Join(b.inLake("notes")["notes"].chosen([]string{"id", "v"}), "\n"), "2|two")
+	})
+	if text := p.Stderr(); strings.Contains(text, "is tried again") {
+		t.Errorf("the run began again:\n%s", text)
+	}
+}
