@@ -56,11 +56,17 @@ func (r *run) tendAtEnd(ctx context.Context, within time.Duration) error {
 	}
 	r.log.Close() // nobody reads from it any more
 	r.log = nil
+	return r.tendDue(ctx, within)
+}
+
+// tendDue does the upkeep that is due, as far as it can be done. A table whose upkeep was broken off when the loop ended must be opened
+// again, which the next run does.
+func (r *run) tendDue(ctx context.Context, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	err := r.maintainDue(ctx)
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, fault.Is(err, fault.Interrupted):
 		r.o.Log.Info("upkeep is not at its end; the next run goes on with it")
 	case err != nil:
 		return err

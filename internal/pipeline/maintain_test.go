@@ -1,12 +1,41 @@
 package pipeline
 
 import (
+	"context"
+	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/checkpoint"
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/lake"
 )
+
+// brokenOff is a table whose upkeep was ended in the middle of a commit.
+type brokenOff struct{ lake.Table }
+
+func (brokenOff) Maintain(context.Context, lake.MaintainOptions) (lake.Maintained, error) {
+	return lake.Maintained{}, fault.New(fault.Interrupted, "orders", "stopped: context canceled")
+}
+
+func TestUpkeepThatTheEndOfTheLoopBrokeOffIsNoFailureOfTheRun(t *testing.T) {
+	t.Parallel()
+	b, err := bucket.Open(t.Context(), "mem://", bucket.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	r := &run{o: Options{Log: slog.New(slog.DiscardHandler), Maintain: time.Hour}}
+	if r.store, err = checkpoint.Open(t.Context(), b, "p", checkpoint.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	defer r.store.Close(context.WithoutCancel(t.Context()))
+	r.live.put(&table{name: "orders", lake: brokenOff{}})
+	if err := r.tendDue(t.Context(), time.Minute); err != nil {
+		t.Errorf("got %v", err)
+	}
+}
 
 func TestWhoeverLostTheLeaseDoesNoUpkeep(t *testing.T) {
 	t.Parallel()
