@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -195,7 +194,6 @@ func (b *bench) carryRace(ctx context.Context, bucket string, objects, size int)
 	if err := c.fill(ctx, c.near, bucket, objects, size); err != nil {
 		return nil, err
 	}
-	debug.FreeOSMemory() // what we hold counts as the peak of what we start
 	progress("%d objects of %d bytes", objects, size)
 	o, err := b.race(ctx, true, b.n, c.contenders(bucket, "", objects)...)
 	if err == nil {
