@@ -354,6 +354,18 @@ func TestFilesOfATableBesideItsDataFolderAreLeftToIt(t *testing.T) {
 	}
 }
 
+func TestWhatIsOnlyCalledLikeAPointerIsAnObjectLikeAnyOther(t *testing.T) {
+	t.Parallel()
+	near, far := testlab.S3(t), testlab.Ceph(t)
+	for _, key := range []string{"version-hint.text", "x/version-hint.text", "metadata/my-version-hint.text", "x/_manifests", "_manifests/latest"} {
+		text(t, near, "app/"+key, key)
+	}
+	to := open(t, far, "app")
+	_, _, err := run(t, open(t, near, "app"), to, func(o *mirror.Options) { o.Tables = &tables{to: to} })
+	must(t, err)
+	sameContent(t, content(t, near, "app"), content(t, far, "app"))
+}
+
 func TestAFilterThatLeavesOutATablesMetadataTakesItsFiles(t *testing.T) {
 	t.Parallel()
 	near, far := testlab.S3(t), testlab.Ceph(t)

@@ -182,7 +182,9 @@ func (r *run) planObject(ctx context.Context, p pair) error {
 		}
 	}
 	r.tally.object(*p.from)
-	switch class, hint := classify(p.from.Key), strings.HasSuffix(p.from.Key, versionHint); {
+	class := classify(p.from.Key)
+	hint := class == classPointer && path.Base(p.from.Key) == versionHint // and in a folder of metadata
+	switch {
 	case (class == classMetadata || hint) && r.o.Tables != nil:
 		return r.later.metadata.put(newEntry(p))
 	case class == classManifest:
