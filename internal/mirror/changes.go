@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"strings"
 
 	"github.com/leatdata/leat/internal/bucket"
@@ -25,30 +24,16 @@ type changesManifest struct {
 // carryChanges makes commits of change files visible, each after its files; what points to manifests comes after all of them. Readers take
 // manifests by their numbers and end at the first that is missing, so their order among themselves is free.
 func (r *run) carryChanges(ctx context.Context) error {
-	if err := r.carryWaiting(ctx, r.later.changes, r.carryCommit); err != nil {
+	if err := r.carryEach(ctx, r.later.changes.all(), r.carryCommit); err != nil {
 		return err
 	}
-	return r.carryWaiting(ctx, r.later.pointers, r.carry)
-}
-
-func (r *run) carryWaiting(ctx context.Context, waiting *queue, carry func(context.Context, job) error) error {
-	crew := r.newCrew(ctx, carry)
-	var err error
-	for e, broken := range waiting.all() {
-		if err = broken; err == nil {
-			err = crew.give(ctx, job{object: e.Object, far: e.Far})
-		}
-		if err != nil {
-			break
-		}
-	}
-	return errors.Join(crew.end(), err)
+	return r.carryEach(ctx, r.later.pointers.all(), r.carry)
 }
 
 // carryCommit carries a manifest that the far side lacks, and before it what it names and this run has not brought: a pipeline at work
 // writes files behind the place that the listing has come to.
 func (r *run) carryCommit(ctx context.Context, j job) error {
-	if !r.o.DryRun && (j.far == nil || plainETag(j.far.ETag) != plainETag(j.object.ETag)) {
+	if !r.o.DryRun && (j.far == nil || !sameETag(j.object, *j.far)) {
 		if err := r.bringNamed(ctx, j.object.Key); err != nil {
 			return err
 		}

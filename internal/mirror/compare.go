@@ -48,7 +48,7 @@ func (r *run) compare(ctx context.Context, near bucket.Object, far *bucket.Objec
 		return Verdict{Differ: ReasonMissing}, nil
 	case near.Size != far.Size:
 		return Verdict{Differ: ReasonSize}, nil
-	case near.ETag != "" && plainETag(near.ETag) == plainETag(far.ETag):
+	case sameETag(near, *far):
 		return Verdict{Same: WayETag}, nil
 	case r.from.carrier == nil || r.to.carrier == nil:
 		return r.compareByOrigin(ctx, near, *far)
@@ -112,6 +112,11 @@ func byTime(near, far bucket.Object) Verdict {
 		return Verdict{Differ: ReasonTime}
 	}
 	return Verdict{Same: WayTime}
+}
+
+// sameETag says whether two objects have one ETag; where there is none nothing is said.
+func sameETag(a, b bucket.Object) bool {
+	return a.ETag != "" && plainETag(a.ETag) == plainETag(b.ETag)
 }
 
 func plainETag(etag string) string { return strings.Trim(strings.TrimPrefix(etag, "W/"), `"`) }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"iter"
 	"strings"
 
 	"github.com/leatdata/leat/internal/bucket"
@@ -54,7 +55,7 @@ func (r *run) carryTable(ctx context.Context, root string, entries []entry) erro
 		isTable = isTable || strings.Contains(e.Key, ".metadata.json")
 	}
 	if !isTable {
-		return r.carryEach(ctx, entries)
+		return r.carryEach(ctx, each(entries), r.carry)
 	}
 	if r.o.DryRun {
 		for _, e := range entries {
@@ -111,15 +112,30 @@ func (r *run) compareOnly(e entry) {
 	r.tally.compared(e.Object, v)
 }
 
-func (r *run) carryEach(ctx context.Context, entries []entry) error {
-	crew := r.newCrew(ctx, r.carry)
+// carryEach has a crew of its own do with each entry what carry does.
+func (r *run) carryEach(ctx context.Context, entries iter.Seq2[entry, error], carry func(context.Context, job) error) error {
+	crew := r.newCrew(ctx, carry)
 	var err error
-	for _, e := range entries {
-		if err = crew.give(ctx, job{object: e.Object, far: e.Far}); err != nil {
+	for e, broken := range entries {
+		if err = broken; err == nil {
+			err = crew.give(ctx, job{object: e.Object, far: e.Far})
+		}
+		if err != nil {
 			break
 		}
 	}
 	return errors.Join(crew.end(), err)
+}
+
+// each gives entries that are at hand.
+func each(entries []entry) iter.Seq2[entry, error] {
+	return func(yield func(entry, error) bool) {
+		for _, e := range entries {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
 }
 
 // patiently carries one object, again and again as the crew would.

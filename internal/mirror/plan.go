@@ -213,7 +213,7 @@ func (r *run) ofTable(ctx context.Context, p pair) (root string, of bool, err er
 		}
 		from += i + len(dataFolder) + 1
 	}
-	if p.to == nil || plainETag(p.to.ETag) == plainETag(p.from.ETag) || !tableFile(key) || classify(key) != classData {
+	if p.to == nil || sameETag(*p.from, *p.to) || !tableFile(key) || classify(key) != classData {
 		return "", false, nil
 	}
 	for root = folderOf(key); ; root = folderOf(root) {
