@@ -53,3 +53,27 @@ func TestWhoeverLostTheLeaseDoesNoUpkeep(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestWhatFailsOnceThePipelineIsAnothersIsToldAsThat(t *testing.T) {
+	t.Parallel()
+	b, err := bucket.Open(t.Context(), "mem://", bucket.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	r := &run{}
+	if r.store, err = checkpoint.Open(t.Context(), b, "p", checkpoint.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	gone := fault.New(fault.ObjectMissing, "spool", "there is no such object")
+	if err := r.unlessFenced(t.Context(), gone); !fault.Is(err, fault.ObjectMissing) {
+		t.Errorf("while the pipeline is ours: got %v", err)
+	}
+	r.store.Close(t.Context())
+	if err := r.unlessFenced(t.Context(), gone); !fault.Is(err, fault.PipelineFenced) {
+		t.Errorf("once it is not: got %v", err)
+	}
+	if err := r.unlessFenced(t.Context(), nil); err != nil {
+		t.Errorf("what did not fail: got %v", err)
+	}
+}

@@ -132,6 +132,7 @@ func attempt(ctx context.Context, source *postgres.Source, o Options, next *agai
 		return err
 	}
 	defer r.store.Close(context.WithoutCancel(ctx))
+	defer func() { err = r.unlessFenced(ctx, err) }()
 	if err := r.prepare(ctx, next); err != nil {
 		return err
 	}
@@ -158,6 +159,18 @@ func attempt(ctx context.Context, source *postgres.Source, o Options, next *agai
 		return r.noteUnreadable(ctx, err)
 	}
 	return r.tendAtEnd(ctx, tendWithin)
+}
+
+// unlessFenced names the cause of a failure where that is another owner: what an attempt meets once the pipeline is another's, as
+// objects that are gone, says nothing about the pipeline.
+func (r *run) unlessFenced(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if e := r.store.Confirm(ctx); fault.Is(e, fault.PipelineFenced) {
+		return e
+	}
+	return err
 }
 
 // noteUnreadable saves that the log has a time in which the publication was not there: whoever asks for a new copy then gets a new slot.

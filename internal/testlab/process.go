@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// patience is how long a server may take to start or to end. It is long because the machine may be busy;
+// patience is how long a server may take to start, to end or to answer, and a run of leat to end. It is long because the machine may be busy;
 // nothing waits for it to pass unless something is broken.
-const patience = 90 * time.Second
+const patience = 4 * time.Minute
 
 // child is a server that runs as a child of the test process.
 type child struct {
