@@ -143,7 +143,7 @@ func runOptions(cfg *config.Config, target bucket.Bucket, log *slog.Logger, watc
 		Heartbeat: time.Duration(n.Heartbeat), GuardWarn: int64(n.GuardWarn), GuardSpool: int64(n.GuardSpool), GuardDrop: int64(n.GuardDrop),
 		CopyOnChange: n.OnSchemaChange == config.SchemaChangeCopy, LeaseTTL: time.Duration(n.LeaseTTL),
 		Maintain: time.Duration(n.MaintainInterval), MaintainTo: maintainOptions(cfg), MaxRetryDelay: time.Duration(n.MaxRetryDelay),
-		Version: version, Log: log, Watch: watch,
+		Log: log, Watch: watch,
 	}
 	if opts.CopyParallel == 0 {
 		opts.CopyParallel = min(max(2*runtime.NumCPU(), 1), 8)

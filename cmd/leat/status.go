@@ -168,7 +168,7 @@ func (r *pipelineReport) text() string {
 	slices.Sort(names)
 	for _, name := range names {
 		t := r.Tables[name]
-		fmt.Fprintf(w, "  %s\t%s\t%s\n", name, t.Phase, t.Reason)
+		fmt.Fprintf(w, "  %s\t%s\n", name, t.Phase)
 	}
 	_ = w.Flush() // into memory
 	return b.String()

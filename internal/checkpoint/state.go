@@ -57,13 +57,12 @@ const (
 
 // TableState is what is known of one table beyond what the lake itself tells.
 type TableState struct {
-	Phase  Phase      `json:"phase"`
-	OID    uint32     `json:"oid,omitempty"`
-	Since  change.LSN `json:"since,omitempty"`  // where its spool begins
-	Upper  change.LSN `json:"upper,omitempty"`  // nothing from here on was in the snapshot of its copy
-	Reason string     `json:"reason,omitempty"` // of a failed one
-	Anew   bool       `json:"anew,omitempty"`   // it was copied before, and is to be copied again
-	Exact  bool       `json:"exact,omitempty"`  // in a snapshot of which it is known what of the log it holds
+	Phase Phase      `json:"phase"`
+	OID   uint32     `json:"oid,omitempty"`
+	Since change.LSN `json:"since,omitempty"` // where its spool begins
+	Upper change.LSN `json:"upper,omitempty"` // nothing from here on was in the snapshot of its copy
+	Anew  bool       `json:"anew,omitempty"`  // it was copied before, and is to be copied again
+	Exact bool       `json:"exact,omitempty"` // in a snapshot of which it is known what of the log it holds
 	// Late: it came into the publication of a log that was being read. What transactions of before it have written may never be
 	// told, so none of them may run any more when the copy begins.
 	Late bool `json:"late,omitempty"`

@@ -59,9 +59,8 @@ type Options struct {
 	MaintainTo     lake.MaintainOptions
 	MaxRetryDelay  time.Duration
 
-	Version string
-	Log     *slog.Logger
-	Watch   Watcher
+	Log   *slog.Logger
+	Watch Watcher
 }
 
 // Lake opens the lake's tables.
