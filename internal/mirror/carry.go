@@ -18,14 +18,15 @@ import (
 type side struct {
 	bucket  bucket.Bucket
 	carrier bucket.Carrier // nil where the kind is none
+	dumps   *dumps
 }
 
 func newSide(b bucket.Bucket) side {
 	c, ok := bucket.CarrierOf(b)
 	if !ok {
-		return side{bucket: b}
+		return side{bucket: b, dumps: &dumps{bucket: b}}
 	}
-	return side{c, c} // keys are the servers' business: those that our own writers would not choose are carried too
+	return side{c, c, &dumps{bucket: c}} // keys are the servers' business: those that our own writers would not choose are carried too
 }
 
 // onePart is up to which size an object is carried in one request.
@@ -60,7 +61,7 @@ func (r *run) attempt(ctx context.Context, j job) (err error) {
 		}
 	}
 	if j.far != nil {
-		if err := r.veils.lift(ctx, r.to.bucket, o.Key); err != nil {
+		if err := r.veils.lift(ctx, r.to, o.Key); err != nil {
 			return err
 		}
 	}

@@ -16,6 +16,7 @@ const (
 	WayETag     Way = "etag"
 	WayChecksum Way = "checksum"
 	WayOrigin   Way = "origin"
+	WayManifest Way = "manifest"
 	WayTime     Way = "time"
 )
 
@@ -24,12 +25,13 @@ type Reason string
 
 // The reasons.
 const (
-	ReasonMissing Reason = "missing"
-	ReasonSize    Reason = "size"
-	ReasonETag    Reason = "etag"
-	ReasonSum     Reason = "checksum"
-	ReasonOrigin  Reason = "origin"
-	ReasonTime    Reason = "time"
+	ReasonMissing  Reason = "missing"
+	ReasonSize     Reason = "size"
+	ReasonETag     Reason = "etag"
+	ReasonSum      Reason = "checksum"
+	ReasonOrigin   Reason = "origin"
+	ReasonManifest Reason = "manifest"
+	ReasonTime     Reason = "time"
 )
 
 // Verdict is the outcome of a comparison: one of the two is set.
@@ -78,7 +80,7 @@ func (r *run) compare(ctx context.Context, near bucket.Object, far *bucket.Objec
 	if hashed(here.Object) && hashed(there.Object) {
 		return Verdict{Differ: ReasonETag}, nil
 	}
-	return byTime(near, *far), nil
+	return r.byManifest(ctx, bucket.Cargo{Object: near, Sums: here.Sums}, bucket.Cargo{Object: *far, Sums: there.Sums})
 }
 
 // compareByOrigin is for kinds whose objects tell nothing but metadata.
@@ -93,7 +95,28 @@ func (r *run) compareByOrigin(ctx context.Context, near, far bucket.Object) (Ver
 	if v, known := byOrigin(near, there.Metadata); known {
 		return v, nil
 	}
-	return byTime(near, far), nil
+	return r.byManifest(ctx, bucket.Cargo{Object: near}, bucket.Cargo{Object: far})
+}
+
+// byManifest compares by what the manifests of dumps say of their files, and by time where they say nothing.
+func (r *run) byManifest(ctx context.Context, near, far bucket.Cargo) (Verdict, error) {
+	here, err := r.from.dumps.sumOf(ctx, near.Object, near.Sums)
+	if err != nil {
+		return Verdict{}, err
+	}
+	there := ""
+	if here != "" {
+		if there, err = r.to.dumps.sumOf(ctx, far.Object, far.Sums); err != nil {
+			return Verdict{}, err
+		}
+	}
+	switch {
+	case there == "":
+		return byTime(near.Object, far.Object), nil
+	case here != there:
+		return Verdict{Differ: ReasonManifest}, nil
+	}
+	return Verdict{Same: WayManifest}, nil
 }
 
 func byOrigin(near bucket.Object, metadata map[string]string) (Verdict, bool) {

@@ -199,6 +199,44 @@ func TestADumpOfTheSameDayTakesTheEarlierOnesPlaceAsAWhole(t *testing.T) {
 	}
 }
 
+func TestFilesOfDumpsAreComparedByTheirManifests(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		far     string // what the far side's manifest says that its file holds
+		last    string // of the far side, what is written last
+		by      int64  // how many are compared by a manifest
+		carried bool
+	}{
+		{"the same", "near", "manifest.json", 1, false}, // although it is older than the source's
+		{"of another dump", "else", "manifest.json", 1, true},
+		{"written behind its manifest", "near", "a.csv", 0, false}, // by time then
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			near, far := testlab.S3(t), testlab.Ceph(t)
+			write := map[string]func(){
+				"manifest.json": func() { text(t, far, "app/day/manifest.json", dumpOf("1", map[string]string{"a.csv": c.far})) },
+				"a.csv":         func() { multipart(t, far, "app/day/a.csv", []byte("near"), 4) }, // by another program, so that its ETag says nothing
+			}
+			for name := range write {
+				if name != c.last {
+					write[name]()
+				}
+			}
+			write[c.last]()
+			text(t, near, "app/day/a.csv", "near")
+			text(t, near, "app/day/manifest.json", dumpOf("1", map[string]string{"a.csv": "near"}))
+			r, w, err := run(t, open(t, near, "app"), open(t, far, "app"), nil)
+			must(t, err)
+			byManifest := int64(r.Reasons[mirror.ReasonManifest]) + r.Same[mirror.WayManifest]
+			if carried := slices.Contains(w.carried, "day/a.csv"); byManifest != c.by || byManifest == 1 && carried != c.carried {
+				t.Errorf("carried: %v, same by %v, carried for %v", carried, r.Same, r.Reasons)
+			}
+		})
+	}
+}
+
 // inParts writes an object in parts of the given sizes.
 func inParts(t testing.TB, s testlab.Store, key string, sizes ...int) {
 	t.Helper()
