@@ -8,10 +8,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/scratch"
 )
 
 const (
@@ -118,8 +120,10 @@ func (a *avroWriter) write(rec arrow.RecordBatch) error {
 	if err := a.fits(rec); err != nil {
 		return err
 	}
+	size := 0
 	for c, encoder := range a.columns {
 		a.fields = append(a.fields, encoder(rec.Column(c)))
+		size += avroRoom(rec.Column(c), 0, rec.NumRows())
 	}
 	defer func() {
 		clear(a.fields) // they hold the record's buffers
@@ -127,7 +131,10 @@ func (a *avroWriter) write(rec arrow.RecordBatch) error {
 	}()
 	for row := range int(rec.NumRows()) {
 		block := a.block
-		for _, field := range a.fields {
+		for c, field := range a.fields {
+			if size >= scratch.Large { // it is not left to append to grow the block
+				block = scratch.Grow(block, avroRoom(rec.Column(c), int64(row), int64(row)+1))
+			}
 			block = field(block, row)
 		}
 		a.block = block
@@ -174,7 +181,7 @@ func (a *avroWriter) Close() error {
 	if a.err == nil {
 		a.err = a.begin()
 	}
-	a.block, a.packed = nil, nil
+	a.free()
 	return a.err
 }
 
@@ -188,7 +195,9 @@ func (a *avroWriter) begin() error {
 	}
 	hash := sha256.New()
 	hash.Write(a.head)
-	hash.Write(a.block)
+	for piece := range slices.Chunk(a.block, avroPiece) {
+		hash.Write(piece)
+	}
 	hash.Sum(a.sync[:0])
 	head := a.head
 	a.head = nil
@@ -203,7 +212,9 @@ func (a *avroWriter) flush() error {
 	if err := a.begin(); err != nil {
 		return err
 	}
-	packed, err := a.compress(a.packed[:0], a.block)
+	room := a.packed[:0]
+	a.packed = nil
+	packed, err := a.compress(room, a.block)
 	if err != nil {
 		return fault.Wrap(err, fault.Internal, "avro", "a block of %d bytes cannot be compressed", len(a.block))
 	}
@@ -216,24 +227,33 @@ func (a *avroWriter) flush() error {
 		}
 	}
 	a.rows = 0
-	a.block = a.kept(a.block)
-	a.packed = a.kept(packed)
+	if unsafe.SliceData(packed) != unsafe.SliceData(a.block) { // without compression they are one
+		a.packed = packed
+	}
+	if cap(a.block) > min(4*a.blockBytes, scratch.Large-1) { // a huge value has blown it up
+		a.free()
+	}
+	a.block = a.block[:0]
 	return nil
 }
 
-// kept returns the buffer for the next block, unless a huge value has blown it up.
-func (a *avroWriter) kept(buffer []byte) []byte {
-	if cap(buffer) > 4*a.blockBytes {
-		return nil
-	}
-	return buffer[:0]
+// free gives up the buffers.
+func (a *avroWriter) free() {
+	scratch.Free(a.packed)
+	scratch.Free(a.block)
+	a.block, a.packed = nil, nil
 }
 
 func (a *avroWriter) put(p []byte) error {
-	n, err := a.w.Write(p)
-	a.written += int64(n)
-	if err == nil && n < len(p) {
-		err = io.ErrShortWrite
+	for piece := range slices.Chunk(p, avroPiece) {
+		n, err := a.w.Write(piece)
+		a.written += int64(n)
+		if err == nil && n < len(piece) {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }

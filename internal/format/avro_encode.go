@@ -13,6 +13,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/decimal256"
 
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/scratch"
 )
 
 // avroAppender appends the value at index i of the array it was made for.
@@ -113,7 +114,37 @@ func avroBytes[O int32 | int64](arr arrow.Array) avroAppender {
 }
 
 func appendAvroBytes[B []byte | string](b []byte, value B) []byte {
-	return append(binary.AppendVarint(b, int64(len(value))), value...)
+	b = binary.AppendVarint(b, int64(len(value)))
+	if len(value) < scratch.Large {
+		return append(b, value...)
+	}
+	return scratch.Append(b, []byte(value)) // bytes stay what they are, and no name is that long
+}
+
+// avroRoom is as many bytes as the values [from, to) take at most.
+func avroRoom(arr arrow.Array, from, to int64) int {
+	if from >= to {
+		return 0
+	}
+	const head = 24 // the branch of a union, lengths and ends
+	switch a := arr.(type) {
+	case array.ExtensionArray:
+		return avroRoom(a.Storage(), from, to)
+	case array.BinaryLike:
+		last := int(to) - 1
+		return int(to-from)*head + int(a.ValueOffset64(last)-a.ValueOffset64(int(from))) + a.ValueLen(last)
+	case array.ListLike:
+		first, _ := a.ValueOffsets(int(from))
+		_, end := a.ValueOffsets(int(to) - 1)
+		return int(to-from)*head + avroRoom(a.ListValues(), first, end)
+	case *array.Struct:
+		sum := int(to-from) * head
+		for i := range a.NumField() {
+			sum += avroRoom(a.Field(i), from, to)
+		}
+		return sum
+	}
+	return int(to-from) * (head + 40) // a UUID or a number of 256 bits
 }
 
 func avroFixed(arr arrow.Array) avroAppender {

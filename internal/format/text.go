@@ -28,6 +28,7 @@ type textWriter struct {
 	columns []textForm
 	names   []string // JSON: what stands before each value
 	fields  []textAppender
+	large   []largeText // nil where no value of the record is
 	json    bool
 	buf     []byte
 	written int64
@@ -92,19 +93,21 @@ func (t *textWriter) write(rec arrow.RecordBatch) error {
 	if int(rec.NumCols()) != len(t.columns) {
 		return fault.New(fault.Internal, "", "a record of %d columns came to a text file of %d", rec.NumCols(), len(t.columns))
 	}
-	t.fields = t.fields[:0]
-	defer func() { clear(t.fields) }() // they hold the record's buffers
+	t.fields, t.large = t.fields[:0], t.large[:0]
+	defer func() { clear(t.fields); clear(t.large) }() // they hold the record's buffers
 	for i, form := range t.columns {
 		if got, want := rec.Column(i).DataType(), t.schema.Field(i).Type; !arrow.TypeEqual(got, want) {
 			return fault.New(fault.Internal, t.schema.Field(i).Name, "a column of Arrow type %s came to a text column of %s", got, want)
 		}
-		t.fields = append(t.fields, form(rec.Column(i)))
+		t.fields, t.large = append(t.fields, form(rec.Column(i))), append(t.large, largeTextOf(rec.Column(i)))
 	}
 	for row := range int(rec.NumRows()) {
+		appendRow := t.appendLine
 		if t.json {
-			t.appendObject(row)
-		} else {
-			t.appendLine(row)
+			appendRow = t.appendObject
+		}
+		if err := appendRow(row); err != nil {
+			return err
 		}
 		if len(t.buf) >= textFlush {
 			if err := t.flush(); err != nil {
@@ -115,31 +118,47 @@ func (t *textWriter) write(rec arrow.RecordBatch) error {
 	return nil
 }
 
-func (t *textWriter) appendObject(row int) {
+func (t *textWriter) appendObject(row int) error {
 	if len(t.fields) == 0 {
 		t.buf = append(t.buf, '{')
 	}
-	for i, field := range t.fields {
+	for i := range t.fields {
 		t.buf = append(t.buf, t.names[i]...)
-		t.buf = field(t.buf, row)
+		if err := t.appendField(i, row); err != nil {
+			return err
+		}
 	}
 	t.buf = append(t.buf, '}', '\n')
+	return nil
 }
 
-func (t *textWriter) appendLine(row int) {
-	for i, field := range t.fields {
+func (t *textWriter) appendLine(row int) error {
+	for i := range t.fields {
 		if i > 0 {
 			t.buf = append(t.buf, ',')
 		}
-		t.buf = field(t.buf, row)
+		if err := t.appendField(i, row); err != nil {
+			return err
+		}
 	}
 	t.buf = append(t.buf, '\n')
+	return nil
+}
+
+func (t *textWriter) appendField(i, row int) error {
+	if large := t.large[i]; large != nil {
+		if v, is := large(row); is {
+			return t.writeLarge(t.schema.Field(i), v)
+		}
+	}
+	t.buf = t.fields[i](t.buf, row)
+	return nil
 }
 
 func (t *textWriter) flush() error {
 	_, err := t.out.Write(t.buf)
-	if cap(t.buf) > 4*textFlush {
-		t.buf = nil // a huge value has blown it up
+	if cap(t.buf) > 8*textPiece {
+		t.buf = nil // a large array has blown it up
 	}
 	t.buf = t.buf[:0]
 	return err
@@ -160,6 +179,6 @@ func (t *textWriter) Close() error {
 	if t.gzip != nil && t.err == nil {
 		t.err = t.gzip.Close()
 	}
-	t.buf, t.fields = nil, nil
+	t.buf, t.fields, t.large = nil, nil, nil
 	return t.err
 }

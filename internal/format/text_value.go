@@ -396,14 +396,21 @@ func appendClock(to []byte, us int64) []byte {
 
 // appendCSV quotes what RFC 4180 wants quoted, the empty text, which would be NULL, and what COPY takes for its end.
 func appendCSV(to []byte, v string) []byte {
-	if v != "" && v != `\.` && !strings.ContainsAny(v, ",\"\r\n") {
+	if v != "" && v != `\.` && !strings.ContainsAny(v, csvQuoted) {
 		return append(to, v...)
 	}
-	to = append(to, '"')
+	return append(appendCSVInside(append(to, '"'), v), '"')
+}
+
+// csvQuoted are what a value cannot have without quotes around it.
+const csvQuoted = ",\"\r\n"
+
+// appendCSVInside appends what stands between quotes.
+func appendCSVInside(to []byte, v string) []byte {
 	for {
 		i := strings.IndexByte(v, '"')
 		if i < 0 {
-			return append(append(to, v...), '"')
+			return append(to, v...)
 		}
 		to = append(append(to, v[:i]...), '"', '"')
 		v = v[i+1:]
@@ -438,8 +445,12 @@ func appendJSONText(to []byte, v string) []byte {
 }
 
 func appendJSONString(to []byte, v string) []byte {
+	return append(appendJSONInside(append(to, '"'), v), '"')
+}
+
+// appendJSONInside appends what stands between the quotes of a string.
+func appendJSONInside(to []byte, v string) []byte {
 	const digits = "0123456789abcdef"
-	to = append(to, '"')
 	from := 0
 	for i := 0; i < len(v); {
 		c := v[i]
@@ -463,5 +474,5 @@ func appendJSONString(to []byte, v string) []byte {
 		i++
 		from = i
 	}
-	return append(append(to, v[from:]...), '"')
+	return append(to, v[from:]...)
 }

@@ -79,3 +79,68 @@ for row in sorted(rows):
 	}
 	return string(out)
 }
+
+// TestLargeValuesPassIntoChangeFilesInLittleMemory does it with the kinds of plain files; of those that LEAT_TEST_LONG=1 adds the way is the same.
+func TestLargeValuesPassIntoChangeFilesInLittleMemory(t *testing.T) {
+	t.Parallel()
+	most, words, formats := int64(384<<20), 6_000_000, []string{"avro"}
+	if os.Getenv("LEAT_TEST_LONG") != "" {
+		most, words, formats = 512<<20, 28_000_000, []string{"avro", "csv", "csv.gz", "jsonl", "parquet"}
+	}
+	for _, format := range formats {
+		db := testlab.Postgres(t)
+		db.Exec("create table films (id int primary key, body text); alter table films alter body set storage external; insert into films values (0, 'short')")
+		p := newPipeline(t, db).with("lake.target=files", "lake.file_format="+format)
+		p.run = p.run[2:] // --keep
+		run := p.start()
+		p.ready(run)
+		db.Exec(fmt.Sprintf("insert into films select 1, string_agg(md5(i::text), '') from generate_series(1, %d) i; insert into films values (2, repeat('x', %d))", words, 32*words))
+		end := p.position()
+		wait(t, "the lake holds it", func() bool { return p.slotIs("confirmed_flush_lsn >= '" + end + "'") })
+		peak := run.PeakMemory()
+		t.Logf("%s: %d MiB at most", format, peak>>20)
+		if peak > most {
+			t.Errorf("leat took up to %d MiB for values of %d MiB", peak>>20, 32*words>>20)
+		}
+		p.end(run)
+		want := ""
+		for _, row := range db.Query("select id, md5(body) from films order by id") {
+			want += row[0] + " " + row[1] + "\n"
+		}
+		if got := digestsOfFiles(t, p.lake); got != want {
+			t.Errorf("%s: the files have\n%sinstead of\n%s", format, got, want)
+		}
+	}
+}
+
+// digestsOfFiles reads id and the MD5 of body of each row of change files, by readers that are not ours.
+func digestsOfFiles(t testing.TB, lake string) string {
+	t.Helper()
+	out, err := exec.Command(testlab.Python(t), "-c", `
+import csv, gzip, hashlib, json, os, sys
+csv.field_size_limit(1 << 40)
+def records(path):
+    if path.endswith(".avro"):
+        import fastavro
+        yield from fastavro.reader(open(path, "rb"))
+    elif path.endswith(".parquet"):
+        import pyarrow.parquet
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(1, columns=["id", "body"]):
+            yield from batch.to_pylist()
+    elif path.endswith((".csv", ".csv.gz")):
+        yield from csv.DictReader((gzip.open if path.endswith("gz") else open)(path, "rt", newline=""))
+    elif path.endswith(".jsonl"):
+        yield from map(json.loads, open(path))
+rows = {}
+for folder, _, names in os.walk(sys.argv[1]):
+    for name in names if "_leat" not in folder else []:
+        for row in records(os.path.join(folder, name)):
+            rows[int(row["id"])] = hashlib.md5(row["body"].encode()).hexdigest()
+for id in sorted(rows):
+    print(id, rows[id])
+`, lake).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return string(out)
+}

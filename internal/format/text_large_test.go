@@ -1,0 +1,104 @@
+package format_test
+
+import (
+	"encoding/csv"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/format"
+	"github.com/leatdata/leat/internal/scratch"
+)
+
+// columnOf has the value of the row in the middle.
+func columnOf(t *testing.T, dt arrow.DataType, value string) arrow.Array {
+	t.Helper()
+	b := array.NewBuilder(memory.DefaultAllocator, dt)
+	defer b.Release()
+	for _, v := range []string{`{"small":1}`, value, `{"small":2}`} {
+		switch b := b.(type) {
+		case *array.StringBuilder:
+			b.Append(v)
+		case *array.BinaryBuilder:
+			b.Append([]byte(v))
+		}
+	}
+	return b.NewArray()
+}
+
+func TestLargeValuesAreWrittenInPiecesAsSmallOnesAreWhole(t *testing.T) {
+	t.Parallel()
+	odd := strings.Repeat(strings.Repeat("a", 97)+"\"\"\\\n\tü🦆\x01", 20_000) // of a length that no piece is a multiple of
+	for _, value := range []string{odd, strings.Repeat("plain ", 300_000), strings.Repeat("end", 262_144/3*4) + `"`} {
+		f := field("v", arrow.BinaryTypes.String, true, "")
+		rows, err := csv.NewReader(strings.NewReader(textOf(t, format.CSV, f, columnOf(t, f.Type, value)))).ReadAll()
+		if err != nil || len(rows) != 4 || rows[2][0] != value {
+			t.Errorf("CSV: %d rows, %v", len(rows), err)
+		}
+		var row struct{ V string }
+		lines := strings.Split(textOf(t, format.JSONL, f, columnOf(t, f.Type, value)), "\n")
+		if err := json.Unmarshal([]byte(lines[1]), &row); err != nil || len(lines) != 4 || row.V != value {
+			t.Errorf("JSON: %d lines, %v", len(lines), err)
+		}
+		f = field("v", arrow.BinaryTypes.Binary, true, "")
+		if lines := strings.Split(textOf(t, format.CSV, f, columnOf(t, f.Type, value)), "\n"); lines[2] != `\x`+hex.EncodeToString([]byte(value)) {
+			t.Error("bytea in CSV is another")
+		}
+		if lines := strings.Split(textOf(t, format.JSONL, f, columnOf(t, f.Type, value)), "\n"); lines[1] != `{"v":"\\x`+hex.EncodeToString([]byte(value))+`"}` {
+			t.Error("bytea in JSON is another")
+		}
+	}
+	f := field("v", arrow.BinaryTypes.String, true, change.LogicalJSON)
+	document := "{\n" + strings.Repeat(`"a": "ü",`+"\n", 100_000) + `"b": 1}`
+	if lines := strings.Split(textOf(t, format.JSONL, f, columnOf(t, f.Type, document)), "\n"); lines[1] != `{"v":`+strings.ReplaceAll(document, "\n", " ")+`}` {
+		t.Error("json in JSON is another")
+	}
+}
+
+// Not parallel: other tests would count as well.
+func TestALargeValueIsNotCopiedIntoTextAndAvro(t *testing.T) {
+	const size = 96 << 20
+	f := field("v", arrow.BinaryTypes.String, true, "")
+	schema := arrow.NewSchema([]arrow.Field{f, field("w", f.Type, true, ""), field("x", f.Type, true, "")}, nil)
+	large := columnOf(t, f.Type, strings.Repeat("large \"value\" ", size/14))
+	rec := array.NewRecordBatch(schema, []arrow.Array{large, columnOf(t, f.Type, "small"), large}, 3)
+	type open = func() (format.Writer, error)
+	writers := map[string]open{}
+	for _, k := range []format.Kind{format.CSV, format.CSVGzip, format.JSONL} {
+		writers[string(k)] = func() (format.Writer, error) { return format.NewText(k, io.Discard, schema, format.TextOptions{}) }
+	}
+	for _, c := range []format.Compression{format.CodecNone, format.CodecSnappy, format.CodecZstd, format.CodecDeflate} {
+		writers[fmt.Sprint("avro, ", c)] = func() (format.Writer, error) {
+			return format.NewAvro(io.Discard, schema, format.AvroOptions{Compression: c})
+		}
+	}
+	for name, begin := range writers {
+		got := allocated(func() {
+			w, err := begin()
+			if err == nil {
+				err = w.Write(rec)
+			}
+			if err == nil {
+				err = w.Close()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+		if got > size/3 {
+			t.Errorf("%s: a value of %d MiB takes %d MiB", name, size>>20, got>>20)
+		}
+		t.Logf("%s: %d MiB", name, got>>20)
+		if n := scratch.Held(); n > 0 {
+			t.Errorf("%s: %d large buffers are not given back", name, n)
+		}
+	}
+}
