@@ -3,8 +3,6 @@ package config
 // Mirror says what leat mirror carries, and how.
 type Mirror struct {
 	Name         string     `yaml:"name" default:"mirror" doc:"Name of the mirror: its report is called after it."`
-	From         MirrorFrom `yaml:"from" doc:"The bucket to read. A plain text is mirror.from.url."`
-	To           MirrorTo   `yaml:"to" doc:"The bucket to write. A plain text is mirror.to.url."`
 	Include      []string   `yaml:"include" doc:"Objects to carry: * and ? stop at a slash, ** does not; without a slash the last part of the key is matched. Empty takes all."`
 	Exclude      []string   `yaml:"exclude" doc:"Objects to leave out again; they are not deleted either."`
 	NewerThan    Duration   `yaml:"newer_than" default:"0s" doc:"Only objects written within this time; 0s does not ask."`
@@ -21,6 +19,8 @@ type Mirror struct {
 	WorkDir      string     `yaml:"work_dir" doc:"Local folder for what has to wait for its turn; empty is the system's for temporary files."`
 	Metrics      string     `yaml:"metrics" doc:"Address for /metrics, /healthz and /readyz with --watch; empty opens none."`
 	MetricsToken Secret     `yaml:"metrics_token" doc:"Bearer token that /metrics asks for; required off loopback."`
+	From         MirrorFrom `yaml:"from" doc:"The bucket to read. A plain text is mirror.from.url."`
+	To           MirrorTo   `yaml:"to" doc:"The bucket to write. A plain text is mirror.to.url."`
 }
 
 // MirrorFrom says how to reach the bucket that is read.

@@ -46,7 +46,6 @@ type Lake struct {
 	Target          LakeTarget     `yaml:"target" default:"iceberg" doc:"iceberg, or files: change files with a manifest a commit."`
 	FileFormat      Format         `yaml:"file_format" default:"parquet" doc:"Format of change files, with target files."`
 	FormatVersion   int            `yaml:"format_version" default:"2" min:"2" max:"3" doc:"Version of the Iceberg format: 2, which every engine reads, or 3 with deletion vectors."`
-	Catalog         Catalog        `yaml:"catalog" doc:"Where tables are registered."`
 	FileSize        Size           `yaml:"file_size" default:"128MiB" doc:"Size at which a new data file is begun, and to which small ones are compacted."`
 	Compression     Compression    `yaml:"compression" default:"zstd" doc:"Compression inside data files."`
 	Profile         Profile        `yaml:"profile" default:"leat" doc:"Names of the columns that history adds: leat, airbyte or debezium."`
@@ -57,6 +56,7 @@ type Lake struct {
 	KeepSnapshots   int            `yaml:"keep_snapshots" default:"100" min:"1" max:"1000000" doc:"Least number of snapshots kept for time travel."`
 	SnapshotAge     Duration       `yaml:"snapshot_age" default:"24h" doc:"Age from which snapshots beyond keep_snapshots are expired."`
 	OrphanAge       Duration       `yaml:"orphan_age" default:"72h" doc:"Age from which files that no table knows are removed by leat lake maintain."`
+	Catalog         Catalog        `yaml:"catalog" doc:"Where tables are registered."`
 }
 
 // Catalog says where the lake's tables are registered.
