@@ -208,7 +208,7 @@ func (v *mirrorView) summary(r mirror.Report) {
 		for _, n := range []struct {
 			count int64
 			what  string
-		}{{int64(r.Tables), "Iceberg tables brought up to date"}, {int64(r.Dumps), "dumps completed"}, {r.Deleted, "deleted"}, {r.Gone, "gone meanwhile"}, {r.Failed, "set aside"}, {r.Withheld, "not deleted, because objects were set aside"}} {
+		}{{int64(r.Tables), "Iceberg tables brought up to date"}, {int64(r.TablesSame), "Iceberg tables up to date already"}, {int64(r.Dumps), "dumps completed"}, {r.Deleted, "deleted"}, {r.Gone, "gone meanwhile"}, {r.Failed, "set aside"}, {r.Withheld, "not deleted, because objects were set aside"}} {
 			if n.count > 0 {
 				fmt.Fprintf(v.out, "; %s %s", thousands(n.count), n.what)
 			}

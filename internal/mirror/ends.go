@@ -73,6 +73,8 @@ func (r *run) carryTable(ctx context.Context, root string, entries []entry) erro
 		r.tally.setAside(root+"/"+metadataFolder, err)
 	case changed:
 		r.tally.add(func(report *Report) { report.Tables++ })
+	default:
+		r.tally.add(func(report *Report) { report.TablesSame++ })
 	}
 	return nil
 }

@@ -62,11 +62,12 @@ type Report struct {
 	Finished      time.Time      `json:"finished"`
 	Objects       int64          `json:"objects"` // of the source that the filter lets pass
 	Bytes         int64          `json:"bytes"`
-	Same          map[Way]int64  `json:"same"`    // by the way they were compared
-	Carried       Sum            `json:"carried"` // by us
-	Copied        Sum            `json:"copied"`  // by the server itself
-	Tables        int            `json:"tables"`  // Iceberg tables brought up to date
-	Dumps         int            `json:"dumps"`   // dumps that became complete
+	Same          map[Way]int64  `json:"same"`        // by the way they were compared
+	Carried       Sum            `json:"carried"`     // by us
+	Copied        Sum            `json:"copied"`      // by the server itself
+	Tables        int            `json:"tables"`      // Iceberg tables brought up to date
+	TablesSame    int            `json:"tables_same"` // those of which the far side lacked nothing
+	Dumps         int            `json:"dumps"`       // dumps that became complete
 	Deleted       int64          `json:"deleted"`
 	Withheld      int64          `json:"withheld"` // deletions that were not made because objects were set aside
 	Gone          int64          `json:"gone"`     // deleted at the source between listing and carrying

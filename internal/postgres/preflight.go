@@ -205,9 +205,9 @@ func (p *preflight) identity(t *change.Table) {
 	mend := "alter table " + quoteTable(t.Schema, t.Name) + " replica identity full; or give it a primary key."
 	switch {
 	case t.ReplicaIdentity == 'n':
-		p.add("replica-identity", fault.SeverityInfo, t.String(), mend, "replica identity is nothing: its updates and deletes cannot be followed in the log")
+		p.add("replica-identity", fault.SeverityInfo, t.String(), mend, "replica identity is nothing: its updates and deletes cannot be followed in the log. A dump does without; leat run refuses the table (run.without_identity)")
 	case t.ReplicaIdentity == 'd' && len(t.Key) == 0:
-		p.add("replica-identity", fault.SeverityInfo, t.String(), mend, "no primary key: its updates and deletes cannot be followed in the log")
+		p.add("replica-identity", fault.SeverityInfo, t.String(), mend, "no primary key: its updates and deletes cannot be followed in the log. A dump does without; leat run refuses the table (run.without_identity)")
 	}
 }
 
