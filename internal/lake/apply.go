@@ -249,7 +249,7 @@ func (c *currentTable) openBytes() int64 {
 
 // takeRows makes a record of some rows of another.
 func takeRows(ctx context.Context, rec arrow.RecordBatch, rows []uint32) (arrow.RecordBatch, error) {
-	ctx = compute.WithAllocator(ctx, largeValues{})
+	ctx = compute.WithAllocator(ctx, LargeValues{})
 	b := array.NewUint32Builder(compute.GetAllocator(ctx))
 	defer b.Release()
 	b.AppendValues(rows, nil)

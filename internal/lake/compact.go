@@ -148,7 +148,7 @@ func (t *icebergTable) rewriteFile(ctx context.Context, in input, schema *arrow.
 	row := uint32(0)
 	live := make([]uint32, 0, scanRows)
 	if in.file.FileSizeBytes() >= largeRow*in.file.Count() {
-		ctx = compute.WithAllocator(ctx, largeValues{})
+		ctx = compute.WithAllocator(ctx, LargeValues{})
 	}
 	err := t.scan(ctx, in.file, schema, func(rec arrow.RecordBatch) error {
 		n := uint32(rec.NumRows())

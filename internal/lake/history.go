@@ -162,12 +162,12 @@ func (h *historyTable) withMoves(r historyRows) (arrow.RecordBatch, error) {
 
 // pickOf takes rows of a, and behind its end of b.
 func pickOf(a, b arrow.Array, indices arrow.Array) (arrow.Array, error) {
-	both, err := array.Concatenate([]arrow.Array{a, b}, largeValues{})
+	both, err := array.Concatenate([]arrow.Array{a, b}, LargeValues{})
 	if err != nil {
 		return nil, err
 	}
 	defer both.Release()
-	return compute.TakeArray(compute.WithAllocator(context.Background(), largeValues{}), both, indices)
+	return compute.TakeArray(compute.WithAllocator(context.Background(), LargeValues{}), both, indices)
 }
 
 // spread gives each row of the history its operation and number: where a change has two rows, the first is the 'd'.

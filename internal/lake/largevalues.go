@@ -11,21 +11,21 @@ import (
 	"github.com/leatdata/leat/internal/scratch"
 )
 
-// largeValues gives Arrow its memory so that large buffers do not count as the process's. A context carries it to where values may be
+// LargeValues gives Arrow its memory so that large buffers do not count as the process's. A context carries it to where values may be
 // large; whoever works under such a context releases what it makes.
-type largeValues struct{}
+type LargeValues struct{}
 
 // largeRow is the mean size in bytes from which rows of a file are worth reading so.
 const largeRow = 64 << 10
 
-func (largeValues) Allocate(size int) []byte {
+func (LargeValues) Allocate(size int) []byte {
 	if size < scratch.Large {
 		return memory.DefaultAllocator.Allocate(size)
 	}
 	return scratch.Make(size)
 }
 
-func (l largeValues) Reallocate(size int, b []byte) []byte {
+func (l LargeValues) Reallocate(size int, b []byte) []byte {
 	if size <= cap(b) {
 		return b[:size]
 	}
@@ -35,7 +35,7 @@ func (l largeValues) Reallocate(size int, b []byte) []byte {
 	return fresh
 }
 
-func (largeValues) Free(b []byte) { scratch.Free(b) }
+func (LargeValues) Free(b []byte) { scratch.Free(b) }
 
 // joined puts arrays behind one another. The result is the caller's to release.
 func joined(ctx context.Context, parts []arrow.Array) (arrow.Array, error) {

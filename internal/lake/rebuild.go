@@ -121,7 +121,7 @@ func (t *icebergTable) openParquet(ctx context.Context, f iceberg.DataFile) (*fi
 	props := parquet.NewReaderProperties(compute.GetAllocator(ctx))
 	// A page of ours may have one value as large as PostgreSQL has them.
 	props.MaxCompressedPageSize, props.MaxUncompressedPageSize = math.MaxInt32, math.MaxInt32
-	if _, large := compute.GetAllocator(ctx).(largeValues); large { // else a column's chunk is read whole, into memory of its own
+	if _, large := compute.GetAllocator(ctx).(LargeValues); large { // else a column's chunk is read whole, into memory of its own
 		props.BufferedStreamEnabled, props.BufferSize = true, 4<<20
 	}
 	r, err := file.NewParquetReader(in, file.WithReadProps(props))

@@ -55,7 +55,7 @@ var errTooMuch = errors.New("the values that were left out are too many to be he
 
 // resolveSome tries with fewer and fewer rows, and remembers how many went; while all go, nothing bounds them.
 func (c *currentTable) resolveSome(ctx context.Context, ch *change.Changes, from int) (*change.Changes, error) {
-	ctx = compute.WithAllocator(ctx, largeValues{})
+	ctx = compute.WithAllocator(ctx, LargeValues{})
 	n := ch.Len() - from
 	if c.resolvable > 0 {
 		n = min(n, c.resolvable)

@@ -5,10 +5,10 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
-	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/checkpoint"
+	"github.com/leatdata/leat/internal/lake"
 	"github.com/leatdata/leat/internal/postgres"
 )
 
@@ -73,7 +73,7 @@ func newMessageRows() *messageRows {
 		{Name: "content", Type: arrow.BinaryTypes.Binary, Nullable: true},
 		{Name: "transactional", Type: arrow.FixedWidthTypes.Boolean, Nullable: true},
 	}, nil)
-	return &messageRows{rows: array.NewRecordBuilder(memory.DefaultAllocator, schema), c: change.Changes{Table: messagesTable}}
+	return &messageRows{rows: array.NewRecordBuilder(lake.LargeValues{}, schema), c: change.Changes{Table: messagesTable}}
 }
 
 // Append takes a message. One outside of any transaction stands where it was written, see message; it has no commit time.
