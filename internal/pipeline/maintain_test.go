@@ -19,8 +19,9 @@ func (brokenOff) Maintain(context.Context, lake.MaintainOptions) (lake.Maintaine
 	return lake.Maintained{}, fault.New(fault.Interrupted, "orders", "stopped: context canceled")
 }
 
-func TestUpkeepThatTheEndOfTheLoopBrokeOffIsNoFailureOfTheRun(t *testing.T) {
-	t.Parallel()
+// leased is a run that has the lease of a pipeline.
+func leased(t *testing.T) *run {
+	t.Helper()
 	b, err := bucket.Open(t.Context(), "mem://", bucket.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -30,6 +31,12 @@ func TestUpkeepThatTheEndOfTheLoopBrokeOffIsNoFailureOfTheRun(t *testing.T) {
 	if r.store, err = checkpoint.Open(t.Context(), b, "p", checkpoint.Options{}); err != nil {
 		t.Fatal(err)
 	}
+	return r
+}
+
+func TestUpkeepThatTheEndOfTheLoopBrokeOffIsNoFailureOfTheRun(t *testing.T) {
+	t.Parallel()
+	r := leased(t)
 	defer r.store.Close(context.WithoutCancel(t.Context()))
 	r.live.put(&table{name: "orders", lake: brokenOff{}})
 	if err := r.tendDue(t.Context(), time.Minute); err != nil {
@@ -39,15 +46,7 @@ func TestUpkeepThatTheEndOfTheLoopBrokeOffIsNoFailureOfTheRun(t *testing.T) {
 
 func TestWhoeverLostTheLeaseDoesNoUpkeep(t *testing.T) {
 	t.Parallel()
-	b, err := bucket.Open(t.Context(), "mem://", bucket.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { b.Close() })
-	r := &run{}
-	if r.store, err = checkpoint.Open(t.Context(), b, "p", checkpoint.Options{}); err != nil {
-		t.Fatal(err)
-	}
+	r := leased(t)
 	r.store.Close(t.Context())
 	if err := r.maintainTable(t.Context(), &table{name: "orders"}); !fault.Is(err, fault.PipelineFenced) { // there is no table in the lake to tend
 		t.Errorf("got %v", err)
@@ -56,15 +55,7 @@ func TestWhoeverLostTheLeaseDoesNoUpkeep(t *testing.T) {
 
 func TestWhatFailsOnceThePipelineIsAnothersIsToldAsThat(t *testing.T) {
 	t.Parallel()
-	b, err := bucket.Open(t.Context(), "mem://", bucket.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { b.Close() })
-	r := &run{}
-	if r.store, err = checkpoint.Open(t.Context(), b, "p", checkpoint.Options{}); err != nil {
-		t.Fatal(err)
-	}
+	r := leased(t)
 	gone := fault.New(fault.ObjectMissing, "spool", "there is no such object")
 	if err := r.unlessFenced(t.Context(), gone); !fault.Is(err, fault.ObjectMissing) {
 		t.Errorf("while the pipeline is ours: got %v", err)
