@@ -229,6 +229,14 @@ func (s *Store) Confirm(ctx context.Context) error {
 	return s.Valid()
 }
 
+// Lost is pipeline-fenced when another is known to be the owner, and nil else: a lease that has run out is renewed, if it can be.
+func (s *Store) Lost(ctx context.Context) error {
+	_ = s.Confirm(ctx) // only what it finds out counts
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lost
+}
+
 // release marks the lease as given back. That it fails is no harm: it runs out.
 func (s *Store) release(ctx context.Context) {
 	s.mu.Lock()

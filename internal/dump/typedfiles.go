@@ -94,6 +94,9 @@ func (f *typedFiles) abort() {
 	}
 	for _, o := range f.full {
 		o.sink.abort()
+		if o.writer != nil {
+			o.writer.Discard()
+		}
 	}
 	f.full, f.current = nil, nil
 }

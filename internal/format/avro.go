@@ -120,7 +120,7 @@ func (a *avroWriter) write(rec arrow.RecordBatch) error {
 	if err := a.fits(rec); err != nil {
 		return err
 	}
-	size := 0
+	size := len(a.block)
 	for c, encoder := range a.columns {
 		a.fields = append(a.fields, encoder(rec.Column(c)))
 		size += avroRoom(rec.Column(c), 0, rec.NumRows())
@@ -132,8 +132,8 @@ func (a *avroWriter) write(rec arrow.RecordBatch) error {
 	for row := range int(rec.NumRows()) {
 		block := a.block
 		for c, field := range a.fields {
-			if size >= scratch.Large { // it is not left to append to grow the block
-				block = scratch.Grow(block, avroRoom(rec.Column(c), int64(row), int64(row)+1))
+			if size >= scratch.Large {
+				block = withRoom(block, avroRoom(rec.Column(c), int64(row), int64(row)+1))
 			}
 			block = field(block, row)
 		}
@@ -150,6 +150,14 @@ func (a *avroWriter) write(rec arrow.RecordBatch) error {
 		}
 	}
 	return nil
+}
+
+// withRoom grows a block that is large, or becomes it: that is not left to append, which would move it into memory.
+func withRoom(block []byte, room int) []byte {
+	if len(block)+room < scratch.Large && cap(block) < scratch.Large {
+		return block
+	}
+	return scratch.Grow(block, room)
 }
 
 // fits says whether the record has the columns that the encoders were chosen for.
@@ -218,6 +226,9 @@ func (a *avroWriter) flush() error {
 	if err != nil {
 		return fault.Wrap(err, fault.Internal, "avro", "a block of %d bytes cannot be compressed", len(a.block))
 	}
+	if unsafe.SliceData(packed) != unsafe.SliceData(a.block) { // without compression they are one
+		a.packed = packed
+	}
 	var prefix [2 * binary.MaxVarintLen64]byte
 	counts := binary.AppendVarint(prefix[:0], int64(a.rows))
 	counts = binary.AppendVarint(counts, int64(len(packed)))
@@ -227,9 +238,6 @@ func (a *avroWriter) flush() error {
 		}
 	}
 	a.rows = 0
-	if unsafe.SliceData(packed) != unsafe.SliceData(a.block) { // without compression they are one
-		a.packed = packed
-	}
 	if cap(a.block) > min(4*a.blockBytes, scratch.Large-1) { // a huge value has blown it up
 		a.free()
 	}
@@ -237,7 +245,12 @@ func (a *avroWriter) flush() error {
 	return nil
 }
 
-// free gives up the buffers.
+// Discard gives up the buffers.
+func (a *avroWriter) Discard() {
+	a.closed = true
+	a.free()
+}
+
 func (a *avroWriter) free() {
 	scratch.Free(a.packed)
 	scratch.Free(a.block)

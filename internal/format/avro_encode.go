@@ -126,25 +126,41 @@ func avroRoom(arr arrow.Array, from, to int64) int {
 	if from >= to {
 		return 0
 	}
-	const head = 24 // the branch of a union, lengths and ends
+	const head = 1 + binary.MaxVarintLen64 + 1 // the branch of a union, a length or a count, the end of an array
+	n := int(to - from)
 	switch a := arr.(type) {
 	case array.ExtensionArray:
 		return avroRoom(a.Storage(), from, to)
 	case array.BinaryLike:
 		last := int(to) - 1
-		return int(to-from)*head + int(a.ValueOffset64(last)-a.ValueOffset64(int(from))) + a.ValueLen(last)
+		return n*head + int(a.ValueOffset64(last)-a.ValueOffset64(int(from))) + a.ValueLen(last)
+	case *array.ListView, *array.LargeListView: // whose rows lie anywhere
+		views, sum := a.(array.ListLike), n*head
+		for row := from; row < to; row++ {
+			first, end := views.ValueOffsets(int(row))
+			sum += avroRoom(views.ListValues(), first, end)
+		}
+		return sum
 	case array.ListLike:
 		first, _ := a.ValueOffsets(int(from))
 		_, end := a.ValueOffsets(int(to) - 1)
-		return int(to-from)*head + avroRoom(a.ListValues(), first, end)
+		return n*head + avroRoom(a.ListValues(), first, end)
 	case *array.Struct:
-		sum := int(to-from) * head
+		sum := n
 		for i := range a.NumField() {
 			sum += avroRoom(a.Field(i), from, to)
 		}
 		return sum
+	case *array.Boolean:
+		return n * 2
 	}
-	return int(to-from) * (head + 40) // a UUID or a number of 256 bits
+	switch dt := arr.DataType().(type) {
+	case *arrow.FixedSizeBinaryType: // a UUID of 16 bytes has 36 digits and hyphens
+		return n * (head + dt.ByteWidth*5/2)
+	case arrow.FixedWidthDataType: // a varint takes a byte for 7 bits
+		return n * (3 + dt.Bytes()*5/4)
+	}
+	return n * head
 }
 
 func avroFixed(arr arrow.Array) avroAppender {

@@ -7,4 +7,5 @@ type Writer interface {
 	Write(rec arrow.RecordBatch) error // the record's buffers are read before it returns and not kept
 	Close() error                      // ends the file; the underlying io.Writer stays open
 	Size() int64                       // bytes written plus bytes held back, for rolling files
+	Discard()                          // gives up what is held, in place of Close or after it failed; nothing is written
 }

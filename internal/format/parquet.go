@@ -153,11 +153,18 @@ func (w *parquetWriter) Write(rec arrow.RecordBatch) error {
 		return fault.New(fault.Internal, "", "a record came after the Parquet file was closed")
 	}
 	if w.err == nil {
-		if w.err = w.carry(rec); w.err != nil {
-			w.shop.codec.pool.freeSlabs()
-		}
+		w.err = w.carry(rec)
 	}
 	return w.err
+}
+
+// Discard frees what large values have left; the codec is not used again.
+func (w *parquetWriter) Discard() {
+	w.closed = true
+	if w.shop != nil {
+		w.shop.codec.pool.freeSlabs()
+	}
+	w.shop, w.columns = nil, nil
 }
 
 func (w *parquetWriter) carry(rec arrow.RecordBatch) error {

@@ -167,6 +167,12 @@ func (t *textWriter) flush() error {
 // Size counts what is held back as if it would not shrink.
 func (t *textWriter) Size() int64 { return t.written + int64(len(t.buf)) }
 
+// Discard gives up what is held back.
+func (t *textWriter) Discard() {
+	t.closed = true
+	t.buf, t.fields, t.large = nil, nil, nil
+}
+
 // Close writes what is left. It can be called again and returns the same.
 func (t *textWriter) Close() error {
 	if t.closed {

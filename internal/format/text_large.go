@@ -28,7 +28,7 @@ func largeTextOf(column arrow.Array) largeText {
 		return nil
 	}
 	lengths := column.(array.BinaryLike)
-	if len(lengths.ValueBytes()) <= textPiece {
+	if column.Len() == 0 || len(lengths.ValueBytes()) <= textPiece { // an empty one may lack its buffers
 		return nil
 	}
 	return func(row int) (string, bool) {

@@ -181,6 +181,7 @@ func (s *fileSet) finish(key string) error {
 		s.orders[now.index] = now.order
 	}
 	if err := now.writer.Close(); err != nil {
+		now.writer.Discard()
 		return err
 	}
 	o, err := now.upload.Commit(s.ctx)
@@ -213,6 +214,7 @@ func (s *fileSet) Order(file int) []uint32 { return s.orders[file] }
 func (s *fileSet) Abort() {
 	for _, now := range s.open {
 		now.upload.Abort()
+		now.writer.Discard()
 		for _, r := range now.records {
 			r.Release()
 		}

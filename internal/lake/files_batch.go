@@ -228,6 +228,9 @@ func (l *Files) upload(ctx context.Context, local string, e fileEntry) error {
 func (b *fileBatch) discard() {
 	for _, f := range b.files {
 		if f.out != nil {
+			if f.writer != nil {
+				f.writer.Discard()
+			}
 			f.out.Close()
 		}
 		if err := os.Remove(f.path); err != nil {

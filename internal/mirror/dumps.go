@@ -16,13 +16,21 @@ import (
 type dumps struct {
 	bucket bucket.Bucket
 	mu     sync.Mutex
-	known  map[string]*named // by folder; nil where there is no dump
-	files  int               // of all that are known
+	known  map[string]*look // by folder
+	before map[string]*look // those of before, until known is full again
+	files  int              // named by those that are known
+}
+
+// look is at the manifest of one folder.
+type look struct {
+	done  chan struct{}
+	named *named // nil where there is no dump
+	err   error
 }
 
 // named is what one manifest names.
 type named struct {
-	written time.Time
+	written time.Time            // zero where nobody knows
 	files   map[string]namedFile // by key
 }
 
@@ -39,33 +47,61 @@ type namedFile struct {
 	bytes int64
 }
 
-// mostNamed bounds what is remembered of manifests. Keys come in order, so each is read about once all the same.
-const mostNamed = 200_000
+// mostNamed bounds what is remembered of manifests, twice. Keys come in order, so each is read about once all the same.
+const mostNamed = 100_000
 
-// of is what the manifest of a folder names; nil where there is none, or another program's.
+// of is what the manifest of a folder names; nil where there is none, or another program's. Whoever comes while it is read waits for it.
 func (d *dumps) of(ctx context.Context, folder string) (*named, error) {
+	l, ours := d.lookAt(folder)
+	if ours {
+		l.named, l.err = readNamed(ctx, d.bucket, folder)
+		d.mu.Lock()
+		if l.err != nil {
+			delete(d.known, folder)
+			delete(d.before, folder)
+		} else if l.named != nil {
+			d.files += len(l.named.files)
+		}
+		d.mu.Unlock()
+		close(l.done)
+	}
+	select {
+	case <-l.done:
+		return l.named, l.err
+	case <-ctx.Done():
+		return nil, fault.Wrap(context.Cause(ctx), fault.Interrupted, folder, "the mirror was ended")
+	}
+}
+
+// lookAt gives the look at a folder, and whether it is the caller's to take.
+func (d *dumps) lookAt(folder string) (l *look, ours bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if n, known := d.known[folder]; known {
-		return n, nil
-	}
-	n, err := readNamed(ctx, d.bucket, folder)
-	if err != nil {
-		return nil, err
+	if l = d.known[folder]; l != nil {
+		return l, false
 	}
 	if d.known == nil || len(d.known) >= mostRemembered || d.files >= mostNamed {
-		d.known, d.files = map[string]*named{}, 0
+		d.known, d.before, d.files = map[string]*look{}, d.known, 0
 	}
-	d.known[folder] = n
-	if n != nil {
-		d.files += len(n.files)
+	if l = d.before[folder]; l == nil {
+		l, ours = &look{done: make(chan struct{})}, true
 	}
-	return n, nil
+	d.known[folder] = l // so that what is asked for again and again stays
+	return l, ours
+}
+
+// forget notes that the manifest of a folder is gone.
+func (d *dumps) forget(folder string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	none := &look{done: make(chan struct{})}
+	close(none.done)
+	d.known[folder] = none
 }
 
 func readNamed(ctx context.Context, b bucket.Bucket, folder string) (*named, error) {
 	written, err := writtenAt(ctx, b, dump.ManifestKey(folder)) // first, so that a manifest counts as older than it may be
-	if written.IsZero() || err != nil {
+	if err != nil {
 		return nil, err
 	}
 	m, err := dump.ReadManifest(ctx, b, folder)
@@ -94,19 +130,9 @@ func writtenAt(ctx context.Context, b bucket.Bucket, key string) (time.Time, err
 	return time.Time{}, nil
 }
 
-// forget notes that the manifest of a folder is gone.
-func (d *dumps) forget(folder string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.known[folder] = nil
-}
-
-// sumOf is the SHA-256 of an object, from the server if it keeps one, else from the manifest that names the object; hexadecimal, and
-// empty where there is neither. A manifest is written last: what was written behind it may be of another dump.
-func (d *dumps) sumOf(ctx context.Context, o bucket.Object, sums map[string]string) (string, error) {
-	if sum, err := base64.StdEncoding.DecodeString(sums["sha256"]); err == nil && len(sum) > 0 {
-		return hex.EncodeToString(sum), nil
-	}
+// sumOf is the SHA-256 of an object by the manifest that names it; hexadecimal, and empty where there is none. A manifest is written last:
+// what was written behind it may be of another dump.
+func (d *dumps) sumOf(ctx context.Context, o bucket.Object) (string, error) {
 	for folder := folderOf(o.Key); ; folder = folderOf(folder) {
 		n, err := d.of(ctx, folder)
 		if err != nil {
@@ -119,4 +145,13 @@ func (d *dumps) sumOf(ctx context.Context, o bucket.Object, sums map[string]stri
 			return "", nil
 		}
 	}
+}
+
+// kept is the SHA-256 that a server keeps of an object, hexadecimal; empty where it keeps none.
+func kept(c bucket.Cargo) string {
+	sum, err := base64.StdEncoding.DecodeString(c.Sums["sha256"])
+	if err != nil {
+		return "" // of parts, and not of the whole
+	}
+	return hex.EncodeToString(sum)
 }

@@ -210,7 +210,8 @@ func (r *run) carryManifest(ctx context.Context, e entry) error {
 }
 
 // proveDump makes sure that the far side has every file of a dump, with the size and the SHA-256 that its manifest names: of
-// what this run has carried both are known; the rest is read back.
+// what this run has carried both are known; the rest is read back. What then shows to be another file is carried: the other manifest that told so
+// is gone by now, as after a kill.
 func (r *run) proveDump(ctx context.Context, m *dump.Manifest, folder string) error {
 	sums := map[string]*[sha256.Size]byte{}
 	files := filesOf(m, folder)
@@ -221,20 +222,60 @@ func (r *run) proveDump(ctx context.Context, m *dump.Manifest, folder string) er
 		return err
 	}
 	for _, f := range files {
-		got := sums[f.Key]
-		if got == nil {
-			sum, err := r.readBack(ctx, f)
-			if err != nil {
+		if got := sums[f.Key]; got != nil {
+			if err := r.isAsNamed(f, *got); err != nil {
 				return err
 			}
-			got = &sum
+			continue
 		}
-		if sum := hex.EncodeToString(got[:]); sum != f.SHA256 {
-			return fault.New(fault.ChecksumMismatch, r.to.bucket.Properties().URL+"/"+f.Key, "the dump's manifest names SHA-256 %s and the file has %s", f.SHA256, sum).
-				WithMend("Look at the file at the source: it is not what the dump wrote.")
+		err := r.proveFar(ctx, f)
+		if fault.Is(err, fault.ChecksumMismatch) || fault.Is(err, fault.ObjectMissing) {
+			err = r.carryNamed(ctx, f, err)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// proveFar reads a file back.
+func (r *run) proveFar(ctx context.Context, f dump.FileManifest) error {
+	sum, err := r.readBack(ctx, f)
+	if err != nil {
+		return err
+	}
+	return r.isAsNamed(f, sum)
+}
+
+func (r *run) isAsNamed(f dump.FileManifest, sum [sha256.Size]byte) error {
+	if got := hex.EncodeToString(sum[:]); got != f.SHA256 {
+		return fault.New(fault.ChecksumMismatch, r.to.bucket.Properties().URL+"/"+f.Key, "the dump's manifest names SHA-256 %s and the file has %s", f.SHA256, got).
+			WithMend("Look at the file at the source: it is not what the dump wrote.")
+	}
+	return nil
+}
+
+// carryNamed carries a file of a dump of which the far side has another, and proves it; wrong is what stands where it may not be carried.
+func (r *run) carryNamed(ctx context.Context, f dump.FileManifest, wrong error) error {
+	o, err := r.from.bucket.Stat(ctx, f.Key)
+	if err != nil {
+		return err
+	}
+	if !r.o.Filter.passes(o) {
+		return wrong
+	}
+	j := job{object: o, sure: true, needed: true}
+	switch far, err := r.to.bucket.Stat(ctx, f.Key); {
+	case err == nil:
+		j.far = &far
+	case !fault.Is(err, fault.ObjectMissing):
+		return err
+	}
+	if err := r.patiently(ctx, j); err != nil {
+		return err
+	}
+	return r.proveFar(ctx, f)
 }
 
 // filesOf are the files of a dump, by their keys below a folder. The manifest names keys below the root that the dump was written to; the

@@ -204,11 +204,11 @@ func TestFilesOfDumpsAreComparedByTheirManifests(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		far     string // what the far side's manifest says that its file holds
-		last    string // of the far side, what is written last
+		last    string // of the far side, what is written last; all of it later than the source
 		by      int64  // how many are compared by a manifest
 		carried bool
 	}{
-		{"the same", "near", "manifest.json", 1, false}, // although it is older than the source's
+		{"the same", "near", "manifest.json", 1, false},
 		{"of another dump", "else", "manifest.json", 1, true},
 		{"written behind its manifest", "near", "a.csv", 0, false}, // by time then
 	} {
@@ -219,14 +219,14 @@ func TestFilesOfDumpsAreComparedByTheirManifests(t *testing.T) {
 				"manifest.json": func() { text(t, far, "app/day/manifest.json", dumpOf("1", map[string]string{"a.csv": c.far})) },
 				"a.csv":         func() { multipart(t, far, "app/day/a.csv", []byte("near"), 4) }, // by another program, so that its ETag says nothing
 			}
+			text(t, near, "app/day/a.csv", "near")
+			text(t, near, "app/day/manifest.json", dumpOf("1", map[string]string{"a.csv": "near"}))
 			for name := range write {
 				if name != c.last {
 					write[name]()
 				}
 			}
 			write[c.last]()
-			text(t, near, "app/day/a.csv", "near")
-			text(t, near, "app/day/manifest.json", dumpOf("1", map[string]string{"a.csv": "near"}))
 			r, w, err := run(t, open(t, near, "app"), open(t, far, "app"), nil)
 			must(t, err)
 			byManifest := int64(r.Reasons[mirror.ReasonManifest]) + r.Same[mirror.WayManifest]
@@ -234,6 +234,27 @@ func TestFilesOfDumpsAreComparedByTheirManifests(t *testing.T) {
 				t.Errorf("carried: %v, same by %v, carried for %v", carried, r.Same, r.Reasons)
 			}
 		})
+	}
+}
+
+func TestAFileThatAManifestTellsToBeAnotherIsCarriedAlsoWhereTheFirstAttemptFails(t *testing.T) {
+	t.Parallel()
+	near, far := testlab.S3(t), testlab.Ceph(t)
+	text(t, near, "app/day/a.csv", "near")
+	text(t, near, "app/day/manifest.json", dumpOf("2", map[string]string{"a.csv": "near"}))
+	multipart(t, far, "app/day/a.csv", []byte("else"), 4) // by another program, and later
+	text(t, far, "app/day/manifest.json", dumpOf("1", map[string]string{"a.csv": "else"}))
+	var failed sync.Once
+	failing := testlab.FaultyS3(t, far, func(r *http.Request) (answer testlab.Answer) {
+		if of(http.MethodPut, "a.csv")(r) {
+			failed.Do(func() { answer = testlab.Fail(http.StatusServiceUnavailable, "SlowDown") })
+		}
+		return answer
+	})
+	_, _, err := run(t, open(t, near, "app"), open(t, failing.Store, "app"), nil)
+	must(t, err)
+	if has(t, far, "app/day/a.csv") != "near" || has(t, far, "app/day/manifest.json") != has(t, near, "app/day/manifest.json") {
+		t.Errorf("the far side has %q under %s", has(t, far, "app/day/a.csv"), has(t, far, "app/day/manifest.json"))
 	}
 }
 

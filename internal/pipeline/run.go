@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -167,10 +168,7 @@ func (r *run) unlessFenced(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	if e := r.store.Confirm(ctx); fault.Is(e, fault.PipelineFenced) {
-		return e
-	}
-	return err
+	return cmp.Or(r.store.Lost(ctx), err)
 }
 
 // noteUnreadable saves that the log has a time in which the publication was not there: whoever asks for a new copy then gets a new slot.

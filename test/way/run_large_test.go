@@ -136,15 +136,15 @@ def records(path):
         yield from csv.DictReader((gzip.open if path.endswith("gz") else open)(path, "rt", newline=""))
     elif path.endswith(".jsonl"):
         yield from map(json.loads, open(path))
-rows = {}
+rows = []
 for folder, _, names in os.walk(sys.argv[1]):
     for name in names:
         if name.endswith((".avro", ".parquet", ".csv", ".csv.gz", ".jsonl")):
             for row in records(os.path.join(folder, name)):
                 id, body = (row["prefix"], row["content"]) if "prefix" in row else (row["id"], row["body"].encode())
-                rows[int(id)] = hashlib.md5(bytes.fromhex(body[2:]) if type(body) is str else body).hexdigest()
-for id in sorted(rows):
-    print(id, rows[id])
+                rows.append((int(id), hashlib.md5(bytes.fromhex(body[2:]) if type(body) is str else body).hexdigest()))
+for row in sorted(rows):
+    print(*row)
 `, lake).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -4,6 +4,7 @@ import (
 	"encoding/csv"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -99,6 +100,93 @@ func TestALargeValueIsNotCopiedIntoTextAndAvro(t *testing.T) {
 		t.Logf("%s: %d MiB", name, got>>20)
 		if n := scratch.Held(); n > 0 {
 			t.Errorf("%s: %d large buffers are not given back", name, n)
+		}
+	}
+}
+
+// largeRecord has a value and a list in its second row that are large together; all its columns are of kinds that take room.
+func largeRecord(t *testing.T) (arrow.RecordBatch, string) {
+	t.Helper()
+	list, fixed := arrow.ListOf(arrow.PrimitiveTypes.Int32), &arrow.FixedSizeBinaryType{ByteWidth: 12 << 20}
+	schema := arrow.NewSchema([]arrow.Field{
+		field("id", arrow.PrimitiveTypes.Int64, false, ""), field("v", arrow.BinaryTypes.String, true, ""), field("f", fixed, true, ""),
+		field("l", list, true, ""), field("b", arrow.FixedWidthTypes.Boolean, true, ""),
+	}, nil)
+	large := strings.Repeat("large \"value\" ", 36<<20/14)
+	b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
+	defer b.Release()
+	for row, v := range []string{"before", large, "behind"} {
+		b.Field(0).(*array.Int64Builder).Append(int64(row))
+		b.Field(1).(*array.StringBuilder).Append(v)
+		b.Field(2).(*array.FixedSizeBinaryBuilder).Append(make([]byte, fixed.ByteWidth))
+		b.Field(3).(*array.ListBuilder).Append(true)
+		for i := range len(v) / 20 {
+			b.Field(3).(*array.ListBuilder).ValueBuilder().(*array.Int32Builder).Append(int32(-i))
+		}
+		b.Field(4).(*array.BooleanBuilder).Append(true)
+	}
+	return b.NewRecordBatch(), large
+}
+
+// Not parallel: other tests' buffers would count as well.
+func TestALargeRecordIsReadBackFromAvro(t *testing.T) {
+	rec, large := largeRecord(t)
+	for _, c := range []format.Compression{format.CodecNone, format.CodecSnappy, format.CodecZstd, format.CodecDeflate} {
+		rows := readAvro(t, writeAvro(t, rec.Schema(), format.AvroOptions{Compression: c}, rec, rec))
+		if len(rows) != 6 {
+			t.Fatalf("%s: %d rows", c, len(rows))
+		}
+		for i, row := range rows {
+			want, list := []string{"before", large, "behind"}[i%3], row["l"].([]any)
+			if row["id"] != int64(i%3) || row["v"] != want || len(list) != len(want)/20 || len(list) > 0 && list[len(list)-1] != int32(1-len(list)) {
+				t.Errorf("%s: row %d is another", c, i)
+			}
+		}
+		if n := scratch.Held(); n > 0 {
+			t.Errorf("%s: %d large buffers are not given back", c, n)
+		}
+	}
+}
+
+// broken takes so many bytes and then fails.
+type broken int
+
+func (b *broken) Write(p []byte) (int, error) {
+	if *b -= broken(len(p)); *b < 0 {
+		return 0, io.ErrClosedPipe
+	}
+	return len(p), nil
+}
+
+// Not parallel: other tests' buffers would count as well.
+func TestAFileThatIsGivenUpHoldsNothing(t *testing.T) {
+	rec, _ := largeRecord(t)
+	writers := map[string]func(io.Writer) (format.Writer, error){
+		"text": func(w io.Writer) (format.Writer, error) {
+			return format.NewText(format.CSV, w, rec.Schema(), format.TextOptions{})
+		},
+		"parquet": func(w io.Writer) (format.Writer, error) {
+			return format.NewParquet(w, rec.Schema(), format.ParquetOptions{Compression: format.CodecNone})
+		},
+	}
+	for _, c := range []format.Compression{format.CodecNone, format.CodecSnappy, format.CodecZstd, format.CodecDeflate} {
+		writers["avro, "+string(c)] = func(w io.Writer) (format.Writer, error) {
+			return format.NewAvro(w, rec.Schema(), format.AvroOptions{Compression: c})
+		}
+	}
+	for name, open := range writers {
+		for _, room := range []broken{1 << 10, 1 << 40} { // one that fails, and one that nobody wants any more
+			w, err := open(&room)
+			if err == nil {
+				err = w.Write(rec)
+			}
+			if w == nil || err != nil && !errors.Is(err, io.ErrClosedPipe) {
+				t.Fatalf("%s: %v", name, err)
+			}
+			w.Discard()
+			if n := scratch.Held(); n > 0 {
+				t.Errorf("%s: %d large buffers are not given back", name, n)
+			}
 		}
 	}
 }
