@@ -145,11 +145,11 @@ func (n *noise) Read(p []byte) (int, error) {
 // Seek goes where an upload wants to: to the end to know the length, and back.
 func (n *noise) Seek(offset int64, whence int) (int64, error) {
 	to := offset + map[int]int64{io.SeekStart: 0, io.SeekCurrent: n.at, io.SeekEnd: n.length}[whence]
-	switch {
-	case to == n.at:
-	case to == 0:
+	switch to {
+	case n.at:
+	case 0:
 		n.rewind()
-	case to == n.length:
+	case n.length:
 		n.at = to // nothing is read there
 	default:
 		return n.at, fmt.Errorf("cannot seek to %d of %d", to, n.length)

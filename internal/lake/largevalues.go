@@ -18,6 +18,7 @@ type LargeValues struct{}
 // largeRow is the mean size in bytes from which rows of a file are worth reading so.
 const largeRow = 64 << 10
 
+// Allocate gives a buffer.
 func (LargeValues) Allocate(size int) []byte {
 	if size < scratch.Large {
 		return memory.DefaultAllocator.Allocate(size)
@@ -25,6 +26,7 @@ func (LargeValues) Allocate(size int) []byte {
 	return scratch.Make(size)
 }
 
+// Reallocate makes a buffer larger or smaller; the one that was given is not used any more.
 func (l LargeValues) Reallocate(size int, b []byte) []byte {
 	if size <= cap(b) {
 		return b[:size]
@@ -35,6 +37,7 @@ func (l LargeValues) Reallocate(size int, b []byte) []byte {
 	return fresh
 }
 
+// Free takes a buffer back.
 func (LargeValues) Free(b []byte) { scratch.Free(b) }
 
 // joined puts arrays behind one another. The result is the caller's to release.
