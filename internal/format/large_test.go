@@ -66,14 +66,14 @@ func TestLargeValuesAreWrittenInPiecesAsSmallOnesAreWhole(t *testing.T) {
 
 // Not parallel: other tests would count as well.
 func TestALargeValueIsNotCopiedIntoTextAndAvro(t *testing.T) {
-	const size = 96 << 20
+	const size = 36 << 20
 	f := field("v", arrow.BinaryTypes.String, true, "")
 	schema := arrow.NewSchema([]arrow.Field{f, field("w", f.Type, true, ""), field("x", f.Type, true, "")}, nil)
-	large := columnOf(t, f.Type, strings.Repeat("large \"value\" ", size/14))
+	large := columnOf(t, f.Type, strings.Repeat("large \"value\" ", size/14)) // of scratch.Large and more
 	rec := array.NewRecordBatch(schema, []arrow.Array{large, columnOf(t, f.Type, "small"), large}, 3)
 	type open = func() (format.Writer, error)
 	writers := map[string]open{}
-	for _, k := range []format.Kind{format.CSV, format.CSVGzip, format.JSONL} {
+	for _, k := range []format.Kind{format.CSV, format.JSONL} {
 		writers[string(k)] = func() (format.Writer, error) { return format.NewText(k, io.Discard, schema, format.TextOptions{}) }
 	}
 	for _, c := range []format.Compression{format.CodecNone, format.CodecSnappy, format.CodecZstd, format.CodecDeflate} {
@@ -118,9 +118,13 @@ func largeRecord(t *testing.T) (arrow.RecordBatch, string) {
 	for row, v := range []string{"before", large, "behind"} {
 		b.Field(0).(*array.Int64Builder).Append(int64(row))
 		b.Field(1).(*array.StringBuilder).Append(v)
-		b.Field(2).(*array.FixedSizeBinaryBuilder).Append(make([]byte, fixed.ByteWidth))
+		if v == large {
+			b.Field(2).(*array.FixedSizeBinaryBuilder).Append(make([]byte, fixed.ByteWidth))
+		} else {
+			b.Field(2).AppendNull()
+		}
 		b.Field(3).(*array.ListBuilder).Append(true)
-		for i := range len(v) / 20 {
+		for i := range len(v) / 400 {
 			b.Field(3).(*array.ListBuilder).ValueBuilder().(*array.Int32Builder).Append(int32(-i))
 		}
 		b.Field(4).(*array.BooleanBuilder).Append(true)
@@ -132,13 +136,13 @@ func largeRecord(t *testing.T) (arrow.RecordBatch, string) {
 func TestALargeRecordIsReadBackFromAvro(t *testing.T) {
 	rec, large := largeRecord(t)
 	for _, c := range []format.Compression{format.CodecNone, format.CodecSnappy, format.CodecZstd, format.CodecDeflate} {
-		rows := readAvro(t, writeAvro(t, rec.Schema(), format.AvroOptions{Compression: c}, rec, rec))
-		if len(rows) != 6 {
+		rows := readAvro(t, writeAvro(t, rec.Schema(), format.AvroOptions{Compression: c}, rec))
+		if len(rows) != 3 {
 			t.Fatalf("%s: %d rows", c, len(rows))
 		}
 		for i, row := range rows {
-			want, list := []string{"before", large, "behind"}[i%3], row["l"].([]any)
-			if row["id"] != int64(i%3) || row["v"] != want || len(list) != len(want)/20 || len(list) > 0 && list[len(list)-1] != int32(1-len(list)) {
+			want, list := []string{"before", large, "behind"}[i], row["l"].([]any)
+			if row["id"] != int64(i) || row["v"] != want || len(list) != len(want)/400 || len(list) > 0 && list[len(list)-1] != int32(1-len(list)) {
 				t.Errorf("%s: row %d is another", c, i)
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,7 +19,7 @@ import (
 // the test. One trap: the toxic "timeout" ends when upstream closes, so it is no hang before a server that does.
 func Toxiproxy(t testing.TB, upstream string) *toxics.Proxy {
 	t.Helper()
-	control, err := sharedToxiproxy()
+	control, err := startToxiproxy()
 	need(t, err)
 	create := func() (*toxics.Proxy, error) {
 		return toxics.NewClient(control).CreateProxy(unique(t, "_"), "127.0.0.1:0", upstream)
@@ -38,10 +37,8 @@ func Toxiproxy(t testing.TB, upstream string) *toxics.Proxy {
 	return proxy
 }
 
-var sharedToxiproxy = sync.OnceValues(startToxiproxy)
-
-// startToxiproxy returns the address of toxiproxy's control server. The library offers no way to stop it; it
-// ends with the process.
+// startToxiproxy returns the address of a control server, one for each proxy: where one gets stuck, its server answers nothing more. The
+// library offers no way to stop it; it ends with the process.
 func startToxiproxy() (string, error) {
 	port, err := freePort()
 	if err != nil {

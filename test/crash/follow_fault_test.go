@@ -67,13 +67,7 @@ func TestARunOutlivesWhatTheDatabaseDoes(t *testing.T) {
 			wire.mend("cut")
 		}},
 		{"nobody answers", func() {
-			if err := wire.Disable(); err != nil {
-				t.Fatal(err)
-			}
-			f.lives(p, 2*time.Second)
-			if err := wire.Enable(); err != nil {
-				t.Fatal(err)
-			}
+			wire.whileCut(func() { f.lives(p, 2*time.Second) })
 		}},
 	}
 	for _, step := range steps {
@@ -88,21 +82,28 @@ func TestARunOutlivesWhatTheDatabaseDoes(t *testing.T) {
 	judgeLake(t, s, f, false)
 }
 
-// spoil is add on a busy wire: toxiproxy answers 503 when a link is slow to hear, and does it all the same.
+// spoil is add on a busy wire, which is cut for it: toxiproxy waits for ever for a link whose other end has gone just now, and answers
+// nothing more about the wire.
 func (c cutting) spoil(name, kind string, attributes toxics.Attributes) {
 	c.t.Helper()
-	until(c.t, "the wire is spoiled", func() bool {
-		_, err := c.AddToxic(name, kind, "downstream", 1, attributes)
-		return err == nil || strings.Contains(err.Error(), "exists")
-	})
+	c.whileCut(func() { c.add(name, kind, attributes) })
 }
 
+// mend is remove, likewise.
 func (c cutting) mend(name string) {
 	c.t.Helper()
-	until(c.t, "the wire is mended", func() bool {
-		err := c.RemoveToxic(name)
-		return err == nil || strings.Contains(err.Error(), "not found")
-	})
+	c.whileCut(func() { c.remove(name) })
+}
+
+func (c cutting) whileCut(do func()) {
+	c.t.Helper()
+	if err := c.Disable(); err != nil {
+		c.t.Fatal(err)
+	}
+	do()
+	if err := c.Enable(); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 func (s *shop) started(t testing.TB) {

@@ -84,11 +84,12 @@ for row in sorted(rows):
 	return string(out)
 }
 
-// TestLargeValuesPassIntoChangeFilesInLittleMemory does it with the kinds of plain files; of those that LEAT_TEST_LONG=1 adds the way is the same.
+// TestLargeValuesPassIntoChangeFilesInLittleMemory does it with the kinds of plain files. Only LEAT_TEST_LONG=1 has values that are large
+// enough for the bound to say anything; without it internal/format's own tests do.
 func TestLargeValuesPassIntoChangeFilesInLittleMemory(t *testing.T) {
 	t.Parallel()
 	const most = 512 << 20
-	words, formats := 4_500_000, []string{"avro"}
+	words, formats := 300_000, []string{"avro"}
 	if os.Getenv("LEAT_TEST_LONG") != "" {
 		words, formats = 28_000_000, []string{"avro", "csv", "csv.gz", "jsonl", "parquet"}
 	}
