@@ -1,8 +1,6 @@
 package testlab
 
 import (
-	"errors"
-	"io"
 	"net"
 	"strconv"
 	"testing"
@@ -19,21 +17,24 @@ import (
 // the test. One trap: the toxic "timeout" ends when upstream closes, so it is no hang before a server that does.
 func Toxiproxy(t testing.TB, upstream string) *toxics.Proxy {
 	t.Helper()
+	return ToxiproxyAt(t, "127.0.0.1:0", upstream)
+}
+
+// ToxiproxyAt is Toxiproxy at an address, and spoiled before anybody can connect. A busy proxy is better replaced than spoiled: a toxic that
+// comes to a connection whose other end has gone just now waits for ever, and the proxy with it.
+func ToxiproxyAt(t testing.TB, listen, upstream string, spoiled ...toxics.Toxic) *toxics.Proxy {
+	t.Helper()
 	control, err := startToxiproxy()
 	need(t, err)
-	create := func() (*toxics.Proxy, error) {
-		return toxics.NewClient(control).CreateProxy(unique(t, "_"), "127.0.0.1:0", upstream)
+	proxy := toxics.NewClient(control).NewProxy()
+	proxy.Name, proxy.Listen, proxy.Upstream = unique(t, "_"), listen, upstream
+	need(t, proxy.Save()) // it does not listen yet
+	for _, x := range spoiled {
+		_, err := proxy.AddToxic(x.Name, x.Type, x.Stream, 1, x.Attributes)
+		need(t, err)
 	}
-	proxy, err := create()
-	if errors.Is(err, io.EOF) { // the server closed the connection, which had been idle, just as it was used again
-		proxy, err = create()
-	}
-	need(t, err)
-	t.Cleanup(func() {
-		if err := proxy.Delete(); err != nil {
-			t.Logf("the proxy stays: %v", err)
-		}
-	})
+	need(t, proxy.Enable())
+	t.Cleanup(func() { _ = proxy.Delete() }) // or it was replaced
 	return proxy
 }
 

@@ -21,19 +21,19 @@ type cutting struct {
 	t testing.TB
 }
 
-func wireTo(t testing.TB, db *testlab.DB) cutting {
+func wireTo(t testing.TB, db *testlab.DB) *cutting {
 	t.Helper()
-	return cutting{testlab.Toxiproxy(t, upstream(t, db)), t}
+	return &cutting{testlab.Toxiproxy(t, upstream(t, db)), t}
 }
 
-func (c cutting) add(name, kind string, attributes toxics.Attributes) {
+func (c *cutting) add(name, kind string, attributes toxics.Attributes) {
 	c.t.Helper()
 	if _, err := c.AddToxic(name, kind, "downstream", 1, attributes); err != nil {
 		c.t.Error(err)
 	}
 }
 
-func (c cutting) remove(name string) {
+func (c *cutting) remove(name string) {
 	c.t.Helper()
 	if err := c.RemoveToxic(name); err != nil {
 		c.t.Error(err)

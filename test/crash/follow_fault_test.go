@@ -37,11 +37,12 @@ func TestARunOutlivesWhatTheDatabaseDoes(t *testing.T) {
 	f.from(wire.Listen)
 	closed := s.open(dice)
 	p := f.start()
+	nothing := func() {}
 	steps := []struct {
 		name string
 		do   func()
 	}{
-		{"nothing", func() {}},
+		{"nothing", nothing},
 		{"the walsender is terminated", func() {
 			s.db.Exec("select pg_terminate_backend(active_pid) from pg_replication_slots where active and slot_name like 'leat%'")
 		}},
@@ -57,17 +58,18 @@ func TestARunOutlivesWhatTheDatabaseDoes(t *testing.T) {
 			s.started(t)
 		}},
 		{"the wire is slow", func() {
-			wire.spoil("slow", "latency", toxics.Attributes{"latency": 150, "jitter": 100})
+			wire.cutWhile(nothing, toxics.Toxic{Name: "slow", Type: "latency", Stream: "downstream", Attributes: toxics.Attributes{"latency": 150, "jitter": 100}})
 			s.goes(f, p)
-			wire.mend("slow")
+			wire.cutWhile(nothing)
 		}},
 		{"the wire is cut after each 20 kB", func() {
-			wire.spoil("cut", "limit_data", toxics.Attributes{"bytes": 20_000})
-			until(t, "the run notices", func() bool { return strings.Contains(p.Stderr(), "tried again") })
-			wire.mend("cut")
+			wire.cutWhile(nothing, toxics.Toxic{Name: "cut", Type: "limit_data", Stream: "downstream", Attributes: toxics.Attributes{"bytes": 20_000}})
+			before := strings.Count(p.Stderr(), "tried again")
+			until(t, "the run notices", func() bool { return strings.Count(p.Stderr(), "tried again") > before })
+			wire.cutWhile(nothing)
 		}},
 		{"nobody answers", func() {
-			wire.whileCut(func() { f.lives(p, 2*time.Second) })
+			wire.cutWhile(func() { f.lives(p, 2*time.Second) })
 		}},
 	}
 	for _, step := range steps {
@@ -82,28 +84,14 @@ func TestARunOutlivesWhatTheDatabaseDoes(t *testing.T) {
 	judgeLake(t, s, f, false)
 }
 
-// spoil is add on a busy wire, which is cut for it: toxiproxy waits for ever for a link whose other end has gone just now, and answers
-// nothing more about the wire.
-func (c cutting) spoil(name, kind string, attributes toxics.Attributes) {
+// cutWhile ends all connections, and has none made, while do runs. What then is at the wire's address is spoiled as told.
+func (c *cutting) cutWhile(do func(), spoiled ...toxics.Toxic) {
 	c.t.Helper()
-	c.whileCut(func() { c.add(name, kind, attributes) })
-}
-
-// mend is remove, likewise.
-func (c cutting) mend(name string) {
-	c.t.Helper()
-	c.whileCut(func() { c.remove(name) })
-}
-
-func (c cutting) whileCut(do func()) {
-	c.t.Helper()
-	if err := c.Disable(); err != nil {
+	if err := c.Delete(); err != nil {
 		c.t.Fatal(err)
 	}
 	do()
-	if err := c.Enable(); err != nil {
-		c.t.Fatal(err)
-	}
+	c.Proxy = testlab.ToxiproxyAt(c.t, c.Listen, c.Upstream, spoiled...)
 }
 
 func (s *shop) started(t testing.TB) {
