@@ -101,11 +101,11 @@ func (t *textWriter) write(rec arrow.RecordBatch) error {
 		}
 		t.fields, t.large = append(t.fields, form(rec.Column(i))), append(t.large, largeTextOf(rec.Column(i)))
 	}
+	appendRow := t.appendLine
+	if t.json {
+		appendRow = t.appendObject
+	}
 	for row := range int(rec.NumRows()) {
-		appendRow := t.appendLine
-		if t.json {
-			appendRow = t.appendObject
-		}
 		if err := appendRow(row); err != nil {
 			return err
 		}

@@ -174,6 +174,7 @@ func (s *fileSet) finish(key string) error {
 	now := s.open[key]
 	delete(s.open, key)
 	defer now.upload.Abort()
+	defer now.writer.Discard()
 	if err := s.sortHeld(now); err != nil {
 		return err
 	}
@@ -181,7 +182,6 @@ func (s *fileSet) finish(key string) error {
 		s.orders[now.index] = now.order
 	}
 	if err := now.writer.Close(); err != nil {
-		now.writer.Discard()
 		return err
 	}
 	o, err := now.upload.Commit(s.ctx)

@@ -103,6 +103,7 @@ func (c *currentTable) writePositionFile(ctx context.Context, files []*trackedFi
 	if err != nil {
 		return nil, err
 	}
+	defer w.Discard()
 	out := &deleteFile{}
 	total := int64(0)
 	for _, f := range files {
