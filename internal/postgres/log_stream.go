@@ -34,7 +34,7 @@ const (
 	burstBuffer = 256 << 10
 	burstEnough = 64 << 10 // a read that gives this much needs no patience
 	// A socket holds some hundred small messages, on Unix sockets no more than 250, which a server sends in about a
-	// millisecond: half of that halves the reads, and whoever waits until the socket is full makes the walsender wait.
+	// millisecond: whoever waits until it is full makes the walsender wait.
 	burstWait = 500 * time.Microsecond
 )
 
