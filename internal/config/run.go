@@ -25,7 +25,7 @@ type Run struct {
 	CommitRows       int            `yaml:"commit_rows" default:"1000000" min:"1" max:"1000000000" doc:"Changes after which a commit is made early, at the next end of a transaction."`
 	CommitBytes      Size           `yaml:"commit_bytes" default:"256MiB" doc:"Bytes of the log after which a commit is made early."`
 	CopyParallel     int            `yaml:"copy_parallel" default:"0" min:"0" max:"64" doc:"Connections that copy tables; 0 is twice the processor's cores, at most 8."`
-	CopyChunk        Size           `yaml:"copy_chunk" default:"256MiB" doc:"Heap bytes of a chunk: the unit of a copy that is not read again after a crash."`
+	CopyChunk        Size           `yaml:"copy_chunk" default:"256MiB" doc:"Heap bytes of a chunk at most: the unit of a copy that is not read again after a crash. Smaller where connections would have nothing to do at the end."`
 	SpoolLimit       Size           `yaml:"spool_limit" default:"64GiB" doc:"Most bytes of the log that wait in the bucket while tables are copied; past it the server keeps its log."`
 	WorkDir          string         `yaml:"work_dir" doc:"Local folder for key indexes and transactions in progress; it may be lost at any time. Empty is a folder below the user's cache."`
 	Heartbeat        Duration       `yaml:"heartbeat" default:"30s" doc:"How often a message is written to the log of a quiet database, so that the slot moves on; 0s never."`

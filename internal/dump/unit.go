@@ -44,21 +44,9 @@ type unit struct {
 const (
 	// joinedChunk: text that is joined needs small units, because those ahead of their turn wait in memory.
 	joinedChunk = 32 << 20
-	// leastChunk: below this, more connections gain less than more files cost.
-	leastChunk = 64 << 20
 	// heapPerFile is about how much heap makes one byte of a file: typed columns and gzip are smaller than the heap.
 	heapPerFile = 2
 )
-
-// chunkBytes is how much heap a unit of its own file reads: as much as fills a file, but not so much
-// that connections would have nothing to do at the end.
-func (r *run) chunkBytes() int64 {
-	var all int64
-	for _, t := range r.snap.Tables {
-		all += t.Bytes
-	}
-	return min(max(all/int64(2*r.opts.Parallel), leastChunk), r.opts.FileSize*heapPerFile)
-}
 
 func (r *run) planTable(t *change.Table, chunkBytes int64) (*tableWork, error) {
 	w := &tableWork{run: r, table: t, name: t.KeyName(), progress: &Progress{Table: t}}

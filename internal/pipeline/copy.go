@@ -244,7 +244,7 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 			return nil, err
 		}
 	}
-	job.cut(snap, shape, r.o.CopyChunk)
+	job.cut(snap, shape, snap.ChunkBytes(r.o.CopyParallel, r.o.CopyChunk))
 	return job, nil
 }
 

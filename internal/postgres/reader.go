@@ -32,6 +32,19 @@ func (c Chunk) where() string {
 	return fmt.Sprintf(" where ctid >= '(%d,0)'::tid and ctid < '(%d,0)'::tid", c.From, c.To)
 }
 
+// leastChunk is in bytes of heap: below it, more connections gain less than more files cost.
+const leastChunk = 64 << 20
+
+// ChunkBytes is how much heap a chunk reads of the snapshot's tables: most bytes, but not so much that some of the
+// connections would have nothing to do at the end.
+func (sn *Snapshot) ChunkBytes(connections int, most int64) int64 {
+	var all int64
+	for _, t := range sn.Tables {
+		all += t.Bytes
+	}
+	return min(max(all/int64(2*connections), leastChunk), most)
+}
+
 // Chunks cuts the table's heap into ranges of about the given bytes. Before 14 a range
 // of ctid is a scan of the whole table, so there the table is one chunk; so is all that has no heap.
 func (sn *Snapshot) Chunks(t *change.Table, bytes int64) []Chunk {
