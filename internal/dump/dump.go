@@ -146,7 +146,7 @@ func (r *run) takeSnapshot(ctx context.Context) (err error) {
 func (r *run) plan(ctx context.Context) error {
 	names := map[string]*change.Table{}
 	var progress []*Progress
-	chunkBytes := r.snap.ChunkBytes(r.opts.Parallel, r.opts.FileSize*heapPerFile)
+	chunkBytes := r.snap.ChunkBytes(2*r.opts.Parallel, r.opts.FileSize*heapPerFile)
 	var keys []string
 	for _, t := range r.snap.Tables {
 		w, err := r.planTable(t, chunkBytes)

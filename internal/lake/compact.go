@@ -19,7 +19,7 @@ import (
 const (
 	smallPart  = 4   // it has less than a quarter of the target size, and there are enough of them
 	deadPart   = 5   // a fifth of its rows is dead
-	leastFiles = 4   // so many small files are worth it
+	leastFiles = 8   // so many small files are worth it: more than a copy by the usual connections leaves of a small table
 	mostFiles  = 500 // of one rewrite
 	// Where each row went is kept in memory for a table that is sorted: rows of one rewrite.
 	mostSorted = 16 << 20

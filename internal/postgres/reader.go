@@ -35,14 +35,14 @@ func (c Chunk) where() string {
 // leastChunk is in bytes of heap: below it, more connections gain less than more files cost.
 const leastChunk = 64 << 20
 
-// ChunkBytes is how much heap a chunk reads of the snapshot's tables: most bytes, but not so much that some of the
-// connections would have nothing to do at the end.
-func (sn *Snapshot) ChunkBytes(connections int, most int64) int64 {
+// ChunkBytes is how much heap a chunk reads of the snapshot's tables: most bytes, but less where that makes fewer than the
+// given number of chunks, and some of the connections would have nothing to do at the end.
+func (sn *Snapshot) ChunkBytes(chunks int, most int64) int64 {
 	var all int64
 	for _, t := range sn.Tables {
 		all += t.Bytes
 	}
-	return min(max(all/int64(2*connections), leastChunk), most)
+	return min(max(all/int64(chunks), leastChunk), most)
 }
 
 // Chunks cuts the table's heap into ranges of about the given bytes. Before 14 a range
