@@ -91,6 +91,7 @@ func TestAnUploadHealsOrSaysWhatIsWrong(t *testing.T) {
 		"a full disk":                             {large, bucket.WriteOptions{}, testlab.Always(isPart, testlab.Fail(507, "InsufficientStorage")), fault.BucketFull, 0},
 		"a request that is not known":             {small, bucket.WriteOptions{}, testlab.Always(isPut, testlab.Fail(501, "NotImplemented")), fault.BucketUnsupported, 0},
 		"a request that is wrong":                 {small, bucket.WriteOptions{}, testlab.Always(isPut, testlab.Fail(400, "InvalidArgument")), fault.BucketFailed, 1},
+		"a folder that vanishes for a moment":     {small, absent, testlab.Times(2, isPut, testlab.Fail(409, "ExistingObjectIsDirectory")), "", 3},
 		"a reset connection":                      {small, bucket.WriteOptions{}, testlab.Times(2, isPut, testlab.Reset), "", 3},
 		"a reset connection for parts":            {large, bucket.WriteOptions{}, testlab.Times(2, isPart, testlab.Reset), "", 0},
 		"a connection that always breaks":         {small, bucket.WriteOptions{}, testlab.Always(isPut, testlab.Reset), fault.BucketUnreachable, 4},

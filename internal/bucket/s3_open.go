@@ -145,6 +145,8 @@ func newRetryer(retries int, longest time.Duration) aws.Retryer {
 			retry.RetryableErrorCode{Codes: map[string]struct{}{
 				"BadDigest": {}, "XAmzContentSHA256Mismatch": {},
 				"ConditionalRequestConflict": {}, "OperationAborted": {}, "InternalError": {},
+				// versitygw, also when the folder of a new object was just removed with the last one in it
+				"ExistingObjectIsDirectory": {},
 			}},
 			retry.IsErrorRetryableFunc(brokenAnswer), retry.IsErrorRetryableFunc(wrongClock))
 	})

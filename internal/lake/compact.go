@@ -19,7 +19,8 @@ import (
 const (
 	smallPart  = 4   // it has less than a quarter of the target size, and there are enough of them
 	deadPart   = 5   // a fifth of its rows is dead
-	leastFiles = 8   // so many small files are worth it: more than a copy by the usual connections leaves of a small table
+	leastFiles = 4   // so many small files are worth it
+	busyFiles  = 8   // and so many beside an ingest: a small table's copy, a file a connection, is not written twice at once
 	mostFiles  = 500 // of one rewrite
 	// Where each row went is kept in memory for a table that is sorted: rows of one rewrite.
 	mostSorted = 16 << 20
@@ -42,6 +43,14 @@ const (
 func (c care) worn(f *trackedFile, bytes int64) bool {
 	dead := f.deadRows()
 	return dead*deadPart > f.rows || c >= atRest && dead*deadAtRest >= f.rows && dead > 0 || c == thorough && dead > 0 && bytes <= tidiedBytes
+}
+
+// enough is how many small files of a partition are worth rewriting.
+func (c care) enough() int {
+	if c == inPassing {
+		return busyFiles
+	}
+	return leastFiles
 }
 
 // input is a file to be rewritten and what of it is dead as it is read.
@@ -103,7 +112,7 @@ func choose(files []*trackedFile, target int64, how care) []*trackedFile {
 		}
 	}
 	for partition, few := range small { // files of two partitions never become one
-		if len(few) >= leastFiles || len(bad[partition]) > 0 {
+		if len(few) >= how.enough() || len(bad[partition]) > 0 {
 			bad[partition] = append(bad[partition], few...)
 		}
 	}

@@ -109,7 +109,11 @@ func (c *currentTable) mergeManifests(ctx context.Context) (int, error) {
 // maintain keeps an append-only table fast to read.
 func (t *icebergTable) maintain(ctx context.Context, o MaintainOptions) (m Maintained, err error) {
 	if o.Compact {
-		if m.Compacted, m.Written, err = t.compact(ctx); err != nil {
+		how := inPassing
+		if o.Thorough {
+			how = thorough
+		}
+		if m.Compacted, m.Written, err = t.compact(ctx, how); err != nil {
 			return m, err
 		}
 	}
@@ -129,8 +133,8 @@ func (t *icebergTable) maintain(ctx context.Context, o MaintainOptions) (m Maint
 }
 
 // compact makes few files of many small ones, in the order in which they came.
-func (t *icebergTable) compact(ctx context.Context) (before, after int, err error) {
-	return inTurns(t.dataFiles(), func() (int, int, error) { return t.compactOnce(ctx) })
+func (t *icebergTable) compact(ctx context.Context, how care) (before, after int, err error) {
+	return inTurns(t.dataFiles(), func() (int, int, error) { return t.compactOnce(ctx, how) })
 }
 
 // dataFiles is how many data files the table has.
@@ -145,7 +149,7 @@ func (t *icebergTable) dataFiles() (n int) {
 	return n
 }
 
-func (t *icebergTable) compactOnce(ctx context.Context) (before, after int, err error) {
+func (t *icebergTable) compactOnce(ctx context.Context, how care) (before, after int, err error) {
 	data, deletes, err := t.live(ctx)
 	if err != nil || len(deletes) > 0 {
 		return 0, 0, err
@@ -154,7 +158,7 @@ func (t *icebergTable) compactOnce(ctx context.Context) (before, after int, err 
 	for i, f := range data {
 		files[i] = &trackedFile{number: uint32(i), file: f.File(), rows: f.File().Count(), seq: f.Seq()}
 	}
-	chosen := choose(files, t.lake.TargetFileSize, inPassing)
+	chosen := choose(files, t.lake.TargetFileSize, how)
 	if len(chosen) == 0 {
 		return 0, 0, nil
 	}
