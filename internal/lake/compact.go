@@ -20,7 +20,7 @@ const (
 	smallPart  = 4   // it has less than a quarter of the target size, and there are enough of them
 	deadPart   = 5   // a fifth of its rows is dead
 	leastFiles = 4   // so many small files are worth it
-	busyFiles  = 8   // and so many beside an ingest: a small table's copy, a file a connection, is not written twice at once
+	busyFiles  = 8   // and so many beside an ingest: what up to seven connections copied of a small table is not written twice at once
 	mostFiles  = 500 // of one rewrite
 	// Where each row went is kept in memory for a table that is sorted: rows of one rewrite.
 	mostSorted = 16 << 20

@@ -12,7 +12,7 @@ import (
 type MaintainOptions struct {
 	// Compact rewrites small files and files with many deleted rows.
 	Compact bool
-	// Thorough rewrites files with fewer deleted rows too, which else waits until nothing is committed from one call of Maintain to
+	// Thorough rewrites files with fewer deleted rows, and fewer small ones, too, which else waits until nothing is committed from one call of Maintain to
 	// the next.
 	Thorough bool
 	// MergeDeletes makes one file of so many files of position deletes or more; 0 leaves them.

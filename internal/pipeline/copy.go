@@ -189,13 +189,14 @@ func (r *run) planCopies(ctx context.Context, snap *postgres.Snapshot, tables []
 	for _, t := range tables {
 		byOID[t.source.OID] = t
 	}
+	chunkBytes := snap.ChunkBytes(r.o.CopyParallel, r.o.CopyChunk)
 	var jobs []*copyJob
 	for _, source := range snap.Tables {
 		t := byOID[source.OID]
 		if t == nil {
 			continue // dropped and made again since: the next look finds it
 		}
-		job, err := r.planCopy(ctx, snap, t, source)
+		job, err := r.planCopy(ctx, snap, t, source, chunkBytes)
 		if err != nil {
 			return nil, fault.Wrap(err, codeOf(err), t.name, "cannot begin the copy")
 		}
@@ -204,7 +205,7 @@ func (r *run) planCopies(ctx context.Context, snap *postgres.Snapshot, tables []
 	return jobs, nil
 }
 
-func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, source *change.Table) (*copyJob, error) {
+func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, source *change.Table, chunkBytes int64) (*copyJob, error) {
 	source = r.published(source)
 	plan, err := snap.Plan(source, r.o.Policies)
 	if err != nil {
@@ -244,7 +245,7 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 			return nil, err
 		}
 	}
-	job.cut(snap, shape, snap.ChunkBytes(r.o.CopyParallel, r.o.CopyChunk))
+	job.cut(snap, shape, chunkBytes)
 	return job, nil
 }
 
