@@ -42,8 +42,9 @@ $(LINT):
 fuzz: ## Run every fuzz target for a minute (FUZZTIME=10m for longer)
 	./hack/fuzz
 
-crash: test-deps ## Run the long kill tests
-	$(WITH_DEPS) LEAT_TEST_LONG=1 $(GO) test -count=1 -v -timeout 60m ./test/crash/...
+crash: test-deps ## Run the long kill tests and those of the largest values
+	$(WITH_DEPS) LEAT_TEST_LONG=1 CGO_ENABLED=0 $(GO) test -count=1 -v -timeout 4h ./test/crash
+	$(WITH_DEPS) LEAT_TEST_LONG=1 CGO_ENABLED=0 $(GO) test -count=1 -v -timeout 1h ./test/way -run LargeValues
 
 bench: test-deps ## Measure speed and memory against COPY, gzip, pigz and pg_dump (BENCH='-n 1 -only parquet' for less)
 	CGO_ENABLED=0 $(GO) run ./bench $(BENCH)
