@@ -126,8 +126,8 @@ func (v *runView) lakeLine() string {
 	if v.last.Position == 0 {
 		return "lake   nothing committed yet"
 	}
-	return fmt.Sprintf("lake   at %s, last commit %s ago: %s rows, %s; %s in all",
-		v.last.Position, durationText(time.Since(v.last.Committed).Round(100*time.Millisecond)), thousands(v.last.Rows), byteText(v.last.Bytes), byteText(v.total.Bytes))
+	return fmt.Sprintf("lake   at %s, last commit %s ago: %s changes, %s; %s in all",
+		v.last.Position, durationText(time.Since(v.last.Committed).Round(100*time.Millisecond)), thousands(v.last.Changes), byteText(v.last.Bytes), byteText(v.total.Bytes))
 }
 
 // Followed counts what was read of the log.
@@ -147,10 +147,10 @@ func (v *runView) Committed(c pipeline.Commit) {
 	case v.json != nil:
 		v.json.event("commit", map[string]any{
 			"lsn": c.Position, "committed_at": c.Committed.UTC(), "seconds": c.Took.Seconds(), "tables": c.Tables,
-			"rows": c.Rows, "files": c.Files, "deletes": c.Deletes, "bytes": c.Bytes,
+			"changes": c.Changes, "rows": c.Rows, "files": c.Files, "deletes": c.Deletes, "bytes": c.Bytes,
 		})
 	case v.tell:
-		fmt.Fprintf(v.out, "Committed up to %s: %s in %s, %s, %s\n", c.Position, plural(int(c.Rows), "row"), plural(c.Tables, "table"), byteText(c.Bytes), durationText(c.Took))
+		fmt.Fprintf(v.out, "Committed up to %s: %s of %s, %s, %s\n", c.Position, plural(int(c.Changes), "change"), plural(c.Tables, "table"), byteText(c.Bytes), durationText(c.Took))
 	}
 }
 

@@ -252,10 +252,10 @@ func (r *run) commit(ctx context.Context) error {
 	for _, t := range r.dirty {
 		t.dirty = false
 	}
-	tables := len(r.dirty)
+	tables, changes := len(r.dirty), r.rows
 	r.dirty, r.since, r.rows, r.bytes = r.dirty[:0], time.Time{}, 0, 0
 	if tables > 0 {
-		total.Position, total.Committed, total.Tables, total.Took = r.position, time.UnixMicro(r.at), tables, time.Since(began)
+		total.Position, total.Committed, total.Tables, total.Changes, total.Took = r.position, time.UnixMicro(r.at), tables, changes, time.Since(began)
 		r.o.Watch.Committed(total)
 	}
 	return nil

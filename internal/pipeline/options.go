@@ -102,8 +102,9 @@ type Commit struct {
 	Position  change.LSN
 	Committed time.Time // the server's clock at the newest transaction in it
 	Took      time.Duration
-	Tables    int
-	Rows      int64
+	Tables    int   // of the source
+	Changes   int64 // of these, of the log
+	Rows      int64 // written to the lake, which may keep a change in two forms
 	Files     int
 	Deletes   int
 	Bytes     int64

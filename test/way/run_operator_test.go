@@ -148,6 +148,7 @@ func TestARunIsWatched(t *testing.T) {
 		_, page = p.get("/metrics")
 		return strings.Contains(page, `op="d",pipeline="`+p.name+`",table="public.notes"} 9`)
 	})
+	wait(t, "its line tells of the changes, not of the rows of both forms", func() bool { return strings.Contains(run.Stdout(), ": 20 changes of 1 table, ") })
 	for name, value := range want {
 		if name = strings.ReplaceAll(name, "NAME", p.name); !strings.Contains(page, name+" "+value+"\n") {
 			t.Errorf("no %s %s in\n%s", name, value, page)
