@@ -160,7 +160,7 @@ func parseTuple(s string) (tuple, string) {
 		case !quoted && value == "unchanged-toast-datum":
 			row[name] = unchangedToast
 		default:
-			row[name] = &value
+			row[name] = kept(value)
 		}
 	}
 	return row, s
