@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,33 +13,69 @@ import (
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/config"
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/format"
+	"github.com/leatdata/leat/internal/pipeline"
 	"github.com/leatdata/leat/internal/postgres"
 )
 
 func (c *cli) checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Look, before it matters, whether a dump would work",
-		Long: `Check looks at the database and at the bucket as a dump would: version, rights table
-by table, wal_level, replica identities, types that need a policy; and writes,
-reads, lists and deletes a scratch object in the bucket. Each finding has a code, a
-severity and a mend.
+		Short: "Look, before it matters, whether a dump or a run would work",
+		Long: `Check looks at the database and at the bucket as a dump or a run would: version,
+rights table by table, wal_level, replica identities, publication, types that need a
+policy; and writes, reads, lists and deletes a scratch object in the bucket. Each
+finding has a code, a severity and a mend.
 
 Exit status: 0 nothing stands in the way, 6 something does, others as for dump.`,
 		Example: `  leat check --from postgres://app@db/shop --to s3://egress/shop
-  leat check -f leat.yaml --deep --json`,
+  leat check -f leat.yaml --deep --json
+  leat check --for run --from postgres://repl@db/shop --to s3://lake/shop`,
 		Args: cobra.NoArgs,
 	}
 	c.placeFlags(cmd)
-	deep := cmd.Flags().Bool("deep", false, "read the tables and count values that need a policy")
+	f := cmd.Flags()
+	job := f.String("for", "dump", "what is to work: dump or run")
+	deep := f.Bool("deep", false, "read the tables and count values that need a policy")
+	f.String("name", "", "run: name of the pipeline (leat)")
+	f.String("keep", "", "run: auto, current, history or both")
+	f.String("catalog", "", "run: file, sqlite, postgres, rest, glue or hive")
+	f.String("catalog-uri", "", "run: address of the catalog")
+	complete(cmd, "for", "dump", "run")
+	complete(cmd, "keep", "auto", "current", "history", "both")
+	complete(cmd, "catalog", "file", "sqlite", "postgres", "rest", "glue", "hive")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c.flags = placeKeys()
-		return c.check(cmd, *deep)
+		flags, err := checkKeys(cmd, *job)
+		if err != nil {
+			return err
+		}
+		c.flags = flags
+		return c.check(cmd, *job == "run", *deep)
 	}
 	return cmd
 }
 
-func (c *cli) check(cmd *cobra.Command, deep bool) error {
+// checkKeys ties the flags to the settings of the job, and refuses those that say nothing of it.
+func checkKeys(cmd *cobra.Command, job string) ([]flagKey, error) {
+	jobs := map[string][]flagKey{"dump": placeKeys(), "run": append(pipelineKeys(), []flagKey{
+		{"table", "run.tables"}, {"exclude", "run.exclude"}, {"partitions", "run.partitions"}, {"keep", "run.keep"},
+	}...)}
+	keys, known := jobs[job]
+	if !known {
+		return nil, fault.New(fault.UsageInvalid, "--for", "%q is neither dump nor run", job)
+	}
+	for _, of := range jobs {
+		for _, k := range of {
+			mine := slices.ContainsFunc(keys, func(m flagKey) bool { return m.flag == k.flag })
+			if !mine && cmd.Flags().Changed(k.flag) {
+				return nil, fault.New(fault.UsageInvalid, "--"+k.flag, "says nothing of a %s", job)
+			}
+		}
+	}
+	return keys, nil
+}
+
+func (c *cli) check(cmd *cobra.Command, run, deep bool) error {
 	cfg, err := c.load(cmd)
 	if err != nil {
 		return err
@@ -52,9 +89,16 @@ func (c *cli) check(cmd *cobra.Command, deep bool) error {
 	}
 	ctx := cmd.Context()
 	report := &report{cli: c}
-	report.add(checkSource(ctx, cfg, deep))
+	if run {
+		report.add(c.checkRunSource(ctx, cfg, deep))
+	} else {
+		report.add(checkSource(ctx, cfg, deep))
+	}
 	if cfg.To.URL != "" {
 		report.add(checkBucket(ctx, cfg))
+	}
+	if cfg.To.URL != "" && run {
+		report.add(c.checkCatalog(ctx, cfg))
 	}
 	return report.end(ctx)
 }
@@ -65,8 +109,28 @@ func checkSource(ctx context.Context, cfg *config.Config, deep bool) ([]fault.Fi
 		return nil, err
 	}
 	return source.Preflight(ctx, postgres.PreflightOptions{
-		Selection: selection(&cfg.Dump), Policies: policies(cfg.Dump.Types), Typed: cfg.Dump.Format.Typed(), Deep: deep, Now: time.Now,
+		Selection: selection(&cfg.Dump, "dump.tables"), Policies: policies(cfg.Dump.Types), Typed: cfg.Dump.Format.Typed(), Deep: deep, Now: time.Now,
 	})
+}
+
+func (c *cli) checkRunSource(ctx context.Context, cfg *config.Config, deep bool) ([]fault.Finding, error) {
+	source, err := connect(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	opts, err := runOptions(cfg, nil, c.logger(cfg, c.stderr), nil)
+	if err != nil {
+		return nil, err
+	}
+	findings, err := source.Preflight(ctx, postgres.PreflightOptions{
+		Selection: opts.Selection, Policies: opts.Policies, Deep: deep, Now: time.Now, Slot: opts.Slot,
+		Typed: cfg.Lake.Target != config.LakeFiles || format.Kind(cfg.Lake.FileFormat).Typed(),
+	})
+	if err != nil {
+		return findings, err
+	}
+	more, err := pipeline.Check(ctx, source, opts)
+	return append(findings, more...), err
 }
 
 func checkBucket(ctx context.Context, cfg *config.Config) ([]fault.Finding, error) {
@@ -78,6 +142,31 @@ func checkBucket(ctx context.Context, cfg *config.Config) ([]fault.Finding, erro
 	return bucket.Check(ctx, b, time.Now)
 }
 
+// checkCatalog asks the lake's catalog. One of files is the bucket.
+func (c *cli) checkCatalog(ctx context.Context, cfg *config.Config) ([]fault.Finding, error) {
+	if cfg.Lake.Target == config.LakeFiles || cfg.Lake.Catalog.Type == config.CatalogFile {
+		return nil, nil
+	}
+	b, err := openBucket(ctx, cfg)
+	if err != nil {
+		return nil, nil // which the bucket's own check tells
+	}
+	defer b.Close()
+	work, err := workDir(&cfg.Run)
+	if err != nil {
+		return nil, err
+	}
+	l, err := openIceberg(ctx, cfg, b, work, 0, c.logger(cfg, c.stderr))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = l.Close() }() // nothing was written
+	if err := l.Reach(ctx); err != nil {
+		return nil, err
+	}
+	return []fault.Finding{{Code: "catalog", Severity: fault.SeverityOK, Where: string(cfg.Lake.Catalog.Type), What: "the catalog answers"}}, nil
+}
+
 // report shows findings as they come and remembers the worst.
 type report struct {
 	cli    *cli
@@ -87,10 +176,8 @@ type report struct {
 
 // add shows findings. An error that kept the check from looking is a finding too.
 func (r *report) add(findings []fault.Finding, err error) {
-	if f := fault.Of(err); f != nil {
-		findings = append(findings, fault.Finding{Code: string(f.Code), Severity: fault.SeverityError, Where: f.Where, What: err.Error(), Mend: f.HowToMend()})
-	} else if err != nil {
-		findings = append(findings, fault.Finding{Code: string(fault.Internal), Severity: fault.SeverityError, What: err.Error()})
+	if err != nil {
+		findings = append(findings, fault.FindingOf(err))
 	}
 	for _, f := range findings {
 		switch f.Severity {

@@ -124,7 +124,7 @@ func (c *cli) dump(cmd *cobra.Command) error {
 func dumpOptions(cfg *config.Config, log *slog.Logger, watch dump.Watcher) dump.Options {
 	d := &cfg.Dump
 	opts := dump.Options{
-		Selection: selection(d),
+		Selection: selection(d, "dump.tables"),
 		Format:    format.Kind(d.Format), Compression: format.Compression(d.Compression), FileSize: int64(d.FileSize),
 		Layout: dump.Layout(d.Layout), Keep: d.Keep, Parallel: d.Workers(runtime.NumCPU()), MaxRate: int64(d.MaxRate),
 		LSN: postgres.LSNMode(d.LSN), SlotWait: time.Duration(d.SlotWait), Policies: policies(d.Types),
@@ -163,8 +163,8 @@ func policies(t config.Types) postgres.Policies {
 }
 
 // selection turns the patterns into a choice. A name that nothing has is an error, which comes with what the others found; a pattern
-// with wildcards may find nothing as long as another one finds something.
-func selection(d *config.Dump) postgres.Selection {
+// with wildcards may find nothing as long as another one finds something. setting is where the patterns stand.
+func selection(d *config.Dump, setting string) postgres.Selection {
 	choose := func(all []postgres.Name, searchPath []string) ([]int, error) {
 		chosen := map[int]bool{}
 		var missing []string
@@ -190,7 +190,7 @@ func selection(d *config.Dump) postgres.Selection {
 				WithMend("Check its schema (searched: %s), its quotes and its upper-case letters.%s", strings.Join(searchPath, ", "), near)
 		}
 		if len(out) == 0 {
-			return nil, fault.New(fault.SourceMissing, "dump.tables", "no table matches").WithMend("Check the patterns; the database has %d tables.", len(all))
+			return nil, fault.New(fault.SourceMissing, setting, "no table matches").WithMend("Check the patterns; the database has %d tables.", len(all))
 		}
 		return out, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -224,6 +225,92 @@ grant select on dated to ` + role.Name)
 		}
 	}
 	t.Errorf("a folder that cannot be written to is not found:\n%s", r.Stdout)
+}
+
+// checked runs leat check and gives its findings by code and place.
+func checked(t *testing.T, env []string, exit int, args ...string) (found map[string]string) {
+	t.Helper()
+	r := testlab.Leat(t).Run(env, append([]string{"check", "--json"}, args...)...)
+	if r.Exit != exit {
+		t.Errorf("check %q ends with %d instead of %d\n%s%s", args, r.Exit, exit, r.Stdout, r.Stderr)
+	}
+	found = map[string]string{}
+	for line := range strings.Lines(r.Stdout) {
+		var f struct{ Code, Severity, Where, What, Mend string }
+		if err := json.Unmarshal([]byte(line), &f); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		found[f.Code+" "+f.Where] = f.Severity + " " + f.What + " " + f.Mend
+	}
+	return found
+}
+
+func TestCheckForARunTellsWhatARunWouldMeet(t *testing.T) {
+	t.Parallel()
+	db, to := testlab.Postgres(t), t.TempDir()
+	db.Exec(`create table orders (id int primary key); create table loose (a int); create unlogged table scratch (id int primary key); create view seen as select 1 as a;
+create table parts (id int, at date) partition by range (at); alter table parts replica identity full; create table parts_1 partition of parts for values from ('2026-01-01') to ('2027-01-01')`)
+	name := db.Name[max(0, len(db.Name)-40):]
+	run := []string{"--for", "run", "--name", name, "--to", to}
+	tells := func(found map[string]string, at, what string) {
+		t.Helper()
+		code, place, _ := strings.Cut(at, " ")
+		for key, told := range found {
+			if strings.HasPrefix(key, code+" ") && strings.HasSuffix(key, " "+place) && strings.Contains(told, what) {
+				return
+			}
+		}
+		t.Errorf("of %s it does not tell %q: %v", at, what, found)
+	}
+	found := checked(t, db.Env(), 6, run...)
+	tells(found, "replica-identity public.loose", `error the log cannot tell updates and deletes: leat run refuses the table ALTER TABLE "public"."loose" REPLICA IDENTITY FULL;`)
+	tells(found, "replica-identity public.parts_1", `ALTER TABLE "public"."parts_1" REPLICA IDENTITY FULL;`)
+	tells(found, "not-followed public.scratch", "warn left out")
+	tells(found, "not-followed public.seen", "info left out")
+	tells(found, "publication leat_"+name, "ok it can be made, or is there; tables: 2")
+	if r := testlab.Leat(t).Run(db.Env(), "run", "--name", name, "--to", to, "--work-dir", t.TempDir(), "--until-caught-up"); r.Exit != 3 || !strings.Contains(r.Stderr, "public.loose") {
+		t.Errorf("leat run ends with %d\n%s", r.Exit, r.Stderr)
+	}
+
+	db.Exec("alter table parts_1 replica identity full")
+	found = checked(t, db.Env(), 0, append(run, "--set", "run.without_identity=inserts")...)
+	tells(found, "replica-identity public.loose", "warn only inserts and truncates are followed")
+	tells(found, "publication leat_"+name+"_inserts", "ok it can be made, or is there; tables: 1")
+	found = checked(t, db.Env(), 0, append(run, "--set", "run.without_identity=skip", "--catalog", "sqlite", "--catalog-uri", t.TempDir()+"/catalog.db")...)
+	tells(found, "replica-identity public.loose", "warn left out")
+	tells(found, "catalog sqlite", "ok the catalog answers")
+
+	role := db.Role("")
+	db.Exec("grant select on orders to " + role.Name)
+	found = checked(t, db.EnvOf(role), 6, append(run, "--table", "public.orders")...)
+	tells(found, "replication-right "+role.Name, "error the role may not replicate")
+	tells(found, "publication-unusable leat_"+name, `create publication "leat_`+name+`" for table only "public"."orders"`)
+	found = checked(t, db.Env(), 6, append(run, "--table", "public.orders", "--set", "run.own_publication=false")...)
+	tells(found, "publication-unusable leat_"+name, "it does not exist")
+	db.Exec(`create publication "leat_` + name + `" for table orders with (publish_via_partition_root = true)`)
+	found = checked(t, db.Env(), 0, append(run, "--table", "public.orders", "--set", "run.own_publication=false")...)
+	tells(found, "publication leat_"+name, "ok it gives all that is needed; tables: 1")
+
+	db.Exec("select pg_create_logical_replication_slot('leat_" + name + "', 'test_decoding')")
+	found = checked(t, db.Env(), 6, append(run, "--table", "public.orders")...)
+	tells(found, "source-failed leat_"+name, "the slot is of output plugin test_decoding")
+	found = checked(t, db.Env(), 6, append(run, "--table", "public.nothing_*")...)
+	tells(found, "table-missing run.tables", "error no table matches")
+	if left := db.One("select count(*) from pg_publication"); left != "1" {
+		t.Errorf("%s publications are there, one of which is ours", left)
+	}
+	if entries, err := os.ReadDir(to); err != nil || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() != "_leat" && e.Name() != ".leat-tmp" }) {
+		t.Errorf("left behind: %v, %v", entries, err) // _leat is of the run that was refused
+	}
+}
+
+func TestCheckRefusesFlagsThatSayNothingOfItsJob(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"--for", "run", "--format", "csv"}, {"--keep", "both"}, {"--for", "mirror"}} {
+		if r := testlab.Leat(t).Run(nil, append([]string{"check"}, args...)...); r.Exit != 2 || !strings.Contains(r.Stderr, "usage-invalid") {
+			t.Errorf("%q: exit %d\n%s", args, r.Exit, r.Stderr)
+		}
+	}
 }
 
 func TestCheckTellsOfADatabaseItCannotReachAndStillLooksAtTheBucket(t *testing.T) {

@@ -214,7 +214,7 @@ func runSelection(n *config.Run) postgres.Selection {
 		all, _ := config.ParsePattern("*.*") // a constant that parses
 		d.Tables = []config.Pattern{all}
 	}
-	return selection(&d)
+	return selection(&d, "run.tables")
 }
 
 // workDir is a folder of the pipeline's own.
@@ -243,6 +243,11 @@ func openLake(ctx context.Context, cfg *config.Config, target bucket.Bucket, wor
 			Profile: string(l.Profile), NamespacePrefix: l.NamespacePrefix, WorkDir: work, Pipeline: cfg.Run.Name, Epoch: epoch, Log: log,
 		})
 	}
+	return openIceberg(ctx, cfg, target, work, epoch, log)
+}
+
+func openIceberg(ctx context.Context, cfg *config.Config, target bucket.Bucket, work string, epoch int64, log *slog.Logger) (*lake.Lake, error) {
+	l := &cfg.Lake
 	return lake.Open(ctx, lake.Options{
 		Bucket: target, Location: target.Properties().URL, Catalog: catalogOptions(cfg), Format: l.FormatVersion,
 		TargetFileSize: int64(l.FileSize), Compression: format.Compression(l.Compression), Profile: string(l.Profile),

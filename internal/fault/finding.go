@@ -2,6 +2,7 @@ package fault
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -29,6 +30,14 @@ type Finding struct {
 	Where    string   `json:"where,omitempty"`
 	What     string   `json:"what"`
 	Mend     string   `json:"mend,omitempty"`
+}
+
+// FindingOf is the finding that a failure is: an error that keeps a check from looking further is one too.
+func FindingOf(err error) Finding {
+	if f := Of(err); f != nil {
+		return Finding{Code: string(f.Code), Severity: SeverityError, Where: f.Where, What: strings.TrimPrefix(err.Error(), f.Where+": "), Mend: f.HowToMend()}
+	}
+	return Finding{Code: string(Internal), Severity: SeverityError, What: err.Error()}
 }
 
 // ClockFinding judges a clock that was asked between before and after. Dates in names and leases depend on clocks agreeing.

@@ -32,7 +32,11 @@ func keeps(t *testing.T, name string, lake func() *Lake) {
 	t.Helper()
 	spec := historySpec()
 	spec.Table.Name = name
-	first := open(t, lake(), spec)
+	l := lake()
+	if err := l.Reach(t.Context()); err != nil {
+		t.Errorf("before it has a table: %v", err)
+	}
+	first := open(t, l, spec)
 	write(t, first, changes(t, spec, 0x100, "cc", `[{"id":1},{"id":2}]`), 0x110)
 	write(t, first, changes(t, spec, 0x200, "d", `[{"id":1}]`), 0x210)
 	second := open(t, lake(), spec)
@@ -89,6 +93,9 @@ func TestAPostgresCatalogThatIsAwayIsAskedAgainAndOneThatRefusesIsNot(t *testing
 	}
 	if _, err := Open(t.Context(), l.Options); !fault.Is(err, fault.LakeUnreachable) {
 		t.Errorf("opening the catalog: %v", err)
+	}
+	if err := l.Reach(t.Context()); !fault.Is(err, fault.LakeUnreachable) {
+		t.Errorf("reaching the catalog: %v", err)
 	}
 	if err := proxy.Enable(); err != nil {
 		t.Fatal(err)

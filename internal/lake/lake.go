@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"log/slog"
 	"path"
 	"strings"
@@ -108,6 +109,15 @@ func Open(ctx context.Context, o Options) (*Lake, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// Reach asks the catalog for a table that is not there: an error tells that it cannot be asked.
+func (l *Lake) Reach(ctx context.Context) error {
+	_, err := l.catalog.LoadTable(ctx, table.Identifier{"leat", "reach"})
+	if err == nil || errors.Is(err, catalog.ErrNoSuchTable) || errors.Is(err, catalog.ErrNoSuchNamespace) {
+		return nil
+	}
+	return catalogFailed(err, l.Location, "the catalog cannot be asked for a table")
 }
 
 // Close lets go of the catalog's connections. Tables must have been closed; the bucket stays open.

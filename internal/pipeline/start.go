@@ -283,34 +283,15 @@ func (r *run) publish(ctx context.Context, full, inserts []*change.Table) error 
 	if err := r.forgetUnpublished(ctx); err != nil {
 		return err
 	}
-	for _, p := range []struct {
-		name   string
-		tables []*change.Table
-		only   bool
-	}{{r.o.Publication, full, false}, {r.o.Publication + insertsSuffix, inserts, true}} {
-		if len(p.tables) == 0 {
-			continue
-		}
-		o := postgres.PublicationOptions{
-			Name: p.name, Tables: p.tables, ViaRoot: r.o.Selection.PartitionRoots, Given: !r.o.OwnPublication,
-			RowFilters: map[string]string{}, Columns: map[string][]string{}, InsertsOnly: p.only,
-		}
-		for _, t := range p.tables {
-			if f := r.o.RowFilter(t.Schema, t.Name); f != "" {
-				o.RowFilters[t.String()] = f
-			}
-			if c := r.o.ColumnList(t.Schema, t.Name); len(c) > 0 {
-				o.Columns[t.String()] = c
-			}
-		}
-		changed, err := r.source.EnsurePublication(ctx, o)
+	for _, p := range r.o.publications(full, inserts) {
+		changed, err := r.source.EnsurePublication(ctx, p)
 		if err != nil {
 			return err
 		}
 		if changed {
-			r.o.Log.Info("the publication was brought up to date", "publication", p.name, "tables", len(p.tables))
+			r.o.Log.Info("the publication was brought up to date", "publication", p.Name, "tables", len(p.Tables))
 		}
-		r.publications = append(r.publications, p.name)
+		r.publications = append(r.publications, p.Name)
 	}
 	given, err := r.source.Published(ctx, r.publications)
 	r.gives = map[postgres.Name]postgres.PublishedTable{}
@@ -318,6 +299,27 @@ func (r *run) publish(ctx context.Context, full, inserts []*change.Table) error 
 		r.gives[postgres.Name{Schema: t.Schema, Name: t.Name}] = t
 	}
 	return err
+}
+
+// publications are those that the tables need: one for those of which the log can tell all, one of inserts for the others.
+func (o *Options) publications(full, inserts []*change.Table) (all []postgres.PublicationOptions) {
+	for _, p := range []postgres.PublicationOptions{{Name: o.Publication, Tables: full}, {Name: o.Publication + insertsSuffix, Tables: inserts, InsertsOnly: true}} {
+		if len(p.Tables) == 0 {
+			continue
+		}
+		p.ViaRoot, p.Given = o.Selection.PartitionRoots, !o.OwnPublication
+		p.RowFilters, p.Columns = map[string]string{}, map[string][]string{}
+		for _, t := range p.Tables {
+			if f := o.RowFilter(t.Schema, t.Name); f != "" {
+				p.RowFilters[t.String()] = f
+			}
+			if c := o.ColumnList(t.Schema, t.Name); len(c) > 0 {
+				p.Columns[t.String()] = c
+			}
+		}
+		all = append(all, p)
+	}
+	return all
 }
 
 // forgetUnpublished forgets tables that somebody has taken out of the publications: what happened to them since is never told. Like any

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +19,9 @@ type PreflightOptions struct {
 	Policies  Policies
 	Typed     bool // a typed format, whose columns may need a policy
 	Deep      bool // count the values that need a policy: reads every table
-	Now       func() time.Time
+	// Slot is the one that a run reads from, "" for a dump, which can do without most of what a run needs.
+	Slot string
+	Now  func() time.Time
 }
 
 // preflight collects findings about a server.
@@ -32,7 +35,7 @@ type preflight struct {
 	unchecked []string
 }
 
-// Preflight looks at the server as a dump would, and reports what would stand in the way. It
+// Preflight looks at the server as a dump or run would, and reports what would stand in the way. It
 // returns an error only when it could not look.
 func (s *Source) Preflight(ctx context.Context, opts PreflightOptions) ([]fault.Finding, error) {
 	c, err := s.session(ctx, typed)
@@ -62,7 +65,7 @@ func (p *preflight) server() error {
 	}
 	if p.source.InRecovery {
 		p.add("standby", fault.SeverityInfo, p.source.Name, "Set hot_standby_feedback = on, or a large max_standby_streaming_delay, so that long reads are not cancelled.",
-			"the server is a standby: the dump is as old as its replay")
+			"the server is a standby: what is read is as old as its replay")
 	}
 	return nil
 }
@@ -86,28 +89,31 @@ func (p *preflight) exactLSN() error {
 	rows, err := query(p.ctx, p.conn, `
 select current_setting('wal_level'), (r.rolsuper or r.rolreplication or exists (
          select from pg_roles g where g.rolname = 'rds_replication' and pg_has_role(r.rolname, g.oid, 'member')))::text,
-       current_setting('max_replication_slots')::int - (select count(*) from pg_replication_slots), r.rolname
-from pg_roles r where r.rolname = current_user`)
+       current_setting('max_replication_slots')::int - (select count(*) from pg_replication_slots where slot_name <> $1), r.rolname
+from pg_roles r where r.rolname = current_user`, p.opts.Slot)
 	if err != nil {
 		return err
 	}
-	const without = "Until then a dump's LSN is approximate."
+	lacking, without := fault.SeverityWarn, " Until then a dump's LSN is approximate."
+	if p.opts.Slot != "" {
+		lacking, without = fault.SeverityError, ""
+	}
 	user := string(rows[0][3])
 	if level := string(rows[0][0]); level != "logical" {
-		p.add("wal-level", fault.SeverityWarn, p.source.Name, "Set wal_level = logical (on RDS: rds.logical_replication = 1) and restart. "+without, "wal_level is %s, so no logical slot can be made", level)
+		p.add("wal-level", lacking, p.source.Name, "Set wal_level = logical (on RDS: rds.logical_replication = 1) and restart."+without, "wal_level is %s, so no logical slot can be made", level)
 	} else {
 		p.add("wal-level", fault.SeverityOK, p.source.Name, "", "wal_level is logical")
 	}
 	if string(rows[0][1]) != "true" {
-		p.add("replication-right", fault.SeverityWarn, user, "alter role "+quoteIdent(user)+" replication (on RDS: grant rds_replication to "+quoteIdent(user)+"). "+without, "the role may not replicate")
+		p.add("replication-right", lacking, user, "alter role "+quoteIdent(user)+" replication (on RDS: grant rds_replication to "+quoteIdent(user)+")."+without, "the role may not replicate")
 	} else {
 		p.add("replication-right", fault.SeverityOK, user, "", "the role may replicate")
 	}
 	if number(rows[0][2]) < 1 {
-		p.add("free-slots", fault.SeverityWarn, p.source.Name, "Drop slots that are not used, or raise max_replication_slots. "+without, "all replication slots are taken")
+		p.add("free-slots", lacking, p.source.Name, "Drop slots that are not used, or raise max_replication_slots."+without, "all replication slots are taken")
 	}
 	if p.source.InRecovery && p.source.Version < 160000 {
-		p.add("standby-slot", fault.SeverityWarn, p.source.Name, "Dump from the primary, or upgrade to 16. "+without, "a standby before PostgreSQL 16 has no logical slots")
+		p.add("standby-slot", lacking, p.source.Name, "Read from the primary, or upgrade to 16."+without, "a standby before PostgreSQL 16 has no logical slots")
 	}
 	return nil
 }
@@ -120,9 +126,12 @@ where backend_xid is not null and pid <> pg_backend_pid() and xact_start < now()
 	if err != nil {
 		return err
 	}
+	mend, what := "Let it end first, or accept an approximate LSN.", "an exact LSN waits for its end"
+	if p.opts.Slot != "" {
+		mend, what = "Let it end first, or let leat run wait.", "a new slot waits for its end"
+	}
 	for _, r := range rows {
-		p.add("old-transaction", fault.SeverityWarn, "session "+string(r[0]), "Let it end first, or accept an approximate LSN.",
-			"a transaction of user %s has been open for %s; an exact LSN waits for its end", r[1], r[2])
+		p.add("old-transaction", fault.SeverityWarn, "session "+string(r[0]), mend, "a transaction of user %s has been open for %s; %s", r[1], r[2], what)
 	}
 	return nil
 }
@@ -156,6 +165,9 @@ func (p *preflight) tables() error {
 		return err
 	}
 	sn := &Snapshot{source: p.source, types: types}
+	if p.opts.Slot != "" {
+		tables = slices.DeleteFunc(tables, func(t *change.Table) bool { return !logged(t) })
+	}
 	for _, t := range tables {
 		readable, err := p.rights(t)
 		if err != nil {
@@ -197,9 +209,14 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1::
 	return readable, nil
 }
 
+// logged says whether the log tells of a table at all.
+func logged(t *change.Table) bool {
+	return (t.Kind == change.KindTable || t.Kind == change.KindPartitioned) && !t.Unlogged
+}
+
 // identity tells what following the log would meet; a dump does not mind.
 func (p *preflight) identity(t *change.Table) {
-	if t.Kind != change.KindTable && t.Kind != change.KindPartitioned {
+	if p.opts.Slot != "" || !logged(t) { // of a run the pipeline itself tells
 		return
 	}
 	mend := "alter table " + quoteTable(t.Schema, t.Name) + " replica identity full; or give it a primary key."
@@ -248,8 +265,12 @@ func (p *preflight) mayNeedPolicy() {
 	if more := len(p.unchecked) - shown; more > 0 {
 		names += fmt.Sprintf(" and %d more", more)
 	}
+	job := "dump"
+	if p.opts.Slot != "" {
+		job = "run"
+	}
 	p.add("type-policy", fault.SeverityInfo, p.source.Name, "leat check --deep counts such values; dump.types has the policies.",
-		"a dump fails if there is infinity, NaN or the like in %s", names)
+		"a %s fails if there is infinity, NaN or the like in %s", job, names)
 }
 
 // specialSQL is the condition under which a value needs the policy.

@@ -26,6 +26,8 @@ type PublicationOptions struct {
 	Columns     map[string][]string // by Table.String(): the columns to send (15+)
 	// Given marks somebody else's publication: it is looked at, never changed. Its filters are its own affair.
 	Given bool
+	// Trial takes back what was made, when it has shown that it can be.
+	Trial bool
 }
 
 func (o PublicationOptions) operations() string {
@@ -365,6 +367,9 @@ func (s *Source) publish(ctx context.Context, c *pgconn.PgConn, o PublicationOpt
 		if err := s.identified(ctx, c, o.Name); err != nil {
 			return false, err
 		}
+	}
+	if o.Trial {
+		return false, nil
 	}
 	if err := exec(ctx, c, "commit"); err != nil {
 		return false, classify(ctx, err, s.Name, "cannot change publication %s", o.Name)
