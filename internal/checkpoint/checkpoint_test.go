@@ -143,7 +143,7 @@ func (f *frozen) Create(ctx context.Context, key string, o bucket.WriteOptions) 
 		select {
 		case <-*gate:
 		case <-ctx.Done():
-			return nil, fault.Wrap(ctx.Err(), fault.BucketUnreachable, key, "the network is cut")
+			return nil, fault.Wrap(context.Cause(ctx), fault.Interrupted, key, "stopped") // as a store says it
 		}
 	}
 	return f.Bucket.Create(ctx, key, o)
@@ -209,6 +209,15 @@ func TestAnOwnerThatWasCutOffForAMomentGoesOn(t *testing.T) {
 		gate := make(chan struct{})
 		ice.until.Store(&gate)
 		waitFor(t, func() bool { return a.Valid() != nil })
+		// Nobody has ended anything: what follows is another attempt, not the end.
+		if err := a.Save(t.Context(), checkpoint.State{Position: 1}); !fault.Is(err, fault.BucketUnreachable) || !fault.Retryable(err) || fault.Is(err, fault.Interrupted) {
+			t.Errorf("a store that does not answer: %v", err)
+		}
+		ended, end := context.WithCancel(t.Context())
+		end()
+		if err := a.Save(ended, checkpoint.State{Position: 1}); !fault.Is(err, fault.Interrupted) {
+			t.Errorf("one that was ended: %v", err)
+		}
 		close(gate)
 		must(t, a.Save(t.Context(), checkpoint.State{Position: 1}))
 		must(t, a.Valid())

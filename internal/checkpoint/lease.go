@@ -135,12 +135,21 @@ func (s *Store) renewOn(ctx context.Context) {
 	}
 }
 
-// renew writes the lease again. An answer that was lost is resolved by looking.
+// renew writes the lease again. A store that does not answer within the lease's time is bucket-unreachable.
 func (s *Store) renew(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.o.TTL)
-	defer cancel()
 	s.renewing.Lock()
 	defer s.renewing.Unlock()
+	within, cancel := context.WithTimeout(ctx, s.o.TTL)
+	defer cancel()
+	err := s.renewNow(within)
+	if fault.Is(err, fault.Interrupted) && ctx.Err() == nil { // by nobody but our own clock
+		return fault.New(fault.BucketUnreachable, s.prefix+leaseKey, "the object store does not answer within %s", s.o.TTL).Because(within.Err())
+	}
+	return err
+}
+
+// renewNow renews once. An answer that was lost is resolved by looking.
+func (s *Store) renewNow(ctx context.Context) error {
 	s.mu.Lock()
 	lease, lost := s.lease, s.lost
 	s.mu.Unlock()

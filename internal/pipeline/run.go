@@ -100,7 +100,7 @@ func Run(ctx context.Context, source *postgres.Source, o Options) error {
 			next.also(more)
 			continue
 		}
-		if err == nil || ctx.Err() != nil || !fault.Retryable(err) || fault.Is(err, fault.PipelineBusy) || o.UntilCaughtUp && failures >= attemptsToCatchUp {
+		if err == nil || ctx.Err() != nil || !heals(err) || fault.Is(err, fault.PipelineBusy) || o.UntilCaughtUp && failures >= attemptsToCatchUp {
 			return err
 		}
 		failures++
@@ -114,6 +114,9 @@ func Run(ctx context.Context, source *postgres.Source, o Options) error {
 		}
 	}
 }
+
+// heals says whether another attempt may succeed. While nobody ends the run, what was interrupted came to the end of a time of our own.
+func heals(err error) bool { return fault.Retryable(err) || fault.Is(err, fault.Interrupted) }
 
 // attemptsToCatchUp is how often a run that is to end tries in a row: whoever started it hears of the failure then.
 const attemptsToCatchUp = 12
