@@ -313,6 +313,18 @@ func TestCheckRefusesFlagsThatSayNothingOfItsJob(t *testing.T) {
 	}
 }
 
+func TestAFlagThatIsMistypedIsNamedWithTheOneThatWasMeant(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ args, want string }{
+		{"check --to-endpoint x", "Did you mean --endpoint? See leat check --help."}, {"mirror --endpoint x", "Did you mean --from-endpoint or --to-endpoint? See leat mirror --help."},
+		{"run --until-caugt-up", "Did you mean --until-caught-up? See"}, {"dump --colour", "mend: See leat dump --help."}, {"dump -z", "mend: See leat dump --help."},
+	} {
+		if r := testlab.Leat(t).Run(nil, strings.Fields(c.args)...); r.Exit != 2 || !strings.Contains(r.Stderr, c.want) {
+			t.Errorf("%s: exit %d\n%s", c.args, r.Exit, r.Stderr)
+		}
+	}
+}
+
 func TestCheckTellsOfADatabaseItCannotReachAndStillLooksAtTheBucket(t *testing.T) {
 	t.Parallel()
 	r := testlab.Leat(t).Run(nil, "check", "--from", "postgres://nobody@127.0.0.1:1/none", "--to", t.TempDir())

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/leatdata/leat/internal/config"
 	"github.com/leatdata/leat/internal/fault"
@@ -75,7 +76,7 @@ what is there; run follows the write-ahead log into Iceberg tables, exactly once
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fault.Mended(fault.Wrap(err, fault.UsageInvalid, cmd.CommandPath(), "the command line cannot be understood"),
-			"See %s --help.", cmd.CommandPath())
+			"%sSee %s --help.", meant(cmd, err), cmd.CommandPath())
 	})
 	p := root.PersistentFlags()
 	p.StringVarP(&c.file, "file", "f", "", "settings file, leat.yaml (also LEAT_CONFIG)")
@@ -85,6 +86,29 @@ what is there; run follows the write-ahead log into Iceberg tables, exactly once
 	root.AddCommand(c.dumpCommand(), c.runCommand(), c.statusCommand(), c.resyncCommand(), c.pauseCommand(), c.resumeCommand(), c.lakeCommand(),
 		c.mirrorCommand(), c.checkCommand(), c.bucketCommand(), c.versionCommand())
 	return root
+}
+
+// meant names the flag of the command that was probably meant by an unknown one: of a name like it, or of a part of it.
+func meant(cmd *cobra.Command, err error) string {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) || len(unknown.GetSpecifiedName()) < 2 {
+		return ""
+	}
+	name := unknown.GetSpecifiedName()
+	var all, alike []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		all = append(all, f.Name)
+		if strings.HasSuffix(name, "-"+f.Name) || strings.HasSuffix(f.Name, "-"+name) {
+			alike = append(alike, "--"+f.Name)
+		}
+	})
+	if near := config.Nearest(name, all); near != "" {
+		alike = []string{"--" + near}
+	}
+	if len(alike) == 0 {
+		return ""
+	}
+	return "Did you mean " + strings.Join(alike, " or ") + "? "
 }
 
 // fail tells an error to whoever asked and gives the exit status.

@@ -192,7 +192,7 @@ func (e errConnKey) Error() string {
 func (c conninfo) known() error {
 	for _, s := range c {
 		if !slices.Contains(connKeys, s.key) {
-			return errConnKey{nearest(s.key, connKeys)}
+			return errConnKey{Nearest(s.key, connKeys)}
 		}
 	}
 	return nil

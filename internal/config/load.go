@@ -213,7 +213,12 @@ func addFlags(all map[string]given, overrides []Override) error {
 }
 
 func unknownKey(o Override) error {
-	if near := nearest(o.Key, slices.Sorted(maps.Keys(keys()))); near != "" {
+	for path, key := range keys() { // the table is a part of the value, not of the key
+		if table, ok := strings.CutPrefix(o.Key, path+"."); ok && key.Kind == "table setting" {
+			return fault.New(fault.ConfigUnknown, where(shorten(o.Key), o.Flag), "unknown key; did you mean %s='%s = %s'?", path, table, strings.Join(o.Values, " "))
+		}
+	}
+	if near := Nearest(o.Key, slices.Sorted(maps.Keys(keys()))); near != "" {
 		return fault.New(fault.ConfigUnknown, where(shorten(o.Key), o.Flag), "unknown key; did you mean %s?", near)
 	}
 	return fault.New(fault.ConfigUnknown, where(shorten(o.Key), o.Flag), "unknown key; docs/config.md lists them all")

@@ -97,6 +97,7 @@ func TestErrorsNameTheFlagOrVariable(t *testing.T) {
 		"variable":          {nil, []string{"LEAT_DUMP_KEEP", "x"}, fault.ConfigInvalid, `dump.keep (LEAT_DUMP_KEEP): "x" is not a whole number`},
 		"open quote":        {nil, []string{"TABLES", `a "b`}, fault.ConfigInvalid, `dump.tables (TABLES): "a \"b" has a quote that does not end`},
 		"unknown key":       {[]config.Override{{Key: "dump.formt", Values: []string{"csv"}, Flag: "--set"}}, nil, fault.ConfigUnknown, `dump.formt (--set): unknown key; did you mean dump.format?`},
+		"table in the key":  {[]config.Override{{Key: "lake.partition_by.public.orders", Values: []string{"day(at)"}, Flag: "--set"}}, nil, fault.ConfigUnknown, `lake.partition_by.public.orders (--set): unknown key; did you mean lake.partition_by='public.orders = day(at)'?`},
 		"several values":    {[]config.Override{{Key: "dump.format", Values: []string{"csv", "avro"}, Flag: "--format"}}, nil, fault.UsageInvalid, `dump.format (--format): takes one value, not 2`},
 		"literal secret":    {[]config.Override{{Key: "from.password", Values: []string{password}, Flag: "--set"}}, nil, fault.ConfigInvalid, "from.password (--set): a secret is not written down here; give a reference: ${env:NAME} or ${file:/path}"},
 		"url with password": {[]config.Override{{Key: "from.url", Values: []string{"postgres://a:" + password + "@db/x"}, Flag: "--from"}}, nil, fault.ConfigInvalid, "from.url (--from): a password does not belong in the address"},

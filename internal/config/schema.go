@@ -206,15 +206,15 @@ func (k *Key) check(text string) error {
 		}
 	}
 	near := ""
-	if n := nearest(text, k.Allowed); n != "" {
+	if n := Nearest(text, k.Allowed); n != "" {
 		near = "; did you mean " + n + "?"
 	}
 	return fmt.Errorf("%q is not one of %s%s", text, strings.Join(k.Allowed, ", "), near)
 }
 
-// nearest gives the candidate that the fewest typing slips away from text, or "" when none is
+// Nearest gives the candidate that the fewest typing slips away from text, or "" when none is
 // near enough to be what was meant.
-func nearest(text string, candidates []string) string {
+func Nearest(text string, candidates []string) string {
 	best, least := "", max(2, len(text)/3)+1
 	if len(text) > 64 {
 		return ""

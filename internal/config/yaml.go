@@ -276,7 +276,7 @@ func (r *reader) name(s *section, e *ast.MappingValueNode) (string, error) {
 // nearest in the same section, or one of that name elsewhere.
 func (r *reader) unknown(s *section, name string, at ast.Node) error {
 	mean := ""
-	if near := nearest(name, s.order); near != "" {
+	if near := Nearest(name, s.order); near != "" {
 		mean = join(s.path, near)
 	} else {
 		for key := range tree().leaves() {
