@@ -13,7 +13,6 @@ import (
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/config"
 	"github.com/leatdata/leat/internal/fault"
-	"github.com/leatdata/leat/internal/format"
 	"github.com/leatdata/leat/internal/pipeline"
 	"github.com/leatdata/leat/internal/postgres"
 )
@@ -118,13 +117,10 @@ func (c *cli) checkRunSource(ctx context.Context, cfg *config.Config, deep bool)
 	if err != nil {
 		return nil, err
 	}
-	opts, err := runOptions(cfg, nil, c.logger(cfg, c.stderr), nil)
-	if err != nil {
-		return nil, err
-	}
+	opts := runOptions(cfg, "", nil, c.logger(cfg, c.stderr), nil)
 	findings, err := source.Preflight(ctx, postgres.PreflightOptions{
-		Selection: opts.Selection, Policies: opts.Policies, Deep: deep, Now: time.Now, Slot: opts.Slot,
-		Typed: cfg.Lake.Target != config.LakeFiles || format.Kind(cfg.Lake.FileFormat).Typed(),
+		Selection: opts.Selection, Policies: opts.Policies, Typed: true, Deep: deep, Now: time.Now, // text files too are written from typed values
+		Slot: opts.Slot, Columns: opts.ColumnList, RowFilter: opts.RowFilter,
 	})
 	if err != nil {
 		return findings, err
@@ -142,9 +138,9 @@ func checkBucket(ctx context.Context, cfg *config.Config) ([]fault.Finding, erro
 	return bucket.Check(ctx, b, time.Now)
 }
 
-// checkCatalog asks the lake's catalog. One of files is the bucket.
+// checkCatalog asks the lake's catalog. One of files is the bucket, which must have conditional writes then.
 func (c *cli) checkCatalog(ctx context.Context, cfg *config.Config) ([]fault.Finding, error) {
-	if cfg.Lake.Target == config.LakeFiles || cfg.Lake.Catalog.Type == config.CatalogFile {
+	if cfg.Lake.Target == config.LakeFiles {
 		return nil, nil
 	}
 	b, err := openBucket(ctx, cfg)
@@ -152,16 +148,20 @@ func (c *cli) checkCatalog(ctx context.Context, cfg *config.Config) ([]fault.Fin
 		return nil, nil // which the bucket's own check tells
 	}
 	defer b.Close()
-	work, err := workDir(&cfg.Run)
-	if err != nil {
-		return nil, err
-	}
-	l, err := openIceberg(ctx, cfg, b, work, 0, c.logger(cfg, c.stderr))
+	_, _ = bucket.Probe(ctx, b) // what it finds is kept in the bucket's properties; the bucket's own check tells of failures
+	l, err := openIceberg(ctx, cfg, b, "", 0, c.logger(cfg, c.stderr))
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = l.Close() }() // nothing was written
-	if err := l.Reach(ctx); err != nil {
+	schema := "public"
+	for _, p := range cfg.Run.Tables {
+		if s, _, exact := p.Exact(); exact && s != "" {
+			schema = s
+			break
+		}
+	}
+	if err := l.Reach(ctx, schema); err != nil {
 		return nil, err
 	}
 	return []fault.Finding{{Code: "catalog", Severity: fault.SeverityOK, Where: string(cfg.Lake.Catalog.Type), What: "the catalog answers"}}, nil

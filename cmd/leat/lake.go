@@ -51,11 +51,11 @@ func (c *cli) maintain(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	opts, err := runOptions(cfg, target, log, view)
+	work, err := workDir(&cfg.Run)
 	if err != nil {
 		return err
 	}
-	did, err := pipeline.Maintain(ctx, source, opts, time.Duration(cfg.Lake.OrphanAge))
+	did, err := pipeline.Maintain(ctx, source, runOptions(cfg, work, target, log, view), time.Duration(cfg.Lake.OrphanAge))
 	if err != nil {
 		return err
 	}

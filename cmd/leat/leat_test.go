@@ -250,33 +250,37 @@ func TestCheckForARunTellsWhatARunWouldMeet(t *testing.T) {
 	db, to := testlab.Postgres(t), t.TempDir()
 	db.Exec(`create table orders (id int primary key); create table loose (a int); create unlogged table scratch (id int primary key); create view seen as select 1 as a;
 create table parts (id int, at date) partition by range (at); alter table parts replica identity full; create table parts_1 partition of parts for values from ('2026-01-01') to ('2027-01-01')`)
-	name := db.Name[max(0, len(db.Name)-40):]
+	name, cache := db.Name[max(0, len(db.Name)-40):], t.TempDir()
 	run := []string{"--for", "run", "--name", name, "--to", to}
+	env := append(db.Env(), "XDG_CACHE_HOME="+cache)
 	tells := func(found map[string]string, at, what string) {
 		t.Helper()
 		code, place, _ := strings.Cut(at, " ")
 		for key, told := range found {
-			if strings.HasPrefix(key, code+" ") && strings.HasSuffix(key, " "+place) && strings.Contains(told, what) {
+			if strings.HasPrefix(key, code+" ") && strings.HasSuffix(key, place) && strings.Contains(told, what) {
 				return
 			}
 		}
 		t.Errorf("of %s it does not tell %q: %v", at, what, found)
 	}
-	found := checked(t, db.Env(), 6, run...)
+	found := checked(t, env, 6, run...)
 	tells(found, "replica-identity public.loose", `error the log cannot tell updates and deletes: leat run refuses the table ALTER TABLE "public"."loose" REPLICA IDENTITY FULL;`)
 	tells(found, "replica-identity public.parts_1", `ALTER TABLE "public"."parts_1" REPLICA IDENTITY FULL;`)
 	tells(found, "not-followed public.scratch", "warn left out")
 	tells(found, "not-followed public.seen", "info left out")
 	tells(found, "publication leat_"+name, "ok it can be made, or is there; tables: 2")
-	if r := testlab.Leat(t).Run(db.Env(), "run", "--name", name, "--to", to, "--work-dir", t.TempDir(), "--until-caught-up"); r.Exit != 3 || !strings.Contains(r.Stderr, "public.loose") {
+	if len(found) < 12 || found["catalog file"] != "ok the catalog answers " {
+		t.Errorf("it tells too little: %v", found)
+	}
+	if r := testlab.Leat(t).Run(db.Env(), "run", "--name", name, "--to", t.TempDir(), "--work-dir", t.TempDir(), "--until-caught-up"); r.Exit != 3 || !strings.Contains(r.Stderr, "public.loose") {
 		t.Errorf("leat run ends with %d\n%s", r.Exit, r.Stderr)
 	}
 
 	db.Exec("alter table parts_1 replica identity full")
-	found = checked(t, db.Env(), 0, append(run, "--set", "run.without_identity=inserts")...)
+	found = checked(t, env, 0, append(run, "--set", "run.without_identity=inserts")...)
 	tells(found, "replica-identity public.loose", "warn only inserts and truncates are followed")
 	tells(found, "publication leat_"+name+"_inserts", "ok it can be made, or is there; tables: 1")
-	found = checked(t, db.Env(), 0, append(run, "--set", "run.without_identity=skip", "--catalog", "sqlite", "--catalog-uri", t.TempDir()+"/catalog.db")...)
+	found = checked(t, env, 0, append(run, "--set", "run.without_identity=skip", "--catalog", "sqlite", "--catalog-uri", t.TempDir()+"/catalog.db")...)
 	tells(found, "replica-identity public.loose", "warn left out")
 	tells(found, "catalog sqlite", "ok the catalog answers")
 
@@ -285,22 +289,35 @@ create table parts (id int, at date) partition by range (at); alter table parts 
 	found = checked(t, db.EnvOf(role), 6, append(run, "--table", "public.orders")...)
 	tells(found, "replication-right "+role.Name, "error the role may not replicate")
 	tells(found, "publication-unusable leat_"+name, `create publication "leat_`+name+`" for table only "public"."orders"`)
-	found = checked(t, db.Env(), 6, append(run, "--table", "public.orders", "--set", "run.own_publication=false")...)
+	found = checked(t, env, 6, append(run, "--table", "public.orders", "--set", "run.own_publication=false")...)
 	tells(found, "publication-unusable leat_"+name, "it does not exist")
 	db.Exec(`create publication "leat_` + name + `" for table orders with (publish_via_partition_root = true)`)
-	found = checked(t, db.Env(), 0, append(run, "--table", "public.orders", "--set", "run.own_publication=false")...)
+	found = checked(t, env, 0, append(run, "--table", "public.orders", "--set", "run.own_publication=false")...)
 	tells(found, "publication leat_"+name, "ok it gives all that is needed; tables: 1")
 
 	db.Exec("select pg_create_logical_replication_slot('leat_" + name + "', 'test_decoding')")
-	found = checked(t, db.Env(), 6, append(run, "--table", "public.orders")...)
+	found = checked(t, env, 6, append(run, "--table", "public.orders")...)
 	tells(found, "source-failed leat_"+name, "the slot is of output plugin test_decoding")
-	found = checked(t, db.Env(), 6, append(run, "--table", "public.nothing_*")...)
+	found = checked(t, env, 6, append(run, "--table", "public.nothing_*")...)
 	tells(found, "table-missing run.tables", "error no table matches")
-	if left := db.One("select count(*) from pg_publication"); left != "1" {
-		t.Errorf("%s publications are there, one of which is ours", left)
+	found = checked(t, env, 6, append(run, "--table", "public.orders", "--set", "run.slot=leat_f"+name, "--set", "run.failover=true")...)
+	tells(found, "source-version "+db.Name, "failover slots exist from PostgreSQL 17 on")
+
+	db.Exec(`create table days (id int primary key, at date, hidden date); insert into days values (1, 'infinity', 'infinity'), (2, '2026-01-01', 'infinity')`)
+	days := append(run, "--table", "public.days", "--deep", "--set", "run.slot=leat_d"+name)
+	found = checked(t, env, 6, days...)
+	tells(found, "type-policy public.days.at", "error 1 of its values")
+	tells(found, "type-policy public.days.hidden", "error 2 of its values")
+	checked(t, env, 6, append(days, "--set", "lake.target=files", "--set", "lake.file_format=csv")...)
+	checked(t, env, 0, append(days, "--set", "run.columns=public.days = id, at", "--set", "run.row_filters=public.days = id > 1", "--set", "run.publication=other", "--set", "run.own_publication=true")...)
+
+	if left := db.One("select (select count(*) from pg_publication) || ' ' || (select count(*) from pg_replication_slots where slot_name like '%" + name + "')"); left != "1 1" {
+		t.Errorf("there are %s publications and slots, one each of which is the test's", left)
 	}
-	if entries, err := os.ReadDir(to); err != nil || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() != "_leat" && e.Name() != ".leat-tmp" }) {
-		t.Errorf("left behind: %v, %v", entries, err) // _leat is of the run that was refused
+	for _, dir := range []string{to, cache} {
+		if entries, err := os.ReadDir(dir); err != nil || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() != ".leat-tmp" }) {
+			t.Errorf("left behind: %v, %v", entries, err)
+		}
 	}
 }
 

@@ -104,10 +104,11 @@ func (c *cli) follow(cmd *cobra.Command, untilCaughtUp bool) error {
 		return err
 	}
 	defer stop()
-	opts, err := runOptions(cfg, target, log, watch)
+	work, err := workDir(&cfg.Run)
 	if err != nil {
 		return err
 	}
+	opts := runOptions(cfg, work, target, log, watch)
 	opts.UntilCaughtUp = untilCaughtUp
 	if err := pipeline.Run(ctx, source, opts); err != nil {
 		return err
@@ -116,12 +117,8 @@ func (c *cli) follow(cmd *cobra.Command, untilCaughtUp bool) error {
 	return nil
 }
 
-func runOptions(cfg *config.Config, target bucket.Bucket, log *slog.Logger, watch pipeline.Watcher) (pipeline.Options, error) {
+func runOptions(cfg *config.Config, work string, target bucket.Bucket, log *slog.Logger, watch pipeline.Watcher) pipeline.Options {
 	n := &cfg.Run
-	work, err := workDir(n)
-	if err != nil {
-		return pipeline.Options{}, err
-	}
 	opts := pipeline.Options{
 		Name: n.Name, Selection: runSelection(n), Policies: policies(cfg.Dump.Types),
 		Keep: func(schema, table string) pipeline.Keep { return keepOf(cfg, schema, table) }, Identityless: string(n.WithoutIdentity),
@@ -148,7 +145,7 @@ func runOptions(cfg *config.Config, target bucket.Bucket, log *slog.Logger, watc
 	if opts.CopyParallel == 0 {
 		opts.CopyParallel = min(max(2*runtime.NumCPU(), 1), 8)
 	}
-	return opts, nil
+	return opts
 }
 
 func maintainOptions(cfg *config.Config) lake.MaintainOptions {

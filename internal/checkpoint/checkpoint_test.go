@@ -224,6 +224,45 @@ func TestAnOwnerThatWasCutOffForAMomentGoesOn(t *testing.T) {
 	})
 }
 
+// slow is a store that does what it is asked, and answers when nobody waits any more.
+type slow struct {
+	bucket.Bucket
+	is atomic.Bool
+}
+
+func (s *slow) Create(ctx context.Context, key string, o bucket.WriteOptions) (bucket.Upload, error) {
+	u, err := s.Bucket.Create(ctx, key, o)
+	if err == nil && s.is.Load() {
+		u = slowUpload{u, ctx}
+	}
+	return u, err
+}
+
+type slowUpload struct {
+	bucket.Upload
+	asked context.Context
+}
+
+func (u slowUpload) Commit(ctx context.Context) (bucket.Object, error) {
+	o, err := u.Upload.Commit(ctx)
+	<-u.asked.Done()
+	return o, err
+}
+
+func TestALeaseWhoseRenewalsTakeTooLongIsNotTakenForAnothers(t *testing.T) {
+	everywhere(t, func(t *testing.T, b bucket.Bucket) {
+		store := &slow{Bucket: b}
+		a := open(t, store, checkpoint.Options{})
+		store.is.Store(true)
+		waitFor(t, func() bool { return a.Valid() != nil })
+		if err := a.Save(t.Context(), checkpoint.State{Position: 1}); !fault.Is(err, fault.BucketUnreachable) || !fault.Retryable(err) {
+			t.Errorf("nobody has taken it over: %v", err)
+		}
+		store.is.Store(false)
+		must(t, a.Save(t.Context(), checkpoint.State{Position: 1}))
+	})
+}
+
 func waitFor(t testing.TB, ok func() bool) {
 	t.Helper()
 	deadline := time.After(30 * time.Second)

@@ -228,15 +228,28 @@ func (s *Store) Confirm(ctx context.Context) error {
 	if s.Valid() == nil {
 		return nil
 	}
-	err := s.renew(ctx)
-	for fault.Is(err, fault.ObjectExists) { // an earlier renewal of ours came late and was in the way
-		err = s.renew(ctx)
+	for late := 0; late < mostLate; {
+		err := s.renew(ctx)
+		if fault.Is(err, fault.ObjectExists) { // an earlier renewal of ours came late and was in the way
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		lost := s.lost
+		s.mu.Unlock()
+		if s.Valid() == nil || lost != nil {
+			return lost
+		}
+		late++ // it was renewed, and has run out before the answer came
 	}
-	if err != nil {
-		return err
-	}
-	return s.Valid()
+	return fault.New(fault.BucketUnreachable, s.prefix+leaseKey, "the object store takes longer to answer than a lease lasts (%s)", s.o.TTL).
+		WithMend("It is tried again. If it recurs, raise run.lease_ttl.")
 }
+
+// mostLate is how often a lease is renewed whose renewals take longer than it lasts.
+const mostLate = 2
 
 // Lost is pipeline-fenced when another is known to be the owner, and nil else: a lease that has run out is renewed, if it can be.
 func (s *Store) Lost(ctx context.Context) error {

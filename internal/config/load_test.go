@@ -224,3 +224,17 @@ func TestTheSyncJobsVariablesGiveBothSides(t *testing.T) {
 		t.Errorf("with a file: %+v", c.Mirror.From)
 	}
 }
+
+func TestChangeFilesHoldNoLatestState(t *testing.T) {
+	t.Parallel()
+	for file, key := range map[string]string{
+		"lake: {target: files}\nrun: {keep: both}": "run.keep", "lake: {target: files}\nrun: {keep: current}": "run.keep",
+		"lake: {target: files}\nrun: {keep_current: [public.orders]}": "run.keep_current",
+	} {
+		_, err := config.Parse("leat.yaml", []byte(file), config.LoadOptions{Env: env()})
+		if !fault.Is(err, fault.ConfigInvalid) || !strings.HasPrefix(err.Error(), key+" ") && !strings.HasPrefix(err.Error(), key+":") {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+	load(t, "lake: {target: files}\nrun: {keep: history}", nil)
+}

@@ -223,6 +223,10 @@ func (c *Config) checkRun() error {
 		return c.invalid("run.commit_interval", "a commit interval must be more than 0s")
 	case c.Lake.Catalog.URI == "" && (t == CatalogSQLite || t == CatalogPostgres || t == CatalogREST || t == CatalogHive):
 		return c.invalid("lake.catalog.type", "catalog %s needs lake.catalog.uri", t)
+	case c.Lake.Target == LakeFiles && (c.Run.Keep == KeepCurrent || c.Run.Keep == KeepBoth):
+		return c.invalid("run.keep", "change files hold the history, not the latest state")
+	case c.Lake.Target == LakeFiles && len(c.Run.KeepCurrent) > 0:
+		return c.invalid("run.keep_current", "change files hold the history, not the latest state")
 	}
 	return nil
 }

@@ -162,7 +162,7 @@ func TestARESTCatalogThatIsAwayIsAskedAgainAndOneThatRefusesIsNot(t *testing.T) 
 		if _, err := Open(t.Context(), l.Options); !fault.Is(err, c.code) {
 			t.Errorf("status %d, opening the catalog: %v", c.status, err)
 		}
-		if err := l.Reach(t.Context()); !fault.Is(err, c.code) {
+		if err := l.Reach(t.Context(), "public"); !fault.Is(err, c.code) {
 			t.Errorf("status %d, reaching the catalog: %v", c.status, err)
 		}
 		answer.Store(0)

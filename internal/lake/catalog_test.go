@@ -33,7 +33,7 @@ func keeps(t *testing.T, name string, lake func() *Lake) {
 	spec := historySpec()
 	spec.Table.Name = name
 	l := lake()
-	if err := l.Reach(t.Context()); err != nil {
+	if err := l.Reach(t.Context(), "public"); err != nil {
 		t.Errorf("before it has a table: %v", err)
 	}
 	first := open(t, l, spec)
@@ -94,7 +94,7 @@ func TestAPostgresCatalogThatIsAwayIsAskedAgainAndOneThatRefusesIsNot(t *testing
 	if _, err := Open(t.Context(), l.Options); !fault.Is(err, fault.LakeUnreachable) {
 		t.Errorf("opening the catalog: %v", err)
 	}
-	if err := l.Reach(t.Context()); !fault.Is(err, fault.LakeUnreachable) {
+	if err := l.Reach(t.Context(), "public"); !fault.Is(err, fault.LakeUnreachable) {
 		t.Errorf("reaching the catalog: %v", err)
 	}
 	if err := proxy.Enable(); err != nil {

@@ -111,9 +111,9 @@ func Open(ctx context.Context, o Options) (*Lake, error) {
 	return l, nil
 }
 
-// Reach asks the catalog for a table that is not there: an error tells that it cannot be asked.
-func (l *Lake) Reach(ctx context.Context) error {
-	_, err := l.catalog.LoadTable(ctx, table.Identifier{"leat", "reach"})
+// Reach asks the catalog for a table that is not there, among those of a schema of the source: an error tells that it cannot be asked.
+func (l *Lake) Reach(ctx context.Context, schema string) error {
+	_, err := l.catalog.LoadTable(ctx, l.identifier(&change.Table{Schema: schema, Name: "leat_reach"}, ""))
 	if err == nil || errors.Is(err, catalog.ErrNoSuchTable) || errors.Is(err, catalog.ErrNoSuchNamespace) {
 		return nil
 	}

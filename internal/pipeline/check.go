@@ -16,7 +16,7 @@ import (
 func Check(ctx context.Context, source *postgres.Source, o Options) ([]fault.Finding, error) {
 	o.Log = slog.New(slog.DiscardHandler) // what a run would say of its tables are findings here
 	c := &checker{run: &run{o: o, source: source}}
-	for _, look := range []func(context.Context) error{c.chosen, c.publishable, c.slot} {
+	for _, look := range []func(context.Context) error{c.replication, c.chosen, c.publishable, c.slot} {
 		if err := look(ctx); err != nil {
 			return c.findings, err
 		}
@@ -33,6 +33,19 @@ type checker struct {
 
 func (c *checker) add(code string, severity fault.Severity, where, mend, what string) {
 	c.findings = append(c.findings, fault.Finding{Code: code, Severity: severity, Where: where, What: what, Mend: mend})
+}
+
+// replication opens a connection of the kind that reads the log: a pooler may have none, or all walsenders may be taken.
+func (c *checker) replication(ctx context.Context) error {
+	switch _, err := c.source.Identify(ctx); {
+	case ctx.Err() != nil:
+		return err
+	case err != nil:
+		c.findings = append(c.findings, fault.FindingOf(err))
+	default:
+		c.add("replication", fault.SeverityOK, c.source.Name, "", "a replication connection can be made")
+	}
+	return nil
 }
 
 // chosen decides about each table as chooseTables does.
@@ -86,7 +99,7 @@ func (c *checker) identified(t *change.Table) (followed bool) {
 	switch {
 	case err != nil:
 		c.told = true
-		c.add(identityCode, fault.SeverityError, t.String(), mend+" Or exclude it, or choose run.without_identity: skip or inserts.",
+		c.add(identityCode, fault.SeverityError, t.String(), mend+" Or exclude it, or keep history only, or choose run.without_identity: skip or inserts.",
 			"the log cannot tell updates and deletes: leat run refuses the table")
 		return true
 	case chosen == nil:
@@ -125,12 +138,17 @@ func (c *checker) publishable(ctx context.Context) error {
 // slot looks at the slot if there is one.
 func (c *checker) slot(ctx context.Context) error {
 	slot, err := c.source.Slot(ctx, c.o.Slot)
-	if err != nil || !slot.Exists {
+	if err != nil {
 		return err
 	}
-	switch err := slot.Usable(0); {
+	usable := slot.Usable(0)
+	if !slot.Exists {
+		usable = c.source.CanCreateSlot(postgres.SlotOptions{Name: c.o.Slot, Failover: c.o.Failover})
+	}
+	switch err := usable; {
+	case err == nil && !slot.Exists: // whether one is free Preflight tells
 	case fault.Is(err, fault.SlotBusy):
-		c.add("slot", fault.SeverityInfo, slot.Name, "", fmt.Sprintf("session %d reads from it: the pipeline is at work", slot.ActivePID))
+		c.add("slot", fault.SeverityWarn, slot.Name, "If it is not this pipeline that is at work: "+fault.Of(err).HowToMend(), fault.Of(err).What)
 	case err != nil:
 		c.findings = append(c.findings, fault.FindingOf(err))
 	default:

@@ -116,7 +116,7 @@ func Run(ctx context.Context, source *postgres.Source, o Options) error {
 }
 
 // heals says whether another attempt may succeed. While nobody ends the run, what was interrupted came to the end of a time of our own.
-func heals(err error) bool { return fault.Retryable(err) || fault.Is(err, fault.Interrupted) }
+func heals(err error) bool { return fault.Retryable(err) || codeOf(err) == fault.Interrupted }
 
 // attemptsToCatchUp is how often a run that is to end tries in a row: whoever started it hears of the failure then.
 const attemptsToCatchUp = 12

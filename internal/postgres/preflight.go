@@ -21,7 +21,10 @@ type PreflightOptions struct {
 	Deep      bool // count the values that need a policy: reads every table
 	// Slot is the one that a run reads from, "" for a dump, which can do without most of what a run needs.
 	Slot string
-	Now  func() time.Time
+	// Columns and RowFilter are what a run publishes of a table: nil and "" for all. The functions may be nil.
+	Columns   func(schema, table string) []string
+	RowFilter func(schema, table string) string
+	Now       func() time.Time
 }
 
 // preflight collects findings about a server.
@@ -175,7 +178,7 @@ func (p *preflight) tables() error {
 		}
 		p.identity(t)
 		if p.opts.Typed {
-			if err := p.types(sn, t, readable); err != nil {
+			if err := p.types(sn, p.published(t), readable); err != nil {
 				return err
 			}
 		}
@@ -228,6 +231,20 @@ func (p *preflight) identity(t *change.Table) {
 	}
 }
 
+// published is a table with the columns that are published.
+func (p *preflight) published(t *change.Table) *change.Table {
+	if p.opts.Columns == nil {
+		return t
+	}
+	only := p.opts.Columns(t.Schema, t.Name)
+	if len(only) == 0 {
+		return t
+	}
+	cut := *t
+	cut.Columns = slices.DeleteFunc(slices.Clone(t.Columns), func(c change.Column) bool { return !slices.Contains(only, c.Name) })
+	return &cut
+}
+
 // types tells which columns may hold values that need a policy.
 func (p *preflight) types(sn *Snapshot, t *change.Table, readable bool) error {
 	plan, err := sn.Plan(t, p.opts.Policies)
@@ -239,7 +256,10 @@ func (p *preflight) types(sn *Snapshot, t *change.Table, readable bool) error {
 			continue
 		}
 		where := t.String() + "." + c.Column.Name
-		mend := "Choose dump.types." + c.Class + ": text, null or clamp; or take a text format, which carries everything."
+		mend := "Choose dump.types." + c.Class + ": text, null or clamp."
+		if p.opts.Slot == "" {
+			mend += " Or take a text format, which carries everything."
+		}
 		if !p.opts.Deep || !readable {
 			p.unchecked = append(p.unchecked, where)
 			continue
@@ -289,7 +309,13 @@ func specialSQL(c carrier) string {
 }
 
 func (p *preflight) count(t *change.Table, column, condition string) (int64, error) {
-	rows, err := query(p.ctx, p.conn, "select count(*)"+from(t)+" where "+fmt.Sprintf(condition, quoteIdent(column)))
+	where := fmt.Sprintf(condition, quoteIdent(column))
+	if p.opts.RowFilter != nil {
+		if filter := p.opts.RowFilter(t.Schema, t.Name); filter != "" {
+			where += " and (" + filter + ")"
+		}
+	}
+	rows, err := query(p.ctx, p.conn, "select count(*)"+from(t)+" where "+where)
 	if err != nil {
 		return 0, err
 	}

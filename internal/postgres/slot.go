@@ -198,6 +198,12 @@ func (s *Source) CreateSlot(ctx context.Context, o SlotOptions) (*CreatedSlot, e
 	return made, nil
 }
 
+// CanCreateSlot is source-version for a slot that a server of this version does not have.
+func (s *Source) CanCreateSlot(o SlotOptions) error {
+	_, err := s.createSlotSQL(o)
+	return err
+}
+
 // createSlotSQL writes the command in the grammar of the server: before 15 the options are bare words.
 func (s *Source) createSlotSQL(o SlotOptions) (string, error) {
 	if s.InRecovery && s.Version < 160000 {

@@ -48,9 +48,10 @@ func TestARunOutlivesAStoreThatNeverAnswers(t *testing.T) {
 	store := testlab.S3(t)
 	// They are given up as soon as the lease would run out. Where two in a row are, it does, and the run begins another attempt.
 	lease := hangs{
-		{name: "a lease", match: put("/lease.json"), answer: testlab.Hang, times: 2}, {name: "a lease that comes late", match: put("/lease.json"), answer: testlab.Late},
+		{name: "a lease", match: put("/lease.json"), answer: testlab.Hang, times: 2}, {name: "a lease that was written", match: put("/lease.json"), answer: testlab.HangAfter, times: 2},
+		{name: "a lease that comes late", match: put("/lease.json"), answer: testlab.Late},
 	}
-	groups := []hangs{lease[:1], lease[1:]}
+	groups := []hangs{lease[:1], lease[1:2], lease[2:]}
 	// The shortest answer has 8 bytes, and must not come to its end.
 	reading := hangs{{name: "the body of an answer", match: get(".parquet"), answer: testlab.StallReply(1)}}
 	if long() { // all others when there was no progress for as long as the setting says
