@@ -122,6 +122,14 @@ func pause() int {
 	return 60
 }
 
+// rare is how many transactions there are for each large one, whose rows the judge must have in memory.
+func rare() int {
+	if long() {
+		return 600
+	}
+	return 150
+}
+
 // rest is a customer's pause between two orders.
 func rest(ctx context.Context, d time.Duration) {
 	select {
@@ -132,7 +140,7 @@ func rest(ctx context.Context, d time.Duration) {
 
 // transaction is a script of some changes, committed or not, with a savepoint or not.
 func (s *shop) transaction(dice *rand.Rand) string {
-	if dice.IntN(150) == 0 {
+	if dice.IntN(rare()) == 0 {
 		return s.large(dice)
 	}
 	var b strings.Builder

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if long() { // the truth of an hour is large; servers and leat need room beside its judges
-		debug.SetMemoryLimit(6 << 30)
+		debug.SetMemoryLimit(12 << 30)
 	}
 	testlab.Main(m)
 }
