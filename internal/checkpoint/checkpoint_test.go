@@ -277,6 +277,42 @@ func waitFor(t testing.TB, ok func() bool) {
 	}
 }
 
+// shut is a store that writes nothing for a while.
+type shut struct {
+	bucket.Bucket
+	is atomic.Bool
+}
+
+func (s *shut) Create(ctx context.Context, key string, o bucket.WriteOptions) (bucket.Upload, error) {
+	if s.is.Load() {
+		return nil, fault.New(fault.BucketUnreachable, key, "it is shut")
+	}
+	return s.Bucket.Create(ctx, key, o)
+}
+
+// An attempt that could not give its lease back is no reason to refuse the next one of the same process, nor to wait.
+func TestTheLeaseOfAnEarlierAttemptIsFree(t *testing.T) {
+	everywhere(t, func(t *testing.T, b bucket.Bucket) {
+		store := &shut{Bucket: b}
+		first, err := checkpoint.Open(t.Context(), store, "p", checkpoint.Options{TTL: time.Hour, Self: "us-"})
+		must(t, err)
+		store.is.Store(true)
+		first.Close(t.Context()) // it is not given back
+		if _, err := checkpoint.Open(t.Context(), b, "p", checkpoint.Options{TTL: time.Hour, Self: "them-"}); !fault.Is(err, fault.PipelineBusy) {
+			t.Errorf("another process: %v", err)
+		}
+		again := open(t, b, checkpoint.Options{TTL: time.Hour, Self: "us-"})
+		if again.Epoch() != 2 {
+			t.Errorf("epoch %d", again.Epoch())
+		}
+		store.is.Store(false)
+		if err := first.Save(t.Context(), checkpoint.State{Position: 9}); !fault.Is(err, fault.PipelineFenced) {
+			t.Errorf("the earlier one still saves: %v", err)
+		}
+		must(t, again.Save(t.Context(), checkpoint.State{Position: 1}))
+	})
+}
+
 // A pipeline that was killed starts again at once on the same machine: the kernel knows that the process is gone.
 func TestAKilledOwnersLeaseIsFreeAtOnceOnItsMachine(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/leatdata/leat/internal/bucket"
@@ -22,7 +23,7 @@ func (s *Store) take(ctx context.Context) error {
 			return err
 		}
 		if held.etag != watched.etag {
-			if watched.etag != "" && held.Owner == watched.Owner && !held.Released {
+			if watched.etag != "" && held.Owner == watched.Owner && !held.Released && !s.isFormer(held) {
 				return busy(s.prefix, held) // it has just been renewed: its owner lives
 			}
 			watched, since = held, time.Now()
@@ -58,7 +59,7 @@ func takenBy(prefix string, l Lease) error {
 // isFree says whether nobody can believe any more that the lease is theirs. Seen is how long it has lain unchanged before
 // our eyes: an owner stops believing in it after less than its TTL without a renewal.
 func (s *Store) isFree(ctx context.Context, held Lease, seen time.Duration) (bool, error) {
-	if held.etag == "" || held.Released || held.Process.surelyDead() || seen > held.TTL+held.TTL/8 {
+	if held.etag == "" || held.Released || s.isFormer(held) || held.Process.surelyDead() || seen > held.TTL+held.TTL/8 {
 		return true, nil
 	}
 	// A folder's clock is this machine's, which may be set: who has the patience to watch does without.
@@ -68,6 +69,11 @@ func (s *Store) isFree(ctx context.Context, held Lease, seen time.Duration) (boo
 	}
 	now, err := s.storesTime(ctx)
 	return err == nil && now.Sub(held.Modified) > held.TTL+held.TTL/8, err
+}
+
+// isFormer says whether a lease is of an earlier owner in this process, which has ended.
+func (s *Store) isFormer(held Lease) bool {
+	return s.o.Self != "" && strings.HasPrefix(held.Owner, s.o.Self)
 }
 
 // storesTime asks for the store's time by writing an object.

@@ -14,9 +14,12 @@ import (
 
 // Options say who wants to run the pipeline.
 type Options struct {
-	Host  string        // for people; the machine's own name when empty
-	Owner string        // must be unlike any other process's; made up when empty
-	TTL   time.Duration // how long a lease lasts without being renewed; 30 s when 0
+	Host  string // for people; the machine's own name when empty
+	Owner string // must be unlike any other process's; made up when empty
+	// Self begins the names of all owners of this process that follow one another. A lease of an earlier one, which has been closed, is free
+	// at once, also when it could not be given back, or when a renewal of it comes late.
+	Self string
+	TTL  time.Duration // how long a lease lasts without being renewed; 30 s when 0
 	// Patience is how long Open waits for another's lease to run out. An owner that renews it is believed at once. With 0
 	// only the store's clock is asked, and another's lease that lasts is pipeline-busy.
 	Patience time.Duration
@@ -52,7 +55,7 @@ func Open(ctx context.Context, b bucket.Bucket, prefix string, o Options) (*Stor
 		o.Host, _ = os.Hostname() // for people; nothing depends on it
 	}
 	if o.Owner == "" {
-		o.Owner = rand.Text()
+		o.Owner = o.Self + rand.Text()
 	}
 	if o.TTL == 0 {
 		o.TTL = 30 * time.Second

@@ -125,7 +125,7 @@ type Swept struct {
 func Maintain(ctx context.Context, source *postgres.Source, o Options, orphansOlderThan time.Duration) (did Swept, err error) {
 	o.MaintainTo.Thorough = true
 	r := &run{o: o, source: source, tables: map[string]*table{}, byOID: map[uint32]*table{}, stopping: new(atomic.Bool)}
-	if err := r.takeLease(ctx); err != nil {
+	if err := r.takeLease(ctx, ""); err != nil {
 		return did, err
 	}
 	defer r.store.Close(context.WithoutCancel(ctx))

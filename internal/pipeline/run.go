@@ -3,6 +3,7 @@ package pipeline
 import (
 	"cmp"
 	"context"
+	cryptorand "crypto/rand"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -89,10 +90,10 @@ type run struct {
 // Run follows the log until the context ends, until it has caught up when that was asked for, or until a failure that
 // no further attempt can heal. When the context ends it finishes the transaction at hand and commits it.
 func Run(ctx context.Context, source *postgres.Source, o Options) error {
-	next, delivered := &again{}, &recent{}
+	next, delivered, self := &again{}, &recent{}, cryptorand.Text()+"-"
 	for failures := 0; ; {
 		began := time.Now()
-		err := attempt(ctx, source, o, next, delivered)
+		err := attempt(ctx, source, o, next, delivered, self)
 		if time.Since(began) > time.Minute {
 			failures = 0
 		}
@@ -128,11 +129,11 @@ func backoff(failures int, most time.Duration) time.Duration {
 }
 
 // attempt is the order of the steps; see docs/INVARIANTS.md before changing it.
-func attempt(ctx context.Context, source *postgres.Source, o Options, next *again, delivered *recent) (err error) {
+func attempt(ctx context.Context, source *postgres.Source, o Options, next *again, delivered *recent, self string) (err error) {
 	r := &run{
 		o: o, source: source, delivered: delivered, tables: map[string]*table{}, byOID: map[uint32]*table{}, asked: make(chan struct{}, 1), stopping: new(atomic.Bool),
 	}
-	if err := r.takeLease(ctx); err != nil {
+	if err := r.takeLease(ctx, self); err != nil {
 		return err
 	}
 	defer r.store.Close(context.WithoutCancel(ctx))
@@ -195,9 +196,9 @@ func (r *run) resumeDrains() {
 	}
 }
 
-func (r *run) takeLease(ctx context.Context) (err error) {
+func (r *run) takeLease(ctx context.Context, self string) (err error) {
 	host, _ := os.Hostname()
-	r.store, err = checkpoint.Open(ctx, r.o.State, StatePrefix(r.o.Name), checkpoint.Options{Host: host, TTL: r.o.LeaseTTL, Patience: r.o.LeaseTTL * 3 / 2, Log: r.o.Log})
+	r.store, err = checkpoint.Open(ctx, r.o.State, StatePrefix(r.o.Name), checkpoint.Options{Host: host, Self: self, TTL: r.o.LeaseTTL, Patience: r.o.LeaseTTL * 3 / 2, Log: r.o.Log})
 	if err == nil {
 		r.state = r.store.State()
 		r.o.Watch.Leased(r.store.Epoch())
