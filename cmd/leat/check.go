@@ -36,13 +36,9 @@ Exit status: 0 nothing stands in the way, 6 something does, others as for dump.`
 	f := cmd.Flags()
 	job := f.String("for", "dump", "what is to work: dump or run")
 	deep := f.Bool("deep", false, "read the tables and count values that need a policy")
-	f.String("name", "", "run: name of the pipeline (leat)")
-	f.String("keep", "", "run: auto, current, history or both")
-	f.String("catalog", "", "run: file, sqlite, postgres, rest, glue or hive")
-	f.String("catalog-uri", "", "run: address of the catalog")
+	lakeFlags(cmd, "run: ")
+	keepFlag(cmd, "run: ")
 	complete(cmd, "for", "dump", "run")
-	complete(cmd, "keep", "auto", "current", "history", "both")
-	complete(cmd, "catalog", "file", "sqlite", "postgres", "rest", "glue", "hive")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		flags, err := checkKeys(cmd, *job)
 		if err != nil {
@@ -79,27 +75,30 @@ func (c *cli) check(cmd *cobra.Command, run, deep bool) error {
 	if err != nil {
 		return err
 	}
-	if len(cfg.Dump.Tables) == 0 { // everything one can see is a good question to begin with
-		all, err := config.ParsePattern("*.*")
-		if err != nil {
-			return err
-		}
-		cfg.Dump.Tables = []config.Pattern{all}
-	}
 	ctx := cmd.Context()
 	report := &report{cli: c}
 	if run {
-		report.add(c.checkRunSource(ctx, cfg, deep))
+		report.add(checkRunSource(ctx, cfg, deep))
 	} else {
 		report.add(checkSource(ctx, cfg, deep))
 	}
 	if cfg.To.URL != "" {
-		report.add(checkBucket(ctx, cfg))
-	}
-	if cfg.To.URL != "" && run {
-		report.add(c.checkCatalog(ctx, cfg))
+		c.checkTarget(ctx, cfg, run, report)
 	}
 	return report.end(ctx)
+}
+
+func (c *cli) checkTarget(ctx context.Context, cfg *config.Config, run bool, report *report) {
+	b, err := openBucket(ctx, cfg)
+	if err != nil {
+		report.add(nil, err)
+		return
+	}
+	defer b.Close()
+	report.add(bucket.Check(ctx, b, time.Now))
+	if run {
+		report.add(c.checkCatalog(ctx, cfg, b))
+	}
 }
 
 func checkSource(ctx context.Context, cfg *config.Config, deep bool) ([]fault.Finding, error) {
@@ -107,17 +106,18 @@ func checkSource(ctx context.Context, cfg *config.Config, deep bool) ([]fault.Fi
 	if err != nil {
 		return nil, err
 	}
+	cfg.Dump.Tables = orEvery(cfg.Dump.Tables)
 	return source.Preflight(ctx, postgres.PreflightOptions{
 		Selection: selection(&cfg.Dump, "dump.tables"), Policies: policies(cfg.Dump.Types), Typed: cfg.Dump.Format.Typed(), Deep: deep, Now: time.Now,
 	})
 }
 
-func (c *cli) checkRunSource(ctx context.Context, cfg *config.Config, deep bool) ([]fault.Finding, error) {
+func checkRunSource(ctx context.Context, cfg *config.Config, deep bool) ([]fault.Finding, error) {
 	source, err := connect(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	opts := runOptions(cfg, "", nil, c.logger(cfg, c.stderr), nil)
+	opts := runOptions(cfg, "", nil, nil, nil)
 	findings, err := source.Preflight(ctx, postgres.PreflightOptions{
 		Selection: opts.Selection, Policies: opts.Policies, Typed: true, Deep: deep, Now: time.Now, // text files too are written from typed values
 		Slot: opts.Slot, Columns: opts.ColumnList, RowFilter: opts.RowFilter,
@@ -129,26 +129,11 @@ func (c *cli) checkRunSource(ctx context.Context, cfg *config.Config, deep bool)
 	return append(findings, more...), err
 }
 
-func checkBucket(ctx context.Context, cfg *config.Config) ([]fault.Finding, error) {
-	b, err := openBucket(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	defer b.Close()
-	return bucket.Check(ctx, b, time.Now)
-}
-
-// checkCatalog asks the lake's catalog. One of files is the bucket, which must have conditional writes then.
-func (c *cli) checkCatalog(ctx context.Context, cfg *config.Config) ([]fault.Finding, error) {
+// checkCatalog asks the lake's catalog. One of files is the bucket, which must have conditional writes then, as its own check has found.
+func (c *cli) checkCatalog(ctx context.Context, cfg *config.Config, b bucket.Bucket) ([]fault.Finding, error) {
 	if cfg.Lake.Target == config.LakeFiles {
 		return nil, nil
 	}
-	b, err := openBucket(ctx, cfg)
-	if err != nil {
-		return nil, nil // which the bucket's own check tells
-	}
-	defer b.Close()
-	_, _ = bucket.Probe(ctx, b) // what it finds is kept in the bucket's properties; the bucket's own check tells of failures
 	l, err := openIceberg(ctx, cfg, b, "", 0, c.logger(cfg, c.stderr))
 	if err != nil {
 		return nil, err

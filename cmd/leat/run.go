@@ -40,12 +40,11 @@ of a table needs a policy, 1 anything else, 130 and 143 ended by SIGINT and SIGT
 	c.pipelineFlags(cmd)
 	f := cmd.Flags()
 	f.StringArray("exclude", nil, "table to leave out; may be repeated")
-	f.String("keep", "", "auto, current, history or both")
+	keepFlag(cmd, "")
 	f.String("commit-interval", "", "longest time from a change to its commit in the lake (10s)")
 	f.String("metrics", "", "address for /metrics, /healthz and /readyz, such as 127.0.0.1:9187")
 	f.String("work-dir", "", "local folder for key indexes and transactions in progress; may be lost")
 	untilCaughtUp := f.Bool("until-caught-up", false, "end at the position that was current at the start")
-	complete(cmd, "keep", "auto", "current", "history", "both")
 	flags := append(pipelineKeys(), []flagKey{
 		{"table", "run.tables"}, {"exclude", "run.exclude"}, {"keep", "run.keep"}, {"commit-interval", "run.commit_interval"},
 		{"metrics", "run.metrics"}, {"work-dir", "run.work_dir"},
@@ -65,10 +64,21 @@ func (c *cli) pipelineFlags(cmd *cobra.Command) {
 	f.String("to", "", "lake: s3://bucket/path, gs://, azblob://, file:///path or a path")
 	f.String("endpoint", "", "S3 server other than AWS, such as https://ceph.example.com")
 	f.String("region", "", "region of the bucket")
-	f.String("name", "", "name of the pipeline (leat)")
-	f.String("catalog", "", "file, sqlite, postgres, rest, glue or hive")
-	f.String("catalog-uri", "", "address of the catalog")
+	lakeFlags(cmd, "")
+}
+
+// lakeFlags say which pipeline and which catalog; of goes before their help.
+func lakeFlags(cmd *cobra.Command, of string) {
+	f := cmd.Flags()
+	f.String("name", "", of+"name of the pipeline (leat)")
+	f.String("catalog", "", of+"file, sqlite, postgres, rest, glue or hive")
+	f.String("catalog-uri", "", of+"address of the catalog")
 	complete(cmd, "catalog", "file", "sqlite", "postgres", "rest", "glue", "hive")
+}
+
+func keepFlag(cmd *cobra.Command, of string) {
+	cmd.Flags().String("keep", "", of+"auto, current, history or both")
+	complete(cmd, "keep", "auto", "current", "history", "both")
 }
 
 func pipelineKeys() []flagKey {
@@ -204,14 +214,17 @@ func keepOf(cfg *config.Config, schema, table string) pipeline.Keep {
 	}
 }
 
-// runSelection takes every table when none is named.
 func runSelection(n *config.Run) postgres.Selection {
-	d := config.Dump{Tables: n.Tables, Exclude: n.Exclude, Partitions: n.Partitions}
-	if len(d.Tables) == 0 {
-		all, _ := config.ParsePattern("*.*") // a constant that parses
-		d.Tables = []config.Pattern{all}
+	return selection(&config.Dump{Tables: orEvery(n.Tables), Exclude: n.Exclude, Partitions: n.Partitions}, "run.tables")
+}
+
+// orEvery takes every table when none is named.
+func orEvery(tables []config.Pattern) []config.Pattern {
+	if len(tables) > 0 {
+		return tables
 	}
-	return selection(&d, "run.tables")
+	all, _ := config.ParsePattern("*.*") // a constant that parses
+	return []config.Pattern{all}
 }
 
 // workDir is a folder of the pipeline's own.

@@ -214,7 +214,7 @@ func addFlags(all map[string]given, overrides []Override) error {
 
 func unknownKey(o Override) error {
 	for path, key := range keys() { // the table is a part of the value, not of the key
-		if table, ok := strings.CutPrefix(o.Key, path+"."); ok && key.Kind == "table setting" {
+		if table, ok := strings.CutPrefix(o.Key, path+"."); ok && key.Kind == kindTableSetting {
 			return fault.New(fault.ConfigUnknown, where(shorten(o.Key), o.Flag), "unknown key; did you mean %s='%s = %s'?", path, table, strings.Join(o.Values, " "))
 		}
 	}

@@ -26,6 +26,9 @@ type Key struct {
 	index []int // the field, for reflect.Value.FieldByIndex
 }
 
+// kindTableSetting is the Kind of settings that belong to tables, whose names stand in the value.
+const kindTableSetting = "table setting"
+
 // section is a struct of the schema: a mapping in the file.
 type section struct {
 	path   string
@@ -142,7 +145,7 @@ func kindOf(t reflect.Type) string {
 	case reflect.TypeFor[ColumnPattern]():
 		return "column pattern"
 	case reflect.TypeFor[TableSetting]():
-		return "table setting"
+		return kindTableSetting
 	}
 	switch t.Kind() {
 	case reflect.Bool:

@@ -89,7 +89,7 @@ func (c *checker) chosen(ctx context.Context) error {
 const identityCode = "replica-identity"
 
 func identityMend(schema, name string) string {
-	return "ALTER TABLE " + postgres.QuoteTable(schema, name) + " REPLICA IDENTITY FULL; or give it a primary key."
+	return identitySQL(schema, name) + " or give it a primary key."
 }
 
 // identified looks whether the log can tell a table's updates and deletes. Of one that would be left out the partitions do not matter.

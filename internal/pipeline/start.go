@@ -211,10 +211,15 @@ func withoutIdentity(tables []*change.Table) error {
 	var names, sql []string
 	for _, t := range tables {
 		names = append(names, t.String())
-		sql = append(sql, "ALTER TABLE "+postgres.QuoteTable(t.Schema, t.Name)+" REPLICA IDENTITY FULL;")
+		sql = append(sql, identitySQL(t.Schema, t.Name))
 	}
 	return fault.New(fault.KeyMissing, strings.Join(names, ", "), "the log cannot tell updates and deletes: there is no primary key, or it is deferrable, or the replica identity is nothing").
 		WithMend("%s Or exclude them, keep history only, or choose run.without_identity: skip or inserts.", strings.Join(sql, " "))
+}
+
+// identitySQL lets the log tell a table's updates and deletes.
+func identitySQL(schema, name string) string {
+	return "ALTER TABLE " + postgres.QuoteTable(schema, name) + " REPLICA IDENTITY FULL;"
 }
 
 // restoreModes gives each table the mode it had, unless it is to be copied anew.
@@ -417,7 +422,7 @@ func weakLeaves(leaves []*change.Table) error {
 	var names, sql []string
 	for _, t := range leaves {
 		names = append(names, t.String())
-		sql = append(sql, "ALTER TABLE "+postgres.QuoteTable(t.Schema, t.Name)+" REPLICA IDENTITY FULL;")
+		sql = append(sql, identitySQL(t.Schema, t.Name))
 	}
 	return fault.New(fault.KeyMissing, strings.Join(names, ", "), "the partition's replica identity is weaker than its root's: the log cannot tell its updates and deletes").
 		WithMend("%s Or give them the root's key and identity.", strings.Join(sql, " "))

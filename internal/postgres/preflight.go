@@ -55,6 +55,9 @@ func (s *Source) Preflight(ctx context.Context, opts PreflightOptions) ([]fault.
 	return p.findings, nil
 }
 
+// follows says whether a run is asked about, and not a dump.
+func (p *preflight) follows() bool { return p.opts.Slot != "" }
+
 func (p *preflight) add(code string, severity fault.Severity, where, mend, format string, args ...any) {
 	p.findings = append(p.findings, fault.Finding{Code: code, Severity: severity, Where: where, What: fmt.Sprintf(format, args...), Mend: mend})
 }
@@ -98,7 +101,7 @@ from pg_roles r where r.rolname = current_user`, p.opts.Slot)
 		return err
 	}
 	lacking, without := fault.SeverityWarn, " Until then a dump's LSN is approximate."
-	if p.opts.Slot != "" {
+	if p.follows() {
 		lacking, without = fault.SeverityError, ""
 	}
 	user := string(rows[0][3])
@@ -130,7 +133,7 @@ where backend_xid is not null and pid <> pg_backend_pid() and xact_start < now()
 		return err
 	}
 	mend, what := "Let it end first, or accept an approximate LSN.", "an exact LSN waits for its end"
-	if p.opts.Slot != "" {
+	if p.follows() {
 		mend, what = "Let it end first, or let leat run wait.", "a new slot waits for its end"
 	}
 	for _, r := range rows {
@@ -168,7 +171,7 @@ func (p *preflight) tables() error {
 		return err
 	}
 	sn := &Snapshot{source: p.source, types: types}
-	if p.opts.Slot != "" {
+	if p.follows() {
 		tables = slices.DeleteFunc(tables, func(t *change.Table) bool { return !logged(t) })
 	}
 	for _, t := range tables {
@@ -219,7 +222,7 @@ func logged(t *change.Table) bool {
 
 // identity tells what following the log would meet; a dump does not mind.
 func (p *preflight) identity(t *change.Table) {
-	if p.opts.Slot != "" || !logged(t) { // of a run the pipeline itself tells
+	if p.follows() || !logged(t) { // of a run the pipeline itself tells
 		return
 	}
 	mend := "alter table " + quoteTable(t.Schema, t.Name) + " replica identity full; or give it a primary key."
@@ -257,7 +260,7 @@ func (p *preflight) types(sn *Snapshot, t *change.Table, readable bool) error {
 		}
 		where := t.String() + "." + c.Column.Name
 		mend := "Choose dump.types." + c.Class + ": text, null or clamp."
-		if p.opts.Slot == "" {
+		if !p.follows() {
 			mend += " Or take a text format, which carries everything."
 		}
 		if !p.opts.Deep || !readable {
@@ -286,7 +289,7 @@ func (p *preflight) mayNeedPolicy() {
 		names += fmt.Sprintf(" and %d more", more)
 	}
 	job := "dump"
-	if p.opts.Slot != "" {
+	if p.follows() {
 		job = "run"
 	}
 	p.add("type-policy", fault.SeverityInfo, p.source.Name, "leat check --deep counts such values; dump.types has the policies.",
