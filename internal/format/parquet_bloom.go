@@ -3,6 +3,7 @@ package format
 import (
 	"encoding/binary"
 	"math/bits"
+	"unsafe"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -42,19 +43,13 @@ func (f *bloom) insert(hash uint64) {
 	}
 }
 
-func (f *bloom) insertInt32(v []int32) {
-	var b [4]byte
-	for _, x := range v {
-		binary.LittleEndian.PutUint32(b[:], uint32(x))
-		f.insert(xxhash.Sum64(b[:]))
-	}
-}
-
-func (f *bloom) insertInt64(v []int64) {
+func insertNumbers[T int32 | int64](f *bloom, v []T) {
 	var b [8]byte
+	var one T
+	width := unsafe.Sizeof(one)
 	for _, x := range v {
 		binary.LittleEndian.PutUint64(b[:], uint64(x))
-		f.insert(xxhash.Sum64(b[:]))
+		f.insert(xxhash.Sum64(b[:width]))
 	}
 }
 

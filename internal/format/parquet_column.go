@@ -26,6 +26,7 @@ type page struct {
 	rows     int
 	levels   int // values and nulls
 	nulls    int
+	nans     int
 	raw      int // bytes before compression
 	packed   int // and after
 	crc      uint32
@@ -185,21 +186,21 @@ func (c *column) encode(p *page) {
 		p.bounds = boolBounds(c.buf)
 	case c.phys == physInt32 || c.phys == physFloat:
 		if c.phys == physFloat {
-			p.bounds = floatBounds(c.i32, float32Of, plainFloat32)
+			p.bounds, p.nans = floatBounds(c.i32, float32Of, plainFloat32)
 		} else {
 			p.bounds = intBounds(c.i32, c.order == orderUnsigned)
 		}
-		if !encodeInts(c, &c.ints, c.i32, p) && c.leaf.bloom {
-			c.bloom.insertInt32(c.i32)
+		if !encodeInts(c, &c.ints, c.i32, p) {
+			observeNumbers(c, c.i32)
 		}
 	case c.phys == physInt64 || c.phys == physDouble:
 		if c.phys == physDouble {
-			p.bounds = floatBounds(c.i64, float64Of, plainFloat64)
+			p.bounds, p.nans = floatBounds(c.i64, float64Of, plainFloat64)
 		} else {
 			p.bounds = intBounds(c.i64, c.order == orderUnsigned)
 		}
-		if !encodeInts(c, &c.longs, c.i64, p) && c.leaf.bloom {
-			c.bloom.insertInt64(c.i64)
+		if !encodeInts(c, &c.longs, c.i64, p) {
+			observeNumbers(c, c.i64)
 		}
 	default:
 		c.encodeBytes(p)
@@ -342,17 +343,13 @@ func (c *column) dictionary() ([]byte, int) {
 	s := c.shop
 	switch c.phys {
 	case physInt32, physFloat:
-		if c.leaf.bloom {
-			c.bloom.insertInt32(c.ints.entries)
-		}
-		s.body = append(s.body[:0], arrow.Int32Traits.CastToBytes(c.ints.entries)...)
-		return s.body, len(c.ints.entries)
+		entries := dictionaryOf(c, c.ints.entries)
+		s.body = append(s.body[:0], arrow.Int32Traits.CastToBytes(entries)...)
+		return s.body, len(entries)
 	case physInt64, physDouble:
-		if c.leaf.bloom {
-			c.bloom.insertInt64(c.longs.entries)
-		}
-		s.body = append(s.body[:0], arrow.Int64Traits.CastToBytes(c.longs.entries)...)
-		return s.body, len(c.longs.entries)
+		entries := dictionaryOf(c, c.longs.entries)
+		s.body = append(s.body[:0], arrow.Int64Traits.CastToBytes(entries)...)
+		return s.body, len(entries)
 	}
 	if c.leaf.bloom {
 		for i := range c.strings.entries {
@@ -360,6 +357,27 @@ func (c *column) dictionary() ([]byte, int) {
 		}
 	}
 	return c.strings.arena, len(c.strings.entries)
+}
+
+// dictionaryOf is the dictionary of numbers: the distinct values and, where only one zero of a float is among them, the
+// other, which no page uses.
+func dictionaryOf[T int32 | int64](c *column, entries []T) []T {
+	observeNumbers(c, entries)
+	if c.order == orderFloat {
+		return append(entries, otherZeros(entries)...)
+	}
+	return entries
+}
+
+// observeNumbers shows numbers to the Bloom filter.
+func observeNumbers[T int32 | int64](c *column, v []T) {
+	if !c.leaf.bloom {
+		return
+	}
+	insertNumbers(&c.bloom, v)
+	if c.order == orderFloat {
+		insertNumbers(&c.bloom, otherZeros(v))
+	}
 }
 
 // heldBack is the bytes of the open chunk: compressed pages, and what is staged.

@@ -19,6 +19,7 @@ type rowGroup struct {
 type chunk struct {
 	levels    int64
 	nulls     int64
+	nans      int64
 	raw       int64 // with page headers, as the format counts
 	packed    int64
 	encodings []int32 // of data pages, each once
@@ -102,6 +103,7 @@ func (w *parquetWriter) endChunk(c *column, k *chunk) error {
 func (k *chunk) note(s *storage, p *page) {
 	k.levels += int64(p.levels)
 	k.nulls += int64(p.nulls)
+	k.nans += int64(p.nans)
 	if i := slices.Index(k.encodings, p.encoding); i >= 0 {
 		k.counts[i]++
 	} else {
@@ -111,7 +113,7 @@ func (k *chunk) note(s *storage, p *page) {
 	switch {
 	case p.known && !k.unbounded:
 		s.merge(&k.bounds, p.bounds)
-	case !p.known && p.nulls < p.levels && s.order != orderFloat: // NaN alone leaves no gap
+	case !p.known && p.nulls < p.levels:
 		k.unbounded, k.bounds = true, bounds{}
 	}
 }

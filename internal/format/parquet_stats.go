@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"math"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -18,7 +19,7 @@ type bound struct {
 }
 
 // bounds are the least and the greatest of some values. known is false when there is
-// nothing to say: no values, none that compares (NaN), or no short value above the greatest.
+// nothing to say: no values, a NaN among them, or no short value above the greatest.
 type bounds struct {
 	min, max bound
 	known    bool
@@ -57,21 +58,21 @@ func plainInt[T int32 | int64](x T) []byte {
 	return binary.LittleEndian.AppendUint64(nil, uint64(x))
 }
 
-// floatBounds leaves NaN out and widens a zero bound to the zero of either sign, as
-// parquet.thrift asks under ColumnOrder.
-func floatBounds[T int32 | int64](v []T, value func(T) float64, plain func(float64) []byte) bounds {
+// floatBounds counts the NaN and widens a zero bound to the zero of either sign, as parquet.thrift asks under
+// ColumnOrder. Values with a NaN have no bounds: readers place NaN above all numbers and skip by a maximum without it.
+func floatBounds[T int32 | int64](v []T, value func(T) float64, plain func(float64) []byte) (bounds, int) {
 	lo, hi := math.Inf(1), math.Inf(-1)
-	known := false
+	nans := 0
 	for _, b := range v {
 		x := value(b)
 		if x != x {
+			nans++
 			continue
 		}
-		known = true
 		lo, hi = min(lo, x), max(hi, x)
 	}
-	if !known {
-		return bounds{}
+	if len(v) == 0 || nans > 0 {
+		return bounds{}, nans
 	}
 	if lo == 0 {
 		lo = math.Copysign(0, -1)
@@ -79,7 +80,21 @@ func floatBounds[T int32 | int64](v []T, value func(T) float64, plain func(float
 	if hi == 0 {
 		hi = 0
 	}
-	return bounds{bound{plain(lo), true}, bound{plain(hi), true}, true}
+	return bounds{bound{plain(lo), true}, bound{plain(hi), true}, true}, 0
+}
+
+// otherZeros are the zeros of the other sign that a list of distinct values lacks. Both signs are one number, but
+// readers look for a number in a dictionary or a Bloom filter by its bits.
+func otherZeros[T int32 | int64](entries []T) []T {
+	minus := signBit[T]()
+	plain, negative := slices.Contains(entries, 0), slices.Contains(entries, minus)
+	switch {
+	case plain && !negative:
+		return []T{minus}
+	case negative && !plain:
+		return []T{0}
+	}
+	return nil
 }
 
 func float32Of(b int32) float64 { return float64(math.Float32frombits(uint32(b))) }

@@ -2,6 +2,7 @@ package format_test
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -11,7 +12,9 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/decimal128"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/apache/arrow-go/v18/parquet/metadata"
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/leatdata/leat/internal/format"
 )
@@ -41,6 +44,22 @@ func ofStrings(values ...string) arrow.RecordBatch {
 func ofFloats(values ...float64) arrow.RecordBatch {
 	return column(arrow.PrimitiveTypes.Float64, func(b array.Builder) {
 		b.(*array.Float64Builder).AppendValues(values, nil)
+	})
+}
+
+func ofFloats32(values ...float32) arrow.RecordBatch {
+	return column(arrow.PrimitiveTypes.Float32, func(b array.Builder) {
+		b.(*array.Float32Builder).AppendValues(values, nil)
+	})
+}
+
+func ofLists(lists ...[]float64) arrow.RecordBatch {
+	return column(arrow.ListOf(arrow.PrimitiveTypes.Float64), func(b array.Builder) {
+		list := b.(*array.ListBuilder)
+		for _, values := range lists {
+			list.Append(true)
+			list.ValueBuilder().(*array.Float64Builder).AppendValues(values, nil)
+		}
 	})
 }
 
@@ -87,7 +106,11 @@ func TestBoundsEncloseTheValues(t *testing.T) {
 		"the last byte cannot grow":          {ofBytes("x" + strings.Repeat("\xff", 80)), "x" + strings.Repeat("\xff", 63), "y"},
 		"no byte can grow":                   {ofBytes("a", strings.Repeat("\xff", 80)), "", ""},
 		"sixty-four bytes are not cut":       {ofBytes(strings.Repeat("\xff", 64)), strings.Repeat("\xff", 64), strings.Repeat("\xff", 64)},
-		"NaN is left out":                    {ofFloats(nan, 3, nan, -2), float(-2), float(3)},
+		"no bounds beside NaN":               {ofFloats(nan, 3, nan, -2), "", ""},
+		"no bounds beside a late NaN":        {ofFloats(3, -2, nan), "", ""},
+		"no bounds beside NaN, 32 bits":      {ofFloats32(3, float32(nan)), "", ""},
+		"no bounds beside NaN in a list":     {ofLists([]float64{1, 2}, nil, []float64{nan}), "", ""},
+		"bounds of lists without NaN":        {ofLists([]float64{1, 2}, []float64{}, []float64{-3}), float(-3), float(2)},
 		"only NaN":                           {ofFloats(nan, nan), "", ""},
 		"zeros of the other sign":            {ofFloats(0, 0), float(negZero), float(0)},
 		"negative zero alone":                {ofFloats(negZero), float(negZero), float(0)},
@@ -119,7 +142,7 @@ func TestBoundsEncloseTheValues(t *testing.T) {
 				if has && (string(stats.EncodeMin()) != c.min || string(stats.EncodeMax()) != c.max) {
 					t.Errorf("bounds are %q and %q, want %q and %q", stats.EncodeMin(), stats.EncodeMax(), c.min, c.max)
 				}
-				if stats.NullCount() != int64(c.rec.Column(0).NullN()) {
+				if _, list := c.rec.Column(0).(*array.List); !list && stats.NullCount() != int64(c.rec.Column(0).NullN()) {
 					t.Errorf("null count is %d", stats.NullCount())
 				}
 			}
@@ -223,5 +246,92 @@ func TestAPageWithoutBoundsLeavesTheChunkWithoutColumnIndex(t *testing.T) {
 	}
 	if index, err := group.GetColumnIndex(0); err == nil && index != nil {
 		t.Errorf("a page of NaN has bounds %q", index.GetMinValues())
+	}
+}
+
+func TestTheSummaryCountsNaN(t *testing.T) {
+	t.Parallel()
+	nan := math.NaN()
+	for name, c := range map[string]struct {
+		rec    arrow.RecordBatch
+		float  bool
+		nans   int64
+		bounds bool
+	}{
+		"doubles":          {ofFloats(1, nan, 2, nan), true, 2, false},
+		"doubles, no NaN":  {ofFloats(1, 2), true, 0, true},
+		"reals":            {ofFloats32(1, float32(nan)), true, 1, false},
+		"lists of doubles": {ofLists([]float64{1, nan}, []float64{nan}), true, 2, false},
+		"no floats at all": {ofUint32(1), false, 0, true},
+	} {
+		for _, pageBytes := range []int64{0, 1} {
+			w, err := format.NewParquet(&bytes.Buffer{}, c.rec.Schema(), format.ParquetOptions{PageBytes: pageBytes})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(w.Write(c.rec), w.Close()); err != nil {
+				t.Fatal(err)
+			}
+			sum, _ := format.SummaryOf(w)
+			if l := sum.Leaves[0]; l.Float != c.float || l.NaNs != c.nans || (l.Min != nil) != c.bounds || (l.Max != nil) != c.bounds {
+				t.Errorf("%s: the summary is %+v", name, l)
+			}
+		}
+	}
+}
+
+func TestADictionaryAndABloomFilterWithOneZeroHaveTheOther(t *testing.T) {
+	t.Parallel()
+	negative := math.Copysign(0, -1)
+	for name, c := range map[string]struct {
+		value     func(i int) float64
+		dict      string    // in PLAIN form, empty for none
+		here, not []float64 // what the Bloom filter finds
+	}{
+		"zero":          {func(i int) float64 { return float64(i % 2) }, float(0) + float(1) + float(negative), []float64{0, negative, 1}, []float64{2}},
+		"negative zero": {func(int) float64 { return negative }, float(negative) + float(0), []float64{0, negative}, []float64{1}},
+		"both":          {func(i int) float64 { return math.Copysign(0, float64(i%2)-0.5) }, float(negative) + float(0), []float64{0, negative}, []float64{1}},
+		"none":          {func(i int) float64 { return float64(i%2 + 1) }, float(1) + float(2), []float64{1, 2}, []float64{0, negative}},
+		"no dictionary": {func(i int) float64 { return float64(i) * 1.5 }, "", []float64{0, negative, 1.5}, []float64{-1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rec := column(arrow.PrimitiveTypes.Float64, func(b array.Builder) {
+				for i := range 1000 {
+					b.(*array.Float64Builder).Append(c.value(i))
+				}
+			})
+			data := writeParquet(t, rec.Schema(), format.ParquetOptions{Bloom: []string{"c"}}, rec)
+			holdsRecords(t, data, rec)
+			r := openParquet(t, data)
+			pages, err := r.RowGroup(0).GetColumnPageReader(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dict := ""
+			if pages.Next() {
+				if page, ok := pages.Page().(*file.DictionaryPage); ok {
+					dict = string(page.Data())
+				}
+			}
+			if dict != c.dict {
+				t.Errorf("the dictionary is %q, want %q", dict, c.dict)
+			}
+			filters, err := r.GetBloomFilterReader().RowGroup(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			filter, err := filters.GetColumnBloomFilter(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for want, values := range map[bool][]float64{true: c.here, false: c.not} {
+				for _, v := range values {
+					if filter.CheckHash(xxhash.Sum64String(float(v))) != want {
+						t.Errorf("the Bloom filter finds %v: %v", v, !want)
+					}
+				}
+			}
+		})
 	}
 }

@@ -21,6 +21,8 @@ type ParquetLeaf struct {
 	// Repeated says that the leaf lies below a list or map: Values then counts its entries, and there are no bounds.
 	Repeated             bool
 	Bytes, Values, Nulls int64 // Bytes with compression, Values with nulls
+	Float                bool
+	NaNs                 int64 // of a Float
 	// Min and Max are bounds in Iceberg's single-value form (https://iceberg.apache.org/spec/#binary-single-value-serialization),
 	// nil when nothing is known. Long strings are cut: the bounds then lie outside the values.
 	Min, Max []byte
@@ -45,7 +47,7 @@ func SummaryOf(w Writer) (ParquetSummary, bool) {
 }
 
 func (w *parquetWriter) sumUp(i int, l *leaf) ParquetLeaf {
-	out := ParquetLeaf{FieldID: l.fieldID, Repeated: l.maxRep > 0}
+	out := ParquetLeaf{FieldID: l.fieldID, Repeated: l.maxRep > 0, Float: l.order == orderFloat}
 	var all bounds
 	unknown := out.Repeated
 	for g := range w.groups {
@@ -53,6 +55,7 @@ func (w *parquetWriter) sumUp(i int, l *leaf) ParquetLeaf {
 		out.Bytes += k.packed
 		out.Values += k.levels
 		out.Nulls += k.nulls
+		out.NaNs += k.nans
 		switch {
 		case k.known:
 			l.merge(&all, k.bounds)

@@ -247,13 +247,16 @@ func (t *icebergTable) dataFile(url string, size int64, w format.Writer, partiti
 		order := t.now().SortOrder()
 		b.SortOrderID(order.OrderID())
 	}
-	sizes, values, nulls := map[int]int64{}, map[int]int64{}, map[int]int64{}
+	sizes, values, nulls, nans := map[int]int64{}, map[int]int64{}, map[int]int64{}, map[int]int64{}
 	lower, upper := map[int][]byte{}, map[int][]byte{}
 	for _, l := range sum.Leaves {
 		if l.FieldID == 0 {
 			continue
 		}
 		sizes[l.FieldID], values[l.FieldID], nulls[l.FieldID] = l.Bytes, l.Values, l.Nulls
+		if l.Float && (l.NaNs == 0 || l.NaNs < l.Values) {
+			nans[l.FieldID] = l.NaNs
+		}
 		if l.Min != nil {
 			lower[l.FieldID] = l.Min
 		}
@@ -261,6 +264,6 @@ func (t *icebergTable) dataFile(url string, size int64, w format.Writer, partiti
 			upper[l.FieldID] = l.Max
 		}
 	}
-	b.ColumnSizes(sizes).ValueCounts(values).NullValueCounts(nulls).LowerBoundValues(lower).UpperBoundValues(upper).SplitOffsets(sum.Groups)
+	b.ColumnSizes(sizes).ValueCounts(values).NullValueCounts(nulls).NaNValueCounts(nans).LowerBoundValues(lower).UpperBoundValues(upper).SplitOffsets(sum.Groups)
 	return b.Build(), nil
 }
