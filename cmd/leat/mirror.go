@@ -231,6 +231,11 @@ type tables struct {
 	log      *slog.Logger
 }
 
+// Is looks whether the source has a table there.
+func (t *tables) Is(ctx context.Context, root string) (bool, error) {
+	return lake.IsTable(ctx, t.from, root)
+}
+
 // Relocate brings one table over.
 func (t *tables) Relocate(ctx context.Context, root string, carry func(ctx context.Context, key string, size int64) error) (bool, error) {
 	r := &lake.Relocation{

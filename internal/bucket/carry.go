@@ -34,6 +34,8 @@ type Unfinished struct {
 // many objects decides when one is tried again. Keys may be any that the server has.
 type Carrier interface {
 	Bucket
+	// Answers sends the plainest request that there is, for a listing of one key, and says what became of it.
+	Answers(ctx context.Context) error
 	// Fetch reads an object. With an ETag it must still be the current one: object-exists otherwise.
 	Fetch(ctx context.Context, key, etag string) (Cargo, io.ReadCloser, error)
 	// FetchRange reads some bytes of an object that still has the ETag.

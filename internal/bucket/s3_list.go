@@ -131,6 +131,20 @@ func (l *listing) ask(ctx context.Context, at *courier, token string) error {
 	return err
 }
 
+// Answers lists one key.
+func (b *s3Bucket) Answers(ctx context.Context) error {
+	at, err := b.courier()
+	if err != nil {
+		return err
+	}
+	query := url.Values{"list-type": {"2"}, "max-keys": {"1"}, "prefix": {b.at.root}}
+	resp, err := b.exchange(ctx, at, http.MethodGet, "", query.Encode(), http.Header{}, nil)
+	if err == nil {
+		err = drain(resp)
+	}
+	return b.fault(ctx, err, "s3:ListBucket", "")
+}
+
 // objects makes objects of the page that was read, and says where the listing goes on.
 func (l *listing) objects(token string, out []Object) listed {
 	b := l.bucket

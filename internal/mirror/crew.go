@@ -34,14 +34,14 @@ type crew struct {
 	mu      sync.Mutex
 	waiting int // jobs that wait to be tried again
 	room    *sync.Cond
-	inARow  int   // objects that were set aside since one was carried
+	inARow  int   // objects that failed since one was carried, or since plain requests were tried
 	broken  error // nobody goes on
 }
 
 const (
 	// mostWaiting bounds the memory of jobs that wait: past it nothing new is begun.
 	mostWaiting = 10_000
-	// asideInARow is how many objects are set aside one after the other before the whole is given up: it is not the objects then.
+	// asideInARow is how many objects fail one after the other before plain requests tell whether it is the objects or a whole side.
 	asideInARow = 100
 )
 
@@ -104,8 +104,15 @@ func (c *crew) end() error {
 	return err
 }
 
+// work takes new jobs before those that failed: objects that time out again and again hold up nothing that is new.
 func (c *crew) work() {
 	for {
+		select {
+		case j := <-c.jobs:
+			c.do(j)
+			continue
+		default:
+		}
 		select {
 		case j := <-c.jobs:
 			c.do(j)
@@ -129,7 +136,7 @@ func (c *crew) do(j job) {
 		c.open.Done()
 	case c.ctx.Err() != nil:
 		c.open.Done()
-	case sideWide(err):
+	case c.run.ends(c.ctx, err):
 		c.breakOff(err)
 		c.open.Done()
 	case !fault.Retryable(err) || j.attempts >= c.run.o.Attempts:
@@ -138,11 +145,6 @@ func (c *crew) do(j job) {
 	default:
 		c.later(j, err)
 	}
-}
-
-// sideWide says whether an error is about a whole side: no object can be carried then.
-func sideWide(err error) bool {
-	return fault.Is(err, fault.BucketAuth) || fault.Is(err, fault.BucketMissing) || fault.Is(err, fault.BucketFull)
 }
 
 func (c *crew) breakOff(err error) {
@@ -159,10 +161,16 @@ func (c *crew) setAside(j job, err error) {
 	c.run.tally.setAside(j.object.Key, err)
 	c.mu.Lock()
 	c.inARow++
-	all := c.inARow >= asideInARow
+	many := c.inARow >= asideInARow
+	if many {
+		c.inARow = 0
+	}
 	c.mu.Unlock()
-	if all {
-		c.breakOff(fault.Wrap(err, codeOf(err), c.run.to.bucket.Properties().URL, "%d objects in a row could not be carried; the last", asideInARow))
+	if !many {
+		return
+	}
+	if why := c.run.plainly(c.ctx, true); why != nil {
+		c.breakOff(fault.Wrap(why, codeOf(why), c.run.to.bucket.Properties().URL, "%d objects in a row could not be carried, and a plain request fails too", asideInARow))
 	}
 }
 
@@ -173,15 +181,15 @@ func (c *crew) later(j job, err error) {
 	c.waiting++
 	c.mu.Unlock()
 	time.AfterFunc(wait, func() {
-		c.mu.Lock()
-		c.waiting--
-		c.room.Signal()
-		c.mu.Unlock()
 		select {
 		case c.again <- j:
 		case <-c.ctx.Done():
 			c.open.Done()
 		}
+		c.mu.Lock()
+		c.waiting--
+		c.room.Signal()
+		c.mu.Unlock()
 	})
 }
 

@@ -48,15 +48,8 @@ func tableRoot(key string) string {
 	return strings.TrimSuffix(key[:i], "/")
 }
 
-// carryTable has the table's metadata rewritten. A folder that only looks like a table's is carried as it is.
+// carryTable has the table's metadata rewritten.
 func (r *run) carryTable(ctx context.Context, root string, entries []entry) error {
-	isTable := false
-	for _, e := range entries {
-		isTable = isTable || strings.Contains(e.Key, ".metadata.json")
-	}
-	if !isTable {
-		return r.carryEach(ctx, each(entries), r.carry)
-	}
 	if r.o.DryRun {
 		for _, e := range entries {
 			r.compareOnly(e)
@@ -67,7 +60,7 @@ func (r *run) carryTable(ctx context.Context, root string, entries []entry) erro
 		return r.carryFile(ctx, bucket.Object{Key: key, Size: size}, r.arrived[root])
 	})
 	switch {
-	case ctx.Err() != nil || err != nil && sideWide(err):
+	case err != nil && r.ends(ctx, err):
 		return err
 	case err != nil:
 		r.tally.setAside(root+"/"+metadataFolder, err)
@@ -129,17 +122,6 @@ func (r *run) carryEach(ctx context.Context, entries iter.Seq2[entry, error], ca
 	return errors.Join(crew.end(), err)
 }
 
-// each gives entries that are at hand.
-func each(entries []entry) iter.Seq2[entry, error] {
-	return func(yield func(entry, error) bool) {
-		for _, e := range entries {
-			if !yield(e, nil) {
-				return
-			}
-		}
-	}
-}
-
 // patiently carries one object, again and again as the crew would.
 func (r *run) patiently(ctx context.Context, j job) error {
 	for {
@@ -160,7 +142,7 @@ func (r *run) carryManifests(ctx context.Context) error {
 			return err
 		}
 		err := r.carryManifest(ctx, e)
-		if ctx.Err() != nil || err != nil && sideWide(err) {
+		if err != nil && r.ends(ctx, err) {
 			return err
 		}
 		if err != nil {
@@ -376,8 +358,11 @@ func (r *run) deleteKeys(ctx context.Context, keys []string) error {
 	return nil
 }
 
+// reportFolder is where mirrors leave their reports.
+const reportFolder = ".leat/mirror/"
+
 // reportKey is where a mirror's report lies at the far side.
-func reportKey(name string) string { return ".leat/mirror/" + change.EncodeName(name) + ".json" }
+func reportKey(name string) string { return reportFolder + change.EncodeName(name) + ".json" }
 
 func (r *run) writeReport(ctx context.Context, report Report) error {
 	data, err := json.MarshalIndent(report, "", "  ")

@@ -35,9 +35,12 @@ type Options struct {
 	Now    func() time.Time
 }
 
-// Tables carries the metadata of an Iceberg table below a key prefix of both buckets ("" is the root). carry brings one of its files over
-// as it is. It says whether the far side lacked anything.
+// Tables knows Iceberg tables, each by its key prefix below both buckets ("" is the root).
 type Tables interface {
+	// Is says whether there is one at the source.
+	Is(ctx context.Context, root string) (bool, error)
+	// Relocate brings a table's metadata to the target. carry brings one of its files over as it is. It says whether the target lacked
+	// anything.
 	Relocate(ctx context.Context, root string, carry func(ctx context.Context, key string, size int64) error) (changed bool, err error)
 }
 
@@ -55,27 +58,28 @@ type Watcher interface {
 
 // Report is what a run has done.
 type Report struct {
-	FormatVersion int            `json:"format_version"`
-	From          string         `json:"from"`
-	To            string         `json:"to"`
-	Started       time.Time      `json:"started"`
-	Finished      time.Time      `json:"finished"`
-	Objects       int64          `json:"objects"` // of the source that the filter lets pass
-	Bytes         int64          `json:"bytes"`
-	Same          map[Way]int64  `json:"same"`        // by the way they were compared
-	Carried       Sum            `json:"carried"`     // by us
-	Copied        Sum            `json:"copied"`      // by the server itself
-	Tables        int            `json:"tables"`      // Iceberg tables brought up to date
-	TablesSame    int            `json:"tables_same"` // those of which the far side lacked nothing
-	Dumps         int            `json:"dumps"`       // dumps that became complete
-	Deleted       int64          `json:"deleted"`
-	Withheld      int64          `json:"withheld"` // deletions that were not made because objects were set aside
-	Gone          int64          `json:"gone"`     // deleted at the source between listing and carrying
-	Retries       int64          `json:"retries"`
-	SetAside      []Dead         `json:"set_aside"` // the first thousand
-	Failed        int64          `json:"failed"`    // all of them
-	DryRun        bool           `json:"dry_run,omitempty"`
-	Reasons       map[Reason]int `json:"reasons"` // why objects were carried
+	FormatVersion int                  `json:"format_version"`
+	From          string               `json:"from"`
+	To            string               `json:"to"`
+	Started       time.Time            `json:"started"`
+	Finished      time.Time            `json:"finished"`
+	Objects       int64                `json:"objects"` // of the source that the filter lets pass
+	Bytes         int64                `json:"bytes"`
+	Same          map[Way]int64        `json:"same"`        // by the way they were compared
+	Carried       Sum                  `json:"carried"`     // by us
+	Copied        Sum                  `json:"copied"`      // by the server itself
+	Tables        int                  `json:"tables"`      // Iceberg tables brought up to date
+	TablesSame    int                  `json:"tables_same"` // those of which the far side lacked nothing
+	Dumps         int                  `json:"dumps"`       // dumps that became complete
+	Deleted       int64                `json:"deleted"`
+	Withheld      int64                `json:"withheld"` // deletions that were not made because objects were set aside
+	Gone          int64                `json:"gone"`     // deleted at the source between listing and carrying
+	Retries       int64                `json:"retries"`
+	SetAside      []Dead               `json:"set_aside"` // the first thousand
+	Failed        int64                `json:"failed"`    // all of them
+	FailedBy      map[fault.Code]int64 `json:"failed_by"` // by the code of their last error
+	DryRun        bool                 `json:"dry_run,omitempty"`
+	Reasons       map[Reason]int       `json:"reasons"` // why objects were carried
 }
 
 // Sum counts objects.
@@ -108,10 +112,10 @@ type run struct {
 	crew     *crew
 	tally    tally
 	later    later
-	tables   map[string]bool // folders that were looked at: is there an Iceberg table
-	arrived  map[string]bool // tables of which the far side has data files
-	server   bool            // both sides are one server, which copies by itself
-	opaque   atomic.Bool     // the far side encrypts so that its ETags say nothing
+	tables   map[string]tableLook // folders that were looked at: is there an Iceberg table
+	arrived  map[string]bool      // tables of which the far side has data files
+	server   bool                 // both sides are one server, which copies by itself
+	opaque   atomic.Bool          // the far side encrypts so that its ETags say nothing
 	veils    veils
 }
 
@@ -132,7 +136,7 @@ func (d *deletions) all() []*queue { return []*queue{d.pointers, d.manifests, d.
 // Run carries what the far side lacks. It returns the report also with an error; mirror-incomplete says that all was tried and
 // some objects were set aside.
 func Run(ctx context.Context, from, to bucket.Bucket, o Options) (Report, error) {
-	r := &run{o: o, from: newSide(from), to: newSide(to), memory: newBudget(memoryBudget), tables: map[string]bool{}, arrived: map[string]bool{}}
+	r := &run{o: o, from: newSide(from), to: newSide(to), memory: newBudget(memoryBudget), tables: map[string]tableLook{}, arrived: map[string]bool{}}
 	r.buffers.New = func() any { return new([]byte) }
 	r.tally.begin(from.Properties().URL, to.Properties().URL, o)
 	if err := apart(from.Properties(), to.Properties()); err != nil {

@@ -502,10 +502,21 @@ func TestAPlainFolderIsASideLikeAnyOther(t *testing.T) {
 
 // tables stands in for the lake: it brings the data and writes a pointer.
 type tables struct {
+	from  bucket.Bucket
 	to    bucket.Bucket
 	roots []string
 	files []string
 	fails error
+}
+
+// Is takes a folder for a table that has a file with the name of its metadata and anything in it.
+func (t *tables) Is(ctx context.Context, root string) (bool, error) {
+	for o, err := range t.from.List(ctx, strings.TrimPrefix(root+"/metadata/", "/")) {
+		if err != nil || strings.HasSuffix(o.Key, ".metadata.json") {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 func (t *tables) Relocate(ctx context.Context, root string, carry func(context.Context, string, int64) error) (bool, error) {
@@ -529,7 +540,7 @@ func TestTheFilesOfATableComeWithTheTable(t *testing.T) {
 		put(t, near, s3.PutObjectInput{Key: aws.String("app/" + key)}, []byte(key))
 	}
 	from, to := open(t, near, "app"), open(t, far, "app")
-	lake := &tables{to: to, files: []string{"data/a.parquet"}}
+	lake := &tables{from: from, to: to, files: []string{"data/a.parquet"}}
 	with := func(o *mirror.Options) { o.Tables, o.Delete = lake, true }
 	for range 2 {
 		r, _, err := run(t, from, to, with)

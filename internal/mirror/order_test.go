@@ -135,7 +135,7 @@ func TestNothingIsDeletedWhileSomethingIsSetAside(t *testing.T) {
 	text(t, far, "app/old", "old")
 	text(t, far, "app/t/metadata/0.metadata.json", "{}")
 	from, to := open(t, near, "app"), open(t, far, "app")
-	lake := &tables{to: to, fails: fault.New(fault.BucketRights, "t", "refused")}
+	lake := &tables{from: from, to: to, fails: fault.New(fault.BucketRights, "t", "refused")}
 	with := func(o *mirror.Options) { o.Tables, o.Delete = lake, true }
 	r, _, err := run(t, from, to, with)
 	if !fault.Is(err, fault.MirrorIncomplete) || r.Deleted != 0 || r.Withheld != 2 {
@@ -402,8 +402,8 @@ func TestFilesOfATableBesideItsDataFolderAreLeftToIt(t *testing.T) {
 	text(t, far, "app/t/deletes/d.parquet", "with the far side's paths")
 	text(t, near, "app/other/d.parquet", "new")
 	text(t, far, "app/other/d.parquet", "old")
-	to := open(t, far, "app")
-	_, _, err := run(t, open(t, near, "app"), to, func(o *mirror.Options) { o.Tables = &tables{to: to} })
+	from, to := open(t, near, "app"), open(t, far, "app")
+	_, _, err := run(t, from, to, func(o *mirror.Options) { o.Tables = &tables{from: from, to: to} })
 	must(t, err)
 	if got := has(t, far, "app/t/deletes/d.parquet"); got != "with the far side's paths" {
 		t.Errorf("the table's file is replaced: %q", got)
@@ -419,8 +419,8 @@ func TestWhatIsOnlyCalledLikeAPointerIsAnObjectLikeAnyOther(t *testing.T) {
 	for _, key := range []string{"version-hint.text", "x/version-hint.text", "metadata/my-version-hint.text", "x/_manifests", "_manifests/latest"} {
 		text(t, near, "app/"+key, key)
 	}
-	to := open(t, far, "app")
-	_, _, err := run(t, open(t, near, "app"), to, func(o *mirror.Options) { o.Tables = &tables{to: to} })
+	from, to := open(t, near, "app"), open(t, far, "app")
+	_, _, err := run(t, from, to, func(o *mirror.Options) { o.Tables = &tables{from: from, to: to} })
 	must(t, err)
 	sameContent(t, content(t, near, "app"), content(t, far, "app"))
 }
@@ -432,8 +432,10 @@ func TestAFilterThatLeavesOutATablesMetadataTakesItsFiles(t *testing.T) {
 	text(t, near, "app/t/metadata/1.metadata.json", "{}")
 	glob, err := mirror.ParseGlob("*.parquet")
 	must(t, err)
-	to := open(t, far, "app")
-	_, w, err := run(t, open(t, near, "app"), to, func(o *mirror.Options) { o.Tables, o.Filter.Include = &tables{to: to}, []mirror.Glob{glob} })
+	from, to := open(t, near, "app"), open(t, far, "app")
+	_, w, err := run(t, from, to, func(o *mirror.Options) {
+		o.Tables, o.Filter.Include = &tables{from: from, to: to}, []mirror.Glob{glob}
+	})
 	if must(t, err); !slices.Equal(w.carried, []string{"t/data/a.parquet"}) {
 		t.Errorf("%q is carried", w.carried)
 	}

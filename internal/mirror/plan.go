@@ -157,7 +157,7 @@ func (r *run) planDeletion(ctx context.Context, o bucket.Object) error {
 	if root, hint := strings.CutSuffix("/"+o.Key, "/"+metadataFolder+"/"+versionHint); hint && r.o.Tables != nil {
 		// A table of a catalog has a pointer at the far side only.
 		if is, err := r.isTable(ctx, strings.TrimPrefix(root, "/")); is || err != nil {
-			return err
+			return r.unplanned(ctx, o.Key, err)
 		}
 	}
 	switch classify(o.Key) {
@@ -171,30 +171,52 @@ func (r *run) planDeletion(ctx context.Context, o bucket.Object) error {
 
 func (r *run) planObject(ctx context.Context, p pair) error {
 	if r.o.Tables != nil {
-		if root, of, err := r.ofTable(ctx, p); of || err != nil {
-			if of && r.o.DryRun {
+		root, of, err := r.ofTable(ctx, p)
+		if err != nil {
+			r.tally.object(*p.from)
+			return r.unplanned(ctx, p.from.Key, err)
+		}
+		if of {
+			if r.o.DryRun {
 				r.compareOnly(newEntry(p))
 			}
 			if p.to != nil {
 				r.arrived[root] = true
 			}
-			return err
+			return nil
 		}
 	}
 	r.tally.object(*p.from)
 	class := classify(p.from.Key)
 	hint := class == classPointer && path.Base(p.from.Key) == versionHint // and in a folder of metadata
-	switch {
-	case (class == classMetadata || hint) && r.o.Tables != nil:
-		return r.later.metadata.put(newEntry(p))
-	case class == classManifest:
+	if (class == classMetadata || hint) && r.o.Tables != nil {
+		is, err := r.isTable(ctx, tableRoot(p.from.Key))
+		switch {
+		case err != nil:
+			return r.unplanned(ctx, p.from.Key, err)
+		case is:
+			return r.later.metadata.put(newEntry(p))
+		}
+		class = classData // a folder that only looks like a table's
+	}
+	switch class {
+	case classManifest:
 		return r.later.manifests.put(newEntry(p))
-	case class == classChanges:
+	case classChanges:
 		return r.later.changes.put(newEntry(p))
-	case class == classPointer:
+	case classPointer:
 		return r.later.pointers.put(newEntry(p))
 	}
 	return r.crew.give(ctx, job{object: *p.from, far: p.to})
+}
+
+// unplanned is for an object about which nothing can be decided: it fails by itself, as long as its side answers.
+func (r *run) unplanned(ctx context.Context, key string, err error) error {
+	if err == nil || r.ends(ctx, err) {
+		return err
+	}
+	r.tally.setAside(key, err)
+	return nil
 }
 
 // ofTable says whether a key is a data or delete file of an Iceberg table: those come with the table, because files of deletes name
@@ -208,7 +230,7 @@ func (r *run) ofTable(ctx context.Context, p pair) (root string, of bool, err er
 			break
 		}
 		root := strings.TrimSuffix(key[:from+i], "/")
-		if is, err := r.isTable(ctx, root); is || err != nil {
+		if is, err := r.takesPart(ctx, root); is || err != nil {
 			return root, is, err
 		}
 		from += i + len(dataFolder) + 1
@@ -217,7 +239,7 @@ func (r *run) ofTable(ctx context.Context, p pair) (root string, of bool, err er
 		return "", false, nil
 	}
 	for root = folderOf(key); ; root = folderOf(root) {
-		if is, err := r.isTable(ctx, root); is || err != nil || root == "" {
+		if is, err := r.takesPart(ctx, root); is || err != nil || root == "" {
 			return root, is, err
 		}
 	}
@@ -238,41 +260,33 @@ func folderOf(key string) string { return key[:max(strings.LastIndexByte(key, '/
 // dataFolder is where an Iceberg table has its data.
 const dataFolder = "data"
 
-// isTable looks whether a folder of the source has the metadata of a table, which takes part. Keys come in order, so it is asked once a folder.
+// tableLook is what a look at a folder came to.
+type tableLook struct {
+	is  bool
+	err error
+}
+
+// isTable looks whether a folder of the source has the metadata of a table. Keys come in order, so it is asked once a folder; a look that
+// failed is not repeated for each file of the folder.
 func (r *run) isTable(ctx context.Context, root string) (bool, error) {
-	if is, known := r.tables[root]; known {
-		return is, nil
+	if look, known := r.tables[root]; known {
+		return look.is, look.err
 	}
 	if len(r.tables) >= mostRemembered {
 		clear(r.tables)
 	}
-	metadata := metadataFolder + "/"
-	if root != "" {
-		metadata = root + "/" + metadata
-	}
-	if !r.o.Filter.names(metadata + versionHint) { // somebody wants the files, and not the table
-		r.tables[root] = false
+	var look tableLook
+	look.is, look.err = r.o.Tables.Is(ctx, root)
+	r.tables[root] = look
+	return look.is, look.err
+}
+
+// takesPart says whether a folder of the source is a table that the filter lets pass as one. Else somebody wants its files alone.
+func (r *run) takesPart(ctx context.Context, root string) (bool, error) {
+	if !r.o.Filter.names(strings.TrimPrefix(root+"/"+metadataFolder+"/"+versionHint, "/")) {
 		return false, nil
 	}
-	is := false
-	_, err := r.from.bucket.Stat(ctx, metadata+versionHint)
-	switch {
-	case err == nil:
-		is = true
-	case !fault.Is(err, fault.ObjectMissing):
-		return false, err
-	default:
-		for o, err := range r.from.bucket.List(ctx, metadata) {
-			if err != nil {
-				return false, err
-			}
-			if is = strings.Contains(o.Key, ".metadata.json"); is {
-				break
-			}
-		}
-	}
-	r.tables[root] = is
-	return is, nil
+	return r.isTable(ctx, root)
 }
 
 // mostRemembered bounds what is remembered of folders.

@@ -19,7 +19,7 @@ func (t *tally) begin(from, to string, o Options) {
 	t.watch = o.Watch
 	t.report = Report{
 		FormatVersion: reportVersion, From: from, To: to, Started: o.Now().UTC(), Same: map[Way]int64{}, Reasons: map[Reason]int{},
-		SetAside: []Dead{}, DryRun: o.DryRun,
+		SetAside: []Dead{}, FailedBy: map[fault.Code]int64{}, DryRun: o.DryRun,
 	}
 }
 
@@ -75,12 +75,10 @@ func (t *tally) again(key string, err error, wait time.Duration) {
 }
 
 func (t *tally) setAside(key string, err error) {
-	code := fault.Internal
-	if f := fault.Of(err); f != nil {
-		code = f.Code
-	}
+	code := codeOf(err)
 	t.add(func(r *Report) {
 		r.Failed++
+		r.FailedBy[code]++
 		if len(r.SetAside) < mostDead {
 			r.SetAside = append(r.SetAside, Dead{key, code, err.Error()})
 		}

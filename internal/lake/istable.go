@@ -1,0 +1,137 @@
+package lake
+
+import (
+	"bufio"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// mostLookedAt is how many files with the name of a version are read before a folder counts as no table.
+const mostLookedAt = 20
+
+// IsTable says whether a folder of a bucket is an Iceberg table: a file that has the name of a version of a table's metadata must also say
+// so. Other programs have folders called metadata and files called *.metadata.json too. An error is of the bucket; a file that cannot
+// be understood is no metadata.
+func IsTable(ctx context.Context, from bucket.Bucket, root string) (bool, error) {
+	m := &mover{Relocation: Relocation{From: from, FromURL: from.Properties().URL, Root: root, Log: slog.New(slog.DiscardHandler)}}
+	v, err := m.current(ctx)
+	if fault.Is(err, fault.LakeMissing) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if is, err := m.isMetadata(ctx, v.name); is || err != nil {
+		return is, err
+	}
+	looked, prefix := 1, m.metadataKey("")
+	for o, err := range from.List(ctx, prefix) {
+		if err != nil {
+			return false, err
+		}
+		name := o.Key[len(prefix):]
+		if _, ok := parseVersion(name); !ok || name == v.name {
+			continue
+		}
+		if is, err := m.isMetadata(ctx, name); is || err != nil {
+			return is, err
+		}
+		if looked++; looked >= mostLookedAt {
+			break
+		}
+	}
+	return false, nil
+}
+
+// isMetadata looks whether a file has the fields without which there is no metadata of a table, in any version of the format
+// (iceberg.apache.org/spec/#table-metadata-fields).
+func (m *mover) isMetadata(ctx context.Context, name string) (bool, error) {
+	in, err := m.From.Open(ctx, m.metadataKey(name), 0, -1)
+	if fault.Is(err, fault.ObjectMissing) {
+		return false, nil // a version that expired since it was listed
+	}
+	if err != nil {
+		return false, err
+	}
+	defer in.Close()
+	read := &faultsOf{in: in}
+	plain := bufio.NewReader(io.LimitReader(read, maxMetadata))
+	if head, _ := plain.Peek(2); string(head) == "\x1f\x8b" {
+		unpacked, err := gzip.NewReader(plain)
+		if err != nil {
+			return false, read.fault
+		}
+		plain = bufio.NewReader(io.LimitReader(unpacked, maxMetadata))
+	}
+	is := saysTable(json.NewDecoder(plain))
+	return is, read.fault
+}
+
+// saysTable reads an object's own fields as far as need be and steps over what they hold.
+func saysTable(in *json.Decoder) bool {
+	if first, err := in.Token(); err != nil || first != json.Delim('{') {
+		return false
+	}
+	version, location := false, false
+	for in.More() {
+		name, err := in.Token()
+		if err != nil {
+			return false
+		}
+		value, err := in.Token()
+		if err != nil {
+			return false
+		}
+		switch name {
+		case "format-version":
+			_, version = value.(float64)
+		case "location":
+			_, location = value.(string)
+		}
+		if version && location {
+			return true
+		}
+		if _, opens := value.(json.Delim); opens && stepOver(in) != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// stepOver reads to the end of a list or an object that has begun.
+func stepOver(in *json.Decoder) error {
+	for depth := 1; depth > 0; {
+		t, err := in.Token()
+		if err != nil {
+			return err
+		}
+		switch t {
+		case json.Delim('{'), json.Delim('['):
+			depth++
+		case json.Delim('}'), json.Delim(']'):
+			depth--
+		}
+	}
+	return nil
+}
+
+// faultsOf remembers the error of a reader below decoders, which wrap it or take it for a fault of the content.
+type faultsOf struct {
+	in    io.Reader
+	fault error
+}
+
+func (f *faultsOf) Read(p []byte) (int, error) {
+	n, err := f.in.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		f.fault = err
+	}
+	return n, err
+}
