@@ -169,6 +169,9 @@ func (r *pipelineReport) text() string {
 	for _, name := range names {
 		t := r.Tables[name]
 		fmt.Fprintf(w, "  %s\t%s\n", name, t.Phase)
+		if t.Foreign > 0 {
+			fmt.Fprintf(w, "  \t%d rows were added or removed by other programs\n", t.Foreign)
+		}
 	}
 	_ = w.Flush() // into memory
 	return b.String()

@@ -74,6 +74,8 @@ type TableState struct {
 	Leaves []uint32 `json:"leaves,omitzero"`
 	// Tended is when upkeep was done last, or when the table came into the lake: by the writer's clock.
 	Tended time.Time `json:"tended,omitzero"`
+	// Foreign is how many rows other programs have added to the lake's tables, or removed from them.
+	Foreign int64 `json:"foreign_rows,omitempty"`
 }
 
 // Control is what the pipeline has made of requests.

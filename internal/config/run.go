@@ -53,6 +53,7 @@ type Lake struct {
 	HistorySuffix   string         `yaml:"history_suffix" default:"_history" doc:"Stands after a table's name to give its history table."`
 	PartitionBy     []TableSetting `yaml:"partition_by" env:"-" doc:"Partitions of a table: public.orders = bucket(16, id)."`
 	SortBy          []TableSetting `yaml:"sort_by" env:"-" doc:"Sort order of a table, by which the rows of each row group are sorted: public.orders = created_at desc, id."`
+	ForeignWrites   ForeignWrites  `yaml:"foreign_writes" default:"warn" doc:"Rows that another program adds to a lake table or removes from it: allow and warn go on (warn says so), stop leaves the table as it is. A table that was rolled back is always copied again."`
 	KeepSnapshots   int            `yaml:"keep_snapshots" default:"100" min:"1" max:"1000000" doc:"Least number of snapshots kept for time travel."`
 	SnapshotAge     Duration       `yaml:"snapshot_age" default:"24h" doc:"Age from which snapshots beyond keep_snapshots are expired."`
 	OrphanAge       Duration       `yaml:"orphan_age" default:"72h" doc:"Age from which files that no table knows are removed by leat lake maintain."`
@@ -99,6 +100,20 @@ const (
 
 func (Identityless) allowed() []string {
 	return names(IdentitylessRefuse, IdentitylessSkip, IdentitylessInserts)
+}
+
+// ForeignWrites is the policy for what other programs write to a lake table.
+type ForeignWrites string
+
+// The values of ForeignWrites.
+const (
+	ForeignWritesAllow ForeignWrites = "allow"
+	ForeignWritesWarn  ForeignWrites = "warn"
+	ForeignWritesStop  ForeignWrites = "stop"
+)
+
+func (ForeignWrites) allowed() []string {
+	return names(ForeignWritesAllow, ForeignWritesWarn, ForeignWritesStop)
 }
 
 // SchemaChange is the policy for a change of a table's definition that cannot be followed in place.

@@ -3,7 +3,6 @@ package lake
 import (
 	"context"
 	"net/url"
-	"strings"
 	"sync"
 
 	icesql "github.com/apache/iceberg-go/catalog/sql"
@@ -73,7 +72,7 @@ type storeEntry struct{ lake *Lake }
 
 func (l *Lake) register() {
 	stores.once.Do(func() {
-		for _, scheme := range []string{"file", "mem", "s3", "s3a", "gs", "azblob", "abfs", "abfss", "wasb", "wasbs"} {
+		for _, scheme := range []string{"", "file", "mem", "s3", "s3a", "s3n", "gs", "azblob", "abfs", "abfss", "wasb", "wasbs"} {
 			iceio.Unregister(scheme) // the library's own, where it has one
 			iceio.Register(scheme, openStore)
 		}
@@ -104,11 +103,7 @@ func openStore(ctx context.Context, at *url.URL, _ map[string]string) (iceio.IO,
 	name := at.String() // escaped, as Location is not
 	for i := len(stores.open) - 1; i >= 0; i-- {
 		l := stores.open[i].lake
-		root, err := url.Parse(l.Location)
-		if err != nil {
-			continue
-		}
-		if rest, ok := strings.CutPrefix(name, root.String()); ok && (rest == "" || rest[0] == '/') {
+		if _, _, ok := l.places.root(name + "/"); ok {
 			return l.files(ctx), nil
 		}
 	}

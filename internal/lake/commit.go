@@ -33,6 +33,8 @@ const (
 	propSource    = "leat.source"       // schema.table of the source
 	propKind      = "leat.kind"         // current or history
 	propCopy      = "leat.copy"         // the last copy that was finished
+	propSnapshot  = "leat.snapshot"     // the last snapshot that we made; not in its summary
+	propForeign   = "leat.foreign-rows" // how many rows other programs have added or removed
 )
 
 // icebergTable is one Iceberg table that is open for writing.
@@ -48,6 +50,7 @@ type icebergTable struct {
 	staged    *staged                // of the one goroutine that writes: the definition that the next commit of data brings
 	manifests []iceberg.ManifestFile // of the current snapshot
 	inside    map[string][]liveFile  // manifests read so far, by path
+	foreign   Foreign                // what other programs had done when the table was loaded
 	broken    error                  // set when memory no longer agrees with the lake: the table must be opened again
 }
 
@@ -107,7 +110,7 @@ func (t *icebergTable) load(ctx context.Context) error {
 // take makes a table that was loaded the one to go on from.
 func (t *icebergTable) take(ctx context.Context, tbl *table.Table) (err error) {
 	t.adopt(tbl.Metadata(), tbl.MetadataLocation())
-	t.inside, t.manifests, t.broken = map[string][]liveFile{}, nil, nil
+	t.inside, t.manifests, t.broken, t.foreign = map[string][]liveFile{}, nil, nil, foreignTo(tbl.Metadata())
 	if s := t.now().CurrentSnapshot(); s != nil {
 		t.manifests, err = s.Manifests(t.lake.files(ctx))
 	}
@@ -241,17 +244,17 @@ func (t *icebergTable) commitLocked(ctx context.Context, d delta) error {
 		evolves = append(evolves, updates...)
 		reqs = append(reqs, table.AssertCurrentSchemaID(base.CurrentSchema().ID), table.AssertLastAssignedFieldID(base.LastColumnID()))
 	}
+	s, err := t.nextSnapshot(ctx, d, evolves, own)
+	if err != nil {
+		return err
+	}
+	// What a rollback took is known until a copy brings it back.
+	follows := s != nil && (!t.foreign.RolledBack || d.props[propCopy] != "")
+	if follows {
+		props[propSnapshot], props[propForeign] = strconv.FormatInt(s.SnapshotID, 10), strconv.FormatInt(t.foreign.TotalRows, 10)
+	}
 	updates := append(slices.Clone(evolves), table.NewSetPropertiesUpdate(props))
-	var s *newSnapshot
-	if d.hasFiles() || t.wantsSnapshot(base) {
-		d.rewrite = d.rewrite || !d.hasFiles() // nothing came and nothing went
-		shaped, err := updated(base, evolves, "")
-		if err != nil {
-			return t.failed(err, "its new definition does not fit")
-		}
-		if s, err = t.snapshot(ctx, shaped, d, own); err != nil {
-			return err
-		}
+	if s != nil {
 		updates = append(updates, table.NewAddSnapshotUpdate(&s.Snapshot), table.NewSetSnapshotRefUpdate(table.MainBranch, s.SnapshotID, table.BranchRef, 0, 0, 0))
 	}
 	meta, location, err := t.lake.catalog.CommitTable(ctx, slices.Clone(t.ident), reqs, updates)
@@ -263,8 +266,25 @@ func (t *icebergTable) commitLocked(ctx context.Context, d delta) error {
 		t.manifests = s.manifests
 		t.forget()
 	}
+	if follows {
+		t.foreign = Foreign{TotalRows: t.foreign.TotalRows}
+	}
 	t.removeOldVersions(ctx, base, meta)
 	return nil
+}
+
+// nextSnapshot writes the snapshot that a commit adds; nil where the rows stay as they are.
+func (t *icebergTable) nextSnapshot(ctx context.Context, d delta, evolves []table.Update, own iceberg.Properties) (*newSnapshot, error) {
+	base := t.now().Metadata()
+	if !d.hasFiles() && !t.wantsSnapshot(base) {
+		return nil, nil
+	}
+	d.rewrite = d.rewrite || !d.hasFiles() // nothing came and nothing went
+	shaped, err := updated(base, evolves, "")
+	if err != nil {
+		return nil, t.failed(err, "its new definition does not fit")
+	}
+	return t.snapshot(ctx, shaped, d, own)
 }
 
 func currentID(m table.Metadata) *int64 {

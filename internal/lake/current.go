@@ -207,7 +207,7 @@ func (c *currentTable) loadIndex(ctx context.Context) error {
 	numbers, ok := c.readNote(x.Note())
 	if ok = ok && !x.NeedsRebuild(); ok {
 		for _, f := range data {
-			_, known := numbers[f.File().FilePath()]
+			_, known := numbers[c.t.lake.canonical(f.File().FilePath())]
 			ok = ok && known
 		}
 	}
@@ -215,7 +215,7 @@ func (c *currentTable) loadIndex(ctx context.Context) error {
 		numbers = map[string]uint32{}
 		slices.SortStableFunc(data, func(a, b liveFile) int { return cmp.Compare(a.Seq(), b.Seq()) })
 		for i, f := range data {
-			numbers[f.File().FilePath()] = uint32(i)
+			numbers[c.t.lake.canonical(f.File().FilePath())] = uint32(i)
 		}
 		if !x.NeedsRebuild() {
 			if err := x.Clear(); err != nil {
@@ -254,7 +254,7 @@ func copiedInParts(data []liveFile) bool {
 func (c *currentTable) track(data []liveFile, numbers map[string]uint32) {
 	c.files = c.files[:0]
 	for _, f := range data {
-		n := numbers[f.File().FilePath()]
+		n := numbers[c.t.lake.canonical(f.File().FilePath())]
 		for len(c.files) <= int(n) {
 			c.files = append(c.files, nil)
 		}
@@ -278,7 +278,7 @@ func (c *currentTable) note() []byte {
 	n := indexNote{Files: map[string]uint32{}, Keyed: c.keyed()}
 	for _, f := range c.files {
 		if f != nil && f.moved == nil {
-			n.Files[f.file.FilePath()] = f.number
+			n.Files[c.t.lake.canonical(f.file.FilePath())] = f.number
 		}
 	}
 	note, _ := json.Marshal(n) // of strings and numbers: there is no error

@@ -20,7 +20,7 @@ func (t *icebergTable) expire(ctx context.Context, o MaintainOptions) (snapshots
 	if len(gone) == 0 {
 		return 0, 0, nil
 	}
-	needed, unneeded := map[string]bool{}, map[string]bool{}
+	needed, unneeded := t.lake.noObjects(), t.lake.noObjects()
 	if err := t.reach(ctx, keep, needed, true); err != nil {
 		return 0, 0, err
 	}
@@ -42,8 +42,8 @@ func (t *icebergTable) expire(ctx context.Context, o MaintainOptions) (snapshots
 		return 0, 0, err
 	}
 	files := t.lake.files(ctx)
-	for path := range unneeded {
-		if needed[path] || ctx.Err() != nil { // when the run ends the rest is left to Sweep
+	for path := range unneeded.names {
+		if needed.has(path) || ctx.Err() != nil { // when the run ends the rest is left to Sweep
 			continue
 		}
 		if err := files.Remove(path); err != nil {
@@ -138,24 +138,23 @@ func young(s table.Snapshot, age int64, now time.Time) bool {
 
 // reach lists all objects that snapshots need: with live, of data and delete files only those that are part of them; else those
 // that they removed too.
-func (t *icebergTable) reach(ctx context.Context, snapshots []table.Snapshot, to map[string]bool, live bool) error {
+func (t *icebergTable) reach(ctx context.Context, snapshots []table.Snapshot, to objects, live bool) error {
 	files := t.lake.files(ctx)
 	for _, s := range snapshots {
-		to[s.ManifestList] = true
+		to.add(s.ManifestList)
 		manifests, err := s.Manifests(files)
 		if err != nil {
 			return t.failed(err, "the manifests of a snapshot cannot be listed")
 		}
 		for _, m := range manifests {
-			if to[m.FilePath()] {
+			if !to.add(m.FilePath()) {
 				continue
 			}
-			to[m.FilePath()] = true
 			for e, err := range m.Entries(files, live) {
 				if err != nil {
 					return t.failed(err, "a manifest cannot be read")
 				}
-				to[e.DataFile().FilePath()] = true
+				to.add(e.DataFile().FilePath())
 			}
 		}
 	}

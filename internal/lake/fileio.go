@@ -5,8 +5,8 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net/url"
 	"path"
-	"strings"
 	"time"
 
 	iceio "github.com/apache/iceberg-go/io"
@@ -15,12 +15,12 @@ import (
 	"github.com/leatdata/leat/internal/fault"
 )
 
-// fileIO lets the Iceberg library read and write through our bucket. Names are URLs below location; a name
-// elsewhere is refused, so that foreign metadata cannot make us touch other places.
+// fileIO lets the Iceberg library read and write through our bucket. Names are URLs below the lake's location, in any
+// of its spellings; a name elsewhere is refused, so that foreign metadata cannot make us touch other places.
 type fileIO struct {
-	ctx      context.Context // the library's interface has no context of its own
-	bucket   bucket.Bucket
-	location string // without a slash at its end
+	ctx    context.Context // the library's interface has no context of its own
+	bucket bucket.Bucket
+	places places
 }
 
 var (
@@ -29,11 +29,10 @@ var (
 )
 
 func (f fileIO) key(name string) (string, error) {
-	key, ok := strings.CutPrefix(name, f.location+"/")
-	if !ok || key == "" {
-		return "", fault.New(fault.LakeForeign, name, "lies outside the lake %s", f.location)
+	if _, key, ok := f.places.root(name); ok && key != "" {
+		return key, nil
 	}
-	return key, nil
+	return "", fault.New(fault.LakeForeign, name, "lies outside the lake %s", f.places.from[0])
 }
 
 // pathError keeps our fault and says what the library asks for with errors.Is.
@@ -54,10 +53,20 @@ func (f fileIO) Open(name string) (iceio.File, error) {
 		return nil, pathError("open", name, err)
 	}
 	o, err := f.bucket.Stat(f.ctx, key)
+	if plain, ok := unescaped(key); ok && fault.Is(err, fault.ObjectMissing) {
+		key = plain
+		o, err = f.bucket.Stat(f.ctx, key)
+	}
 	if err != nil {
 		return nil, pathError("open", name, err)
 	}
 	return &openFile{fileIO: f, name: name, key: key, object: o}, nil
+}
+
+// unescaped is what a key says if it is escaped: some programs write names in metadata as a URL has them.
+func unescaped(key string) (string, bool) {
+	plain, err := url.PathUnescape(key)
+	return plain, err == nil && plain != key
 }
 
 // ReadFile reads a whole object.
@@ -67,6 +76,9 @@ func (f fileIO) ReadFile(name string) ([]byte, error) {
 		return nil, pathError("open", name, err)
 	}
 	data, err := bucket.ReadAll(f.ctx, f.bucket, key, maxMetadata)
+	if plain, ok := unescaped(key); ok && fault.Is(err, fault.ObjectMissing) {
+		data, err = bucket.ReadAll(f.ctx, f.bucket, plain, maxMetadata)
+	}
 	return data, pathError("open", name, err)
 }
 

@@ -94,6 +94,7 @@ type Lake struct {
 	createNamespace func(context.Context, table.Identifier) error
 	closeCatalog    func() error
 	stores          *storeEntry
+	places          places // of names in metadata, which other programs spell in other ways
 }
 
 // Open opens a lake. It writes nothing yet.
@@ -102,7 +103,7 @@ func Open(ctx context.Context, o Options) (*Lake, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lake{Options: o, closeCatalog: func() error { return nil }}
+	l := &Lake{Options: o, closeCatalog: func() error { return nil }, places: newPlaces(o.Location, o.Location)}
 	l.register()
 	if err := l.openCatalog(ctx); err != nil {
 		l.stores.remove()
@@ -162,7 +163,7 @@ func (o Options) withDefaults() (Options, error) {
 func (l *Lake) fs(ctx context.Context) (iceio.IO, error) { return l.files(ctx), nil }
 
 func (l *Lake) files(ctx context.Context) fileIO {
-	return fileIO{ctx: ctx, bucket: l.Bucket, location: l.Location}
+	return fileIO{ctx: ctx, bucket: l.Bucket, places: l.places}
 }
 
 // key is an object's key below the lake's root.
@@ -172,6 +173,14 @@ func (l *Lake) key(segments ...string) string {
 
 // url is the name that tables give to the object of a key.
 func (l *Lake) url(key string) string { return l.Location + "/" + key }
+
+// canonical is the one name of a place that other programs spell in other ways; a name elsewhere stays as it is.
+func (l *Lake) canonical(name string) string {
+	if _, key, ok := l.places.root(name); ok {
+		return l.url(key)
+	}
+	return name
+}
 
 // identifier names the Iceberg table of a source table.
 func (l *Lake) identifier(t *change.Table, suffix string) table.Identifier {

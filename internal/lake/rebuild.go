@@ -53,7 +53,7 @@ func (c *currentTable) loadVector(ctx context.Context, f iceberg.DataFile, numbe
 	if ref == nil {
 		return fault.New(fault.LakeFailed, c.t.where(), "a deletion vector does not say of which file it is")
 	}
-	n, ok := numbers[*ref]
+	n, ok := numbers[c.t.lake.canonical(*ref)]
 	if !ok {
 		return nil
 	}
@@ -81,7 +81,7 @@ func (c *currentTable) loadPositions(ctx context.Context, f iceberg.DataFile, nu
 		last := ""
 		for i := range paths.Len() {
 			if p := paths.Value(i); t == nil || p != last {
-				n, known := numbers[p]
+				n, known := numbers[c.t.lake.canonical(p)]
 				if !known {
 					t, last = nil, ""
 					continue

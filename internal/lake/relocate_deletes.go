@@ -209,7 +209,7 @@ type readable interface {
 
 func (m *mover) random(ctx context.Context, key string, size int64) (readable, error) {
 	if size > wholeDeletes {
-		return &openFile{fileIO: fileIO{ctx: ctx, bucket: m.From, location: m.FromURL}, name: key, key: key, object: bucket.Object{Key: key, Size: size}}, nil
+		return &openFile{fileIO: fileIO{ctx: ctx, bucket: m.From, places: m.places}, name: key, key: key, object: bucket.Object{Key: key, Size: size}}, nil
 	}
 	data, err := bucket.ReadAll(ctx, m.From, key, wholeDeletes)
 	return inMemory{bytes.NewReader(data)}, err

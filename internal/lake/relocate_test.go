@@ -147,7 +147,7 @@ func libraryRowsOf(t *testing.T, b bucket.Bucket, url, key string) map[string][]
 	if err != nil {
 		t.Fatal(err)
 	}
-	tbl := table.New(table.Identifier{"t"}, meta, url+"/"+key, func(ctx context.Context) (iceio.IO, error) { return fileIO{ctx, b, url}, nil }, nil)
+	tbl := table.New(table.Identifier{"t"}, meta, url+"/"+key, func(ctx context.Context) (iceio.IO, error) { return fileIO{ctx, b, newPlaces(url, url)}, nil }, nil)
 	rows := map[string][]string{}
 	read := func(name string, o ...table.ScanOption) {
 		_, records, err := tbl.Scan(o...).ToArrowRecords(context.Background())
@@ -331,7 +331,7 @@ assert len(x) > 20
 			if info, err := s.To.Stat(ctx, strings.TrimPrefix(m.FilePath(), s.ToURL+"/")); err != nil || info.Size != m.Length() {
 				t.Errorf("%s has %d bytes, and its list says %d (%v)", m.FilePath(), info.Size, m.Length(), err)
 			}
-			for e, err := range m.Entries(fileIO{ctx, s.To, s.ToURL}, true) {
+			for e, err := range m.Entries(fileIO{ctx, s.To, newPlaces(s.ToURL, s.ToURL)}, true) {
 				if err != nil {
 					t.Fatal(err)
 				}

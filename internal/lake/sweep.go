@@ -113,46 +113,75 @@ func (t *icebergTable) sweep(ctx context.Context, before time.Time, copied map[s
 	}
 	var keys []string
 	for _, o := range old {
-		if !used[t.lake.url(o.Key)] {
+		if !used.has(t.lake.url(o.Key)) {
 			keys, size = append(keys, o.Key), size+o.Size
 		}
 	}
 	return len(keys), size, t.lake.Bucket.Delete(ctx, keys...)
 }
 
-// mentioned is every object that the table's metadata names, in any of its snapshots.
-func (t *icebergTable) mentioned(ctx context.Context) (map[string]bool, error) {
+// mentioned is every object that the table's metadata names, in any of its snapshots, by its canonical name.
+func (t *icebergTable) mentioned(ctx context.Context) (objects, error) {
 	meta := t.now().Metadata()
-	used := map[string]bool{t.now().MetadataLocation(): true}
+	used := t.lake.noObjects()
+	used.add(t.now().MetadataLocation())
 	for e := range meta.PreviousFiles() {
-		used[e.MetadataFile] = true
+		used.add(e.MetadataFile)
 	}
 	for s := range meta.Statistics() {
-		used[s.StatisticsPath] = true
+		used.add(s.StatisticsPath)
 	}
 	for s := range meta.PartitionStatistics() {
-		used[s.StatisticsPath] = true
+		used.add(s.StatisticsPath)
 	}
 	for _, s := range meta.Snapshots() {
-		used[s.ManifestList] = true
+		used.add(s.ManifestList)
 		manifests, err := s.Manifests(t.lake.files(ctx))
 		if err != nil {
-			return nil, t.failed(err, "the manifests of snapshot %d cannot be read", s.SnapshotID)
+			return used, t.failed(err, "the manifests of snapshot %d cannot be read", s.SnapshotID)
 		}
 		for _, m := range manifests {
-			if used[m.FilePath()] {
+			if !used.add(m.FilePath()) {
 				continue
 			}
-			used[m.FilePath()] = true
 			files, err := t.read(ctx, m)
 			if err != nil {
-				return nil, err
+				return used, err
 			}
 			delete(t.inside, m.FilePath())
 			for _, f := range files {
-				used[f.File().FilePath()] = true
+				used.add(f.File().FilePath())
 			}
 		}
 	}
 	return used, nil
+}
+
+// objects is a set of objects that metadata names, in any spelling.
+type objects struct {
+	of    *Lake
+	names map[string]bool // canonical
+	plain map[string]bool // what names say that may be escaped: in doubt such an object is in the set, too
+}
+
+func (l *Lake) noObjects() objects {
+	return objects{of: l, names: map[string]bool{}, plain: map[string]bool{}}
+}
+
+// add reports false for a name that is there already.
+func (o objects) add(name string) bool {
+	name = o.of.canonical(name)
+	if o.names[name] {
+		return false
+	}
+	o.names[name] = true
+	if plain, ok := unescaped(name); ok {
+		o.plain[plain] = true
+	}
+	return true
+}
+
+func (o objects) has(name string) bool {
+	name = o.of.canonical(name)
+	return o.names[name] || o.plain[name]
 }

@@ -53,6 +53,7 @@ type Options struct {
 	GuardWarn      int64         // bytes; 0 never
 	GuardSpool     int64
 	GuardDrop      int64
+	ForeignWrites  ForeignWrites
 	CopyOnChange   bool // a change of definition that cannot be followed is answered by a new copy
 	LeaseTTL       time.Duration
 	Maintain       time.Duration // 0 never
@@ -120,3 +121,13 @@ type Lag struct {
 
 // StatePrefix is where a pipeline keeps its state and spool in the bucket.
 func StatePrefix(name string) string { return "_leat/" + name }
+
+// ForeignWrites is what a run does when another program has added or removed rows of a lake table.
+type ForeignWrites string
+
+// The policies.
+const (
+	ForeignAllow ForeignWrites = "allow" // goes on
+	ForeignWarn  ForeignWrites = "warn"  // goes on with a warning
+	ForeignStop  ForeignWrites = "stop"  // does not write to the table
+)

@@ -277,7 +277,7 @@ func (r *run) setMode(t *table, mode checkpoint.Phase) {
 	}
 	r.state.Tables[t.key] = checkpoint.TableState{
 		Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper, Anew: t.anew, Exact: t.exact, Late: t.late,
-		Renumbered: t.renumbered, Published: t.published, Leaves: t.leaves, Tended: t.tendedAt(),
+		Renumbered: t.renumbered, Published: t.published, Leaves: t.leaves, Tended: t.tendedAt(), Foreign: r.state.Tables[t.key].Foreign,
 	}
 	r.o.Watch.Mode(t.name, string(mode))
 }

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -294,14 +295,36 @@ func (r *run) place(ctx context.Context, t *table) error {
 	return r.open(ctx, t, plan)
 }
 
-// hasContent makes sure that a table whose copy has ended is in the lake: it may be kept in another form or in another place since, or
-// somebody has dropped it there. To go on from nothing would lose its rows without a word.
+// hasContent makes sure that the lake still holds what a finished copy and the WAL brought: the table may be kept in another form or
+// place since, or another program has dropped it or rolled it back. To go on would lose rows without a word.
 func (r *run) hasContent(t *table) error {
-	if t.lake.Position() > 0 {
+	if t.lake.Position() == 0 {
+		r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "the lake has no content of it, or not in every form that is to be kept")
+		return &again{tables: []string{t.name}}
+	}
+	f := t.lake.Foreign()
+	if f.RolledBack {
+		r.o.Log.Warn("the table is copied anew", "table", t.name,
+			"because", "another program has set the lake table to a snapshot that does not follow from leat's last one")
+		return &again{tables: []string{t.name}}
+	}
+	state := r.state.Tables[t.key]
+	state.Foreign = f.TotalRows
+	r.state.Tables[t.key] = state
+	if f.Rows == 0 {
 		return nil
 	}
-	r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "the lake has no content of it, or not in every form that is to be kept")
-	return &again{tables: []string{t.name}}
+	if r.o.ForeignWrites == ForeignStop {
+		return fault.New(fault.LakeForeign, t.name, "another program has added or removed %d rows of the lake table in %d snapshots", f.Rows, f.Snapshots).
+			WithMend("Copy the table again: leat resync --table " + t.name + "; or let others write: --set lake.foreign_writes=warn.")
+	}
+	level := slog.LevelWarn
+	if r.o.ForeignWrites == ForeignAllow {
+		level = slog.LevelInfo
+	}
+	r.o.Log.Log(context.Background(), level, "another program has written to the lake table; it may differ from the source", "table", t.name,
+		"rows", f.Rows, "snapshots", f.Snapshots)
+	return nil
 }
 
 // evolve brings the lake's table to the shape of the rows that come now, which the plan is for; the log is at from.

@@ -46,6 +46,7 @@ def spark(jars, scratch):
         .config("spark.local.dir", scratch)
         .config("spark.sql.warehouse.dir", scratch + "/warehouse")
         .config("spark.sql.catalogImplementation", "in-memory")
+        .config("spark.sql.extensions", "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions")
         .config("spark.sql.session.timeZone", "UTC")
         .config("spark.sql.shuffle.partitions", "1")
         .config("spark.ui.enabled", "false")

@@ -136,8 +136,11 @@ func (p *pipeline) end(run *testlab.Process) {
 type status struct {
 	Running, Paused bool
 	Position        string
-	Tables          map[string]struct{ Phase, Reason string }
-	Slot            struct {
+	Tables          map[string]struct {
+		Phase, Reason string
+		Foreign       int64 `json:"foreign_rows"`
+	}
+	Slot struct {
 		Name           string
 		Exists, Active bool
 	}

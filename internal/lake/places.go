@@ -1,6 +1,8 @@
 package lake
 
 import (
+	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/leatdata/leat/internal/fault"
@@ -8,27 +10,44 @@ import (
 
 // places turns the names that metadata has for files below one root into the names they have below another.
 type places struct {
-	from []string // spellings of the first root, each with a slash at its end
-	to   string   // the other one, with a slash at its end
+	from    []string // spellings of the first root, each with a slash at its end
+	escaped []string // those of them that a URL cannot hold, escaped; what follows such a root is escaped too
+	to      string   // the other root, with a slash at its end
 }
 
-// newPlaces takes the roots as metadata spells them. One place has several spellings: writers name S3 s3, s3a or s3n, and a
-// local folder by a URL with three slashes or one, or by its path alone.
+// newPlaces takes the roots as metadata spells them. One place has several spellings: S3 has the schemes s3, s3a and s3n,
+// Azure's abfs and wasb name one account by two hosts, and Hadoop's Path writes a local folder with one slash, or as its path
+// alone.
 func newPlaces(from, to string) places {
-	p := places{to: asFolder(to)}
-	scheme, rest, found := strings.Cut(asFolder(from), "://")
+	root := asFolder(from)
+	p := places{from: []string{root}, to: asFolder(to)}
+	scheme, rest, found := strings.Cut(root, "://")
 	switch {
-	case found && isS3(scheme):
-		p.from = []string{"s3://" + rest, "s3a://" + rest, "s3n://" + rest}
-	case found && scheme == "file":
-		p.from = []string{"file://" + rest, "file:" + rest, rest}
-	default:
-		p.from = []string{asFolder(from)}
+	case !found:
+		return p
+	case slices.Contains(s3Schemes, scheme):
+		for _, s := range s3Schemes {
+			p.from = append(p.from, s+"://"+rest)
+		}
+	case scheme == "file":
+		p.from = append(p.from, "file:"+rest, rest, "file://localhost"+rest)
+	case slices.Contains(azureSchemes, scheme):
+		for _, s := range azureSchemes {
+			p.from = append(p.from, s+"://"+rest, s+"://"+strings.Replace(rest, ".dfs.", ".blob.", 1), s+"://"+strings.Replace(rest, ".blob.", ".dfs.", 1))
+		}
+	}
+	for _, s := range p.from {
+		if u, err := url.Parse(s); err == nil && u.String() != s {
+			p.escaped = append(p.escaped, u.String())
+		}
 	}
 	return p
 }
 
-func isS3(scheme string) bool { return scheme == "s3" || scheme == "s3a" || scheme == "s3n" }
+var (
+	s3Schemes    = []string{"s3", "s3a", "s3n"}
+	azureSchemes = []string{"abfss", "abfs", "wasbs", "wasb"}
+)
 
 func asFolder(url string) string {
 	if strings.HasSuffix(url, "://") {
@@ -42,6 +61,12 @@ func (p places) root(name string) (root, key string, ok bool) {
 	for _, root := range p.from {
 		if key, ok := strings.CutPrefix(name, root); ok {
 			return root, key, true
+		}
+	}
+	for _, root := range p.escaped {
+		if rest, ok := strings.CutPrefix(name, root); ok {
+			key, err := url.PathUnescape(rest)
+			return root, key, err == nil
 		}
 	}
 	return "", "", false
