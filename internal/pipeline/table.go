@@ -316,7 +316,7 @@ func (r *run) hasContent(t *table) error {
 	}
 	if r.o.ForeignWrites == ForeignStop {
 		return fault.New(fault.LakeForeign, t.name, "another program has added or removed %d rows of the lake table in %d snapshots", f.Rows, f.Snapshots).
-			WithMend("Copy the table again: leat resync --table " + t.name + "; or let others write: --set lake.foreign_writes=warn.")
+			WithMend("Copy the table again: leat resync --table %s; or let others write: --set lake.foreign_writes=warn.", t.name)
 	}
 	level := slog.LevelWarn
 	if r.o.ForeignWrites == ForeignAllow {
