@@ -85,6 +85,8 @@ type Object struct {
 	// Encryption names the server's encryption at rest as the server tells it: "AES256",
 	// "aws:kms", "" where it says nothing.
 	Encryption string
+	// Untold is set by List alone: the server has this object under another key, which its listing cannot say.
+	Untold bool
 	// ContentType and Metadata are told by Stat alone.
 	ContentType string
 	Metadata    map[string]string

@@ -106,57 +106,21 @@ func rangeHeader(offset, length int64) *string {
 	return nil
 }
 
-// deleteBatch is how many keys S3 takes at once
-// (docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html).
-const deleteBatch = 1000
-
-func (b *s3Bucket) Delete(ctx context.Context, keys ...string) error {
-	for len(keys) > 0 {
-		batch := keys[:min(len(keys), deleteBatch)]
-		keys = keys[len(batch):]
-		ids := make([]types.ObjectIdentifier, len(batch))
-		for i, key := range batch {
-			ids[i].Key = b.key(key)
-		}
-		out, err := b.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{
-			Bucket: &b.at.name, Delete: &types.Delete{Objects: ids, Quiet: aws.Bool(true)},
-		})
-		if err != nil {
-			return b.fault(ctx, err, "s3:DeleteObject", batch[0])
-		}
-		for _, e := range out.Errors {
-			if code := aws.ToString(e.Code); code != "NoSuchKey" {
-				return b.codeFault(code, aws.ToString(e.Message), "s3:DeleteObject", strings.TrimPrefix(aws.ToString(e.Key), b.at.root))
-			}
-		}
-	}
-	return nil
-}
-
 func (b *s3Bucket) Sweep(ctx context.Context, prefix string, begunBefore time.Time) (int, error) {
 	swept := 0
-	in := &s3.ListMultipartUploadsInput{Bucket: &b.at.name, Prefix: b.key(prefix)}
-	for {
-		page, err := b.client.ListMultipartUploads(ctx, in)
+	for u, err := range b.uploads(ctx, prefix) {
 		if err != nil {
-			return swept, b.fault(ctx, err, "s3:ListBucketMultipartUploads", prefix)
+			return swept, err
 		}
-		for _, u := range page.Uploads {
-			// Prefix again: a server that ignores it must not cost others their uploads.
-			key := aws.ToString(u.Key)
-			if !strings.HasPrefix(key, b.at.root+prefix) || !aws.ToTime(u.Initiated).Before(begunBefore) {
-				continue
-			}
-			if err := b.abortUpload(ctx, strings.TrimPrefix(key, b.at.root), aws.ToString(u.UploadId)); err != nil {
-				return swept, err
-			}
-			swept++
+		if !u.begun.Before(begunBefore) {
+			continue
 		}
-		if !aws.ToBool(page.IsTruncated) || page.NextKeyMarker == nil {
-			return swept, nil
+		if err := b.abortUpload(ctx, u.key, u.id); err != nil {
+			return swept, err
 		}
-		in.KeyMarker, in.UploadIdMarker = page.NextKeyMarker, page.NextUploadIdMarker
+		swept++
 	}
+	return swept, nil
 }
 
 // abortUpload removes what an unfinished upload left; one that is gone already is no error.

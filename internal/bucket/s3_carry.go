@@ -133,7 +133,7 @@ func told(resp *http.Response) error {
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	if err == nil {
-		err = xml.Unmarshal(text, &said)
+		err = xml.Unmarshal(legible(text), &said)
 	}
 	if err != nil || said.Code == "" {
 		if resp.StatusCode == http.StatusNotFound && resp.Request != nil && resp.Request.Method != http.MethodHead {
@@ -333,31 +333,22 @@ func expires(c Cargo) *time.Time {
 }
 
 func (b *s3Bucket) Unfinished(ctx context.Context, key string) ([]Unfinished, error) {
-	type begun struct {
-		id string
-		at time.Time
-	}
-	var found []begun
-	in := &s3.ListMultipartUploadsInput{Bucket: &b.at.name, Prefix: b.key(key)}
-	for {
-		page, err := b.client.ListMultipartUploads(ctx, in)
+	var found []s3Begun
+	for u, err := range b.uploads(ctx, key) {
 		if err != nil {
-			return nil, b.fault(ctx, err, "s3:ListBucketMultipartUploads", key)
+			return nil, err
 		}
-		for _, u := range page.Uploads {
-			if aws.ToString(u.Key) == b.at.root+key {
-				found = append(found, begun{aws.ToString(u.UploadId), aws.ToTime(u.Initiated)})
-			}
+		if u.key == key {
+			found = append(found, u)
 		}
-		if !aws.ToBool(page.IsTruncated) || page.NextKeyMarker == nil {
-			break
-		}
-		in.KeyMarker, in.UploadIdMarker = page.NextKeyMarker, page.NextUploadIdMarker
 	}
-	slices.SortFunc(found, func(x, y begun) int { return y.at.Compare(x.at) })
+	slices.SortFunc(found, func(x, y s3Begun) int { return y.begun.Compare(x.begun) })
 	out := make([]Unfinished, 0, len(found))
 	for _, u := range found {
 		parts, err := b.partsOf(ctx, key, u.id)
+		if fault.Is(err, fault.ObjectMissing) {
+			continue // it was ended meanwhile, or it is another key's, which the list cannot say
+		}
 		if err != nil {
 			return nil, err
 		}

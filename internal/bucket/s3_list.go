@@ -5,10 +5,13 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"net/http"
 	"net/url"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -27,6 +30,7 @@ type listing struct {
 	body   bytes.Buffer // of the page that is being read
 	page   s3Page
 	both   []byte // a key and its ETag
+	passed tokens
 }
 
 // listed is a page as it is given out.
@@ -83,18 +87,23 @@ func (l *listing) get(ctx context.Context, token string, into []Object) listed {
 	if err != nil {
 		return listed{err: err}
 	}
+	if err := b.patiently(ctx, func() error { return l.ask(ctx, at, token) }); err != nil {
+		return listed{err: b.fault(ctx, err, "s3:ListBucket", l.prefix)}
+	}
+	return l.objects(ctx, into[:0])
+}
+
+// patiently tries again what may heal, as often as the SDK would.
+func (b *s3Bucket) patiently(ctx context.Context, try func() error) error {
 	retryer := b.client.Options().Retryer
 	for attempt := 1; ; attempt++ {
-		err := l.ask(ctx, at, token)
-		if err == nil {
-			return l.objects(token, into[:0])
+		err := try()
+		if err == nil || ctx.Err() != nil || attempt >= retryer.MaxAttempts() || !retryer.IsErrorRetryable(err) {
+			return err
 		}
-		if ctx.Err() == nil && attempt < retryer.MaxAttempts() && retryer.IsErrorRetryable(err) {
-			if wait, fails := retryer.RetryDelay(attempt, err); fails == nil && sleep(ctx, wait) == nil {
-				continue
-			}
+		if wait, fails := retryer.RetryDelay(attempt, err); fails != nil || sleep(ctx, wait) != nil {
+			return err
 		}
-		return listed{err: b.fault(ctx, err, "s3:ListBucket", l.prefix)}
 	}
 }
 
@@ -109,22 +118,28 @@ func (l *listing) ask(ctx context.Context, at *courier, token string) error {
 	if token != "" {
 		query.Set("continuation-token", token)
 	}
-	resp, err := b.exchange(ctx, at, http.MethodGet, "", query.Encode(), http.Header{}, nil)
+	return b.readXML(ctx, at, "", query, &l.body, l.page.read)
+}
+
+// readXML asks for a document of XML about the bucket, or about what lies under a path, once, and has it read. An error in the place of the
+// document is one of the SDK's form.
+func (b *s3Bucket) readXML(ctx context.Context, at *courier, path string, query url.Values, body *bytes.Buffer, read func([]byte) error) error {
+	resp, err := b.exchange(ctx, at, http.MethodGet, path, query.Encode(), http.Header{}, nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	l.body.Reset()
+	body.Reset()
 	if n := resp.ContentLength; n > 0 && n < mostListed {
-		l.body.Grow(int(n) + bytes.MinRead)
+		body.Grow(int(n) + bytes.MinRead)
 	}
-	if _, err := l.body.ReadFrom(io.LimitReader(resp.Body, mostListed+1)); err != nil {
+	if _, err := body.ReadFrom(io.LimitReader(resp.Body, mostListed+1)); err != nil {
 		return err
 	}
-	if l.body.Len() > mostListed {
+	if body.Len() > mostListed {
 		return badXML("it has more than %d bytes", mostListed)
 	}
-	err = l.page.read(l.body.Bytes())
+	err = read(body.Bytes())
 	if said := (*smithy.GenericAPIError)(nil); errors.As(err, &said) { // the server had begun to answer
 		return &smithyhttp.ResponseError{Response: &smithyhttp.Response{Response: resp}, Err: said}
 	}
@@ -146,7 +161,7 @@ func (b *s3Bucket) Answers(ctx context.Context) error {
 }
 
 // objects makes objects of the page that was read, and says where the listing goes on.
-func (l *listing) objects(token string, out []Object) listed {
+func (l *listing) objects(ctx context.Context, out []Object) listed {
 	b := l.bucket
 	bad := func(what string) listed {
 		return listed{objects: out, err: b.newFault(fault.BucketFailed, badXML("%s", what), "", "")}
@@ -156,8 +171,14 @@ func (l *listing) objects(token string, out []Object) listed {
 		return bad("it does not say whether it is whole")
 	case p.truncated == "true" && p.token == "":
 		return bad("it says that there is more and not where")
-	case p.truncated == "true" && p.token == token:
-		return bad("it goes on where it began")
+	case p.truncated == "false" && p.token != "":
+		return bad("it says that it is whole and where it goes on")
+	case p.count >= 0 && p.count != int64(len(p.items)):
+		return bad(fmt.Sprintf("it tells of %d keys and has %d", p.count, len(p.items)))
+	case p.unclear && !p.encoded:
+		return bad("it has a key with an end of a line, and it does not show which one")
+	case p.token != "" && l.passed.again(p.token):
+		return bad("it goes on where it was before")
 	}
 	for _, it := range l.page.items {
 		key, ok := it.key, true
@@ -172,12 +193,46 @@ func (l *listing) objects(token string, out []Object) listed {
 		}
 		l.both = append(append(l.both[:0], key...), it.etag...)
 		text := string(l.both) // one piece of memory: they live and die together
-		out = append(out, Object{Key: text[:len(key)], ETag: text[len(key):], Size: it.size, Modified: it.modified})
+		o := Object{Key: text[:len(key)], ETag: text[len(key):], Size: it.size, Modified: it.modified}
+		if !l.page.encoded && strings.ContainsRune(o.Key, utf8.RuneError) {
+			var err error
+			if o.Untold, err = l.untold(ctx, o); err != nil {
+				return listed{objects: out, err: err}
+			}
+		}
+		out = append(out, o)
 	}
 	if l.page.truncated == "true" {
 		return listed{objects: out, next: l.page.token}
 	}
 	return listed{objects: out}
+}
+
+// untold finds out whether U+FFFD in a key stands for itself, or for what the server cannot write: then it has no such object.
+func (l *listing) untold(ctx context.Context, o Object) (bool, error) {
+	there, err := l.bucket.Stat(ctx, o.Key)
+	if fault.Is(err, fault.ObjectMissing) {
+		return true, nil
+	}
+	return there.ETag != o.ETag, err
+}
+
+// tokens notice a listing that runs in a circle, in little memory: one token is kept, and exchanged after twice as many pages each time
+// (R. P. Brent, "An improved Monte Carlo factorization algorithm", 1980).
+type tokens struct {
+	kept        string
+	pages, next int
+}
+
+// again says whether a page goes on with a token that an earlier one had.
+func (t *tokens) again(token string) bool {
+	if token == t.kept {
+		return true
+	}
+	if t.pages++; t.pages >= t.next {
+		t.kept, t.pages, t.next = token, 0, 2*max(t.next, 1)
+	}
+	return false
 }
 
 // unescapeQuery is [url.QueryUnescape] in place.

@@ -61,8 +61,12 @@ func FuzzAPageIsReadAsEncodingXMLReadsIt(f *testing.F) {
 			}
 		}
 		if err := xml.Unmarshal(text, &want); err != nil {
-			if strings.Contains(err.Error(), "version") || strings.Contains(err.Error(), "encoding") {
-				return // of the declaration, which nobody heeds
+			lenient := strings.Contains(err.Error(), "version") || strings.Contains(err.Error(), "encoding") // which nobody reads
+			for _, refused := range []string{"invalid UTF-8", "illegal character code", "invalid character entity", "unescaped ]]>"} {
+				lenient = lenient || strings.Contains(err.Error(), refused) // what servers write all the same
+			}
+			if lenient {
+				return
 			}
 			t.Fatalf("it was read, and encoding/xml says %v", err)
 		}
@@ -93,23 +97,23 @@ func TestAPageThatNoServerSendsIsRefused(t *testing.T) {
 	t.Parallel()
 	contents := "<Contents><Key>k</Key></Contents>"
 	for name, text := range map[string]string{
-		"nothing":             "",
-		"another document":    "<html></html>",
-		"text":                "<ListBucketResult>hello</ListBucketResult>",
-		"an entity":           "<ListBucketResult><Contents><Key>&bomb;</Key></Contents></ListBucketResult>",
-		"a document type":     "<!DOCTYPE a><ListBucketResult></ListBucketResult>",
-		"a comment":           "<ListBucketResult><!-- --></ListBucketResult>",
-		"CDATA":               "<ListBucketResult><Contents><Key><![CDATA[k]]></Key></Contents></ListBucketResult>",
-		"a wrong end":         "<ListBucketResult>" + contents + "</ListBucket>",
-		"something behind":    "<ListBucketResult></ListBucketResult>x",
-		"no key":              "<ListBucketResult><Contents><Size>1</Size></Contents></ListBucketResult>",
-		"a huge size":         "<ListBucketResult><Contents><Key>k</Key><Size>9223372036854775808</Size></Contents></ListBucketResult>",
-		"a size below zero":   "<ListBucketResult><Contents><Key>k</Key><Size>-1</Size></Contents></ListBucketResult>",
-		"a time of no kind":   "<ListBucketResult><Contents><Key>k</Key><LastModified>now</LastModified></Contents></ListBucketResult>",
-		"another encoding":    `<?xml version="1.0" encoding="UTF-16"?><ListBucketResult></ListBucketResult>`,
-		"a control character": "<ListBucketResult><a>\x00</a></ListBucketResult>",
-		"bytes of no text":    "<ListBucketResult><a>\xff</a></ListBucketResult>",
-		"depth":               "<ListBucketResult>" + strings.Repeat("<a>", 100) + strings.Repeat("</a>", 100) + "</ListBucketResult>",
+		"nothing":           "",
+		"another document":  "<html></html>",
+		"text":              "<ListBucketResult>hello</ListBucketResult>",
+		"an entity":         "<ListBucketResult><Contents><Key>&bomb;</Key></Contents></ListBucketResult>",
+		"a document type":   "<!DOCTYPE a><ListBucketResult></ListBucketResult>",
+		"a comment":         "<ListBucketResult><!-- --></ListBucketResult>",
+		"CDATA":             "<ListBucketResult><Contents><Key><![CDATA[k]]></Key></Contents></ListBucketResult>",
+		"a wrong end":       "<ListBucketResult>" + contents + "</ListBucket>",
+		"something behind":  "<ListBucketResult></ListBucketResult>x",
+		"no key":            "<ListBucketResult><Contents><Size>1</Size></Contents></ListBucketResult>",
+		"a huge size":       "<ListBucketResult><Contents><Key>k</Key><Size>9223372036854775808</Size></Contents></ListBucketResult>",
+		"a size below zero": "<ListBucketResult><Contents><Key>k</Key><Size>-1</Size></Contents></ListBucketResult>",
+		"a time of no kind": "<ListBucketResult><Contents><Key>k</Key><LastModified>now</LastModified></Contents></ListBucketResult>",
+		"another encoding":  `<?xml version="1.0" encoding="UTF-16"?><ListBucketResult></ListBucketResult>`,
+		"half a surrogate":  "<ListBucketResult><a>&#xD800;</a></ListBucketResult>",
+		"no character":      "<ListBucketResult><a>&#x110000;</a></ListBucketResult>",
+		"depth":             "<ListBucketResult>" + strings.Repeat("<a>", 100) + strings.Repeat("</a>", 100) + "</ListBucketResult>",
 	} {
 		if _, _, _, _, err := bucket.ReadPage([]byte(text)); err == nil {
 			t.Errorf("%s is not refused", name)

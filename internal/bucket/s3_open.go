@@ -65,7 +65,7 @@ func (b *s3Bucket) configure(o *s3.Options) {
 		o.Region = "us-east-1" // what servers outside AWS take when they have no regions
 	}
 	o.UsePathStyle = o.UsePathStyle || b.opts.PathStyle || elsewhere
-	o.HTTPClient = &http.Client{Transport: b.wire, CheckRedirect: noRedirect}
+	o.HTTPClient = &http.Client{Transport: legibleXML{b.wire}, CheckRedirect: noRedirect}
 	o.Logger = logging.Nop{}
 	o.DisableLogOutputChecksumValidationSkipped = true
 	o.Retryer = newRetryer(b.opts.MaxRetries, b.opts.Backoff)

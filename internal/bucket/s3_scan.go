@@ -18,7 +18,9 @@ type s3Page struct {
 	items     []s3Item
 	truncated string // "true" or "false"; "" where the server doesn't say
 	token     string // for the page after it
+	count     int64  // of keys, as the server says; below zero where it does not
 	encoded   bool   // keys are written as in a URL
+	unclear   bool   // a key has an end of a line as XML readers change it
 }
 
 // s3Item is an object of a page; its bytes are the page's.
@@ -38,38 +40,9 @@ func badXML(format string, args ...any) error {
 // read reads the answer to ListObjectsV2, whose bytes it changes and keeps. An answer that ends too early is io.ErrUnexpectedEOF. What no
 // server writes into a listing is refused: comments, CDATA, document types and entities of their own.
 func (p *s3Page) read(text []byte) error {
-	*p = s3Page{items: p.items[:0]}
+	*p = s3Page{items: p.items[:0], count: -1}
 	s := xmlScanner{text: text}
-	if err := s.begin(); err != nil {
-		return err
-	}
-	root, err := s.tag()
-	if err != nil {
-		return err
-	}
-	switch {
-	case root.closes || root.empty:
-		return badXML("it is empty")
-	case string(root.local()) == "Error":
-		return s.said(root)
-	case string(root.local()) != "ListBucketResult":
-		return badXML("it begins with %q", root.name)
-	}
-	for {
-		t, err := s.tag()
-		if err != nil {
-			return err
-		}
-		if t.closes {
-			if err := root.closedBy(t); err != nil {
-				return err
-			}
-			return s.end()
-		}
-		if err := p.element(&s, t); err != nil {
-			return err
-		}
-	}
+	return s.document("ListBucketResult", func(t xmlTag) error { return p.element(&s, t) })
 }
 
 // element reads an element of the page.
@@ -87,6 +60,10 @@ func (p *s3Page) element(s *xmlScanner, t xmlTag) error {
 	case "NextContinuationToken":
 		text, err := s.leaf(t)
 		p.token = string(text)
+		return err
+	case "KeyCount":
+		var err error
+		p.count, err = s.number(t)
 		return err
 	case "EncodingType":
 		text, err := s.leaf(t)
@@ -115,6 +92,8 @@ func (p *s3Page) item(s *xmlScanner, contents xmlTag) error {
 		}
 		switch string(t.local()) {
 		case "Key":
+			rest := s.text[s.at:]
+			p.unclear = p.unclear || bytes.IndexByte(rest[:max(bytes.IndexByte(rest, '<'), 0)], '\r') >= 0
 			it.key, err = s.leaf(t)
 		case "ETag":
 			it.etag, err = s.leaf(t)
@@ -134,7 +113,8 @@ func (p *s3Page) item(s *xmlScanner, contents xmlTag) error {
 	}
 }
 
-// xmlScanner reads as much of XML as the answers of S3 use. It gives out pieces of the text, which it changes where they have entities.
+// xmlScanner reads as much of XML as the answers of S3 use. It gives out pieces of the text, which it changes where they have entities. Characters
+// that XML does not have are read as what they are: servers write them where a key, a prefix or a token has them.
 type xmlScanner struct {
 	text []byte
 	at   int
@@ -157,19 +137,42 @@ func (t xmlTag) closedBy(end xmlTag) error {
 	return nil
 }
 
-// begin looks whether the text is one at all, and skips its declaration.
-func (s *xmlScanner) begin() error {
-	for _, c := range s.text {
-		if c < ' ' && c != '\n' && c != '\t' && c != '\r' {
-			return badXML("it has the control character %#x", c)
-		}
+// document reads a document: each is called for every element of its root, to read or skip it. An error in the root's place is returned as one.
+func (s *xmlScanner) document(name string, each func(xmlTag) error) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	root, err := s.tag()
+	if err != nil {
+		return err
 	}
 	switch {
-	case !utf8.Valid(s.text):
-		return badXML("it is not UTF-8")
-	case bytes.Contains(s.text, []byte("]]>")), bytes.Contains(s.text, []byte("\uFFFE")), bytes.Contains(s.text, []byte("\uFFFF")):
-		return badXML("it has characters that XML does not allow")
+	case root.closes || root.empty:
+		return badXML("it is empty")
+	case string(root.local()) == "Error":
+		return s.said(root)
+	case string(root.local()) != name:
+		return badXML("it begins with %q", root.name)
 	}
+	for {
+		t, err := s.tag()
+		if err != nil {
+			return err
+		}
+		if t.closes {
+			if err := root.closedBy(t); err != nil {
+				return err
+			}
+			return s.end()
+		}
+		if err := each(t); err != nil {
+			return err
+		}
+	}
+}
+
+// begin skips the declaration.
+func (s *xmlScanner) begin() error {
 	if !bytes.HasPrefix(s.text, []byte("<?xml ")) {
 		return nil
 	}
@@ -444,10 +447,8 @@ func entity(name []byte) (rune, error) {
 		digits, base = hex, 16
 	}
 	n, err := strconv.ParseUint(string(digits), base, 32)
-	r := rune(n)
-	valid := r == '\t' || r == '\n' || r == '\r' || r >= ' ' && r <= 0xD7FF || r >= 0xE000 && r <= 0xFFFD || r >= 0x10000 && r <= utf8.MaxRune
-	if err != nil || n > utf8.MaxRune || !valid {
+	if err != nil || n > utf8.MaxRune || !utf8.ValidRune(rune(n)) {
 		return 0, badXML("it has the entity %q", name)
 	}
-	return r, nil
+	return rune(n), nil
 }

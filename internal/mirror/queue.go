@@ -3,7 +3,7 @@ package mirror
 import (
 	"bufio"
 	"context"
-	"encoding/json"
+	"encoding/gob"
 	"errors"
 	"io"
 	"iter"
@@ -19,15 +19,17 @@ import (
 // entry is an object whose turn comes later.
 type entry struct {
 	bucket.Object
-	Far *bucket.Object `json:",omitempty"`
+	Far *bucket.Object
 }
 
 func newEntry(p pair) entry { return entry{*p.from, p.to} }
 
-// queue keeps entries in a file, in the order in which they came.
+// queue keeps entries in a file, in the order in which they came. Keys come back byte by byte as they were: a form of text, such as JSON, would
+// change those that are no UTF-8.
 type queue struct {
 	file *os.File
 	out  *bufio.Writer
+	code *gob.Encoder // into out
 	n    int
 }
 
@@ -36,16 +38,13 @@ func newQueue(dir, name string) (*queue, error) {
 	if err != nil {
 		return nil, fault.Wrap(err, fault.StateUnusable, dir, "a file for what has to wait cannot be made")
 	}
-	return &queue{file: f, out: bufio.NewWriterSize(f, 32<<10)}, nil
+	out := bufio.NewWriterSize(f, 32<<10)
+	return &queue{file: f, out: out, code: gob.NewEncoder(out)}, nil
 }
 
 func (q *queue) put(e entry) error {
-	line, err := json.Marshal(e)
-	if err == nil {
-		_, err = q.out.Write(append(line, '\n'))
-	}
 	q.n++
-	return fault.Wrap(err, fault.StateUnusable, q.file.Name(), "what has to wait cannot be kept")
+	return fault.Wrap(q.code.Encode(e), fault.StateUnusable, q.file.Name(), "what has to wait cannot be kept")
 }
 
 // all gives the entries in their order. Nothing may be put after.
@@ -58,7 +57,7 @@ func (q *queue) all() iter.Seq2[entry, error] {
 			yield(entry{}, broken(err))
 			return
 		}
-		in := json.NewDecoder(bufio.NewReaderSize(io.NewSectionReader(q.file, 0, 1<<62), 64<<10))
+		in := gob.NewDecoder(bufio.NewReaderSize(io.NewSectionReader(q.file, 0, 1<<62), 64<<10))
 		for {
 			var e entry
 			err := in.Decode(&e)

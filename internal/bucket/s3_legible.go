@@ -1,0 +1,75 @@
+package bucket
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"regexp"
+	"strconv"
+	"unicode/utf8"
+)
+
+// legibleXML makes answers legible to the SDK, whose reader of XML refuses a whole answer for one character that XML does not have. Servers repeat keys
+// as they are in errors and in the answers about uploads in parts, where nothing depends on them. Nothing else goes by the SDK that tells keys.
+type legibleXML struct{ wire http.RoundTripper }
+
+func (l legibleXML) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := l.wire.RoundTrip(req)
+	if err != nil || req.Method == http.MethodHead || holdsContent(req, resp) {
+		return resp, err
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, mostListed))
+	text = legible(text)
+	rest := io.Reader(resp.Body)
+	if err != nil {
+		rest = failing{err}
+	}
+	resp.ContentLength = -1
+	resp.Body = &replaced{io.MultiReader(bytes.NewReader(text), rest), resp.Body}
+	return resp, nil
+}
+
+// holdsContent says whether an answer may hold the bytes of an object.
+func holdsContent(req *http.Request, resp *http.Response) bool {
+	q := req.URL.Query()
+	return resp.StatusCode < http.StatusMultipleChoices && req.Method == http.MethodGet && !q.Has("uploadId") && !q.Has("list-type")
+}
+
+// replaced reads other bytes than those of the body that it closes.
+type replaced struct {
+	io.Reader
+	io.Closer
+}
+
+// failing ends a body as it ended before.
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// numbered is a character by its number.
+var numbered = regexp.MustCompile(`&#(?:x[0-9A-Fa-f]+|[0-9]+);`)
+
+// legible puts U+FFFD in the place of what is no character of XML 1.0 (www.w3.org/TR/xml/#charsets).
+func legible(text []byte) []byte {
+	text = bytes.Map(func(r rune) rune {
+		if inXML(r) {
+			return r
+		}
+		return utf8.RuneError
+	}, text)
+	return numbered.ReplaceAllFunc(text, func(ref []byte) []byte {
+		digits, base := ref[2:len(ref)-1], 10
+		if digits[0] == 'x' {
+			digits, base = digits[1:], 16
+		}
+		n, err := strconv.ParseUint(string(digits), base, 31)
+		if err != nil || !inXML(rune(n)) {
+			return []byte(string(utf8.RuneError))
+		}
+		return ref
+	})
+}
+
+func inXML(r rune) bool {
+	return r == '\t' || r == '\n' || r == '\r' || r >= ' ' && r <= 0xD7FF || r >= 0xE000 && r <= 0xFFFD || r >= 0x10000 && r <= utf8.MaxRune
+}
