@@ -52,6 +52,7 @@ Exit status: 0 the far side has everything, 6 some objects were set aside, 2 set
 	f.String("last-date", "", "last date folder to carry")
 	f.Bool("delete", false, "delete what the source no longer has")
 	f.String("max-delete", "", "most objects that one run may delete (1000)")
+	f.String("max-delete-share", "", "percent by which the source may have fewer objects than the target (25)")
 	f.String("parallel", "", "objects on their way at once (8 for each core, at most 32)")
 	f.String("max-rate", "", "most bytes a second, such as 50MiB")
 	f.String("every", "", "pause between two runs of --watch (5m)")
@@ -63,6 +64,7 @@ Exit status: 0 the far side has everything, 6 some objects were set aside, 2 set
 		{"from-region", "mirror.from.region"}, {"to-region", "mirror.to.region"}, {"from-ca-file", "mirror.from.ca_file"}, {"to-ca-file", "mirror.to.ca_file"},
 		{"include", "mirror.include"}, {"exclude", "mirror.exclude"}, {"newer-than", "mirror.newer_than"}, {"older-than", "mirror.older_than"},
 		{"first-date", "mirror.first_date"}, {"last-date", "mirror.last_date"}, {"delete", "mirror.delete"}, {"max-delete", "mirror.max_delete"},
+		{"max-delete-share", "mirror.max_delete_share"},
 		{"parallel", "mirror.parallel"}, {"max-rate", "mirror.max_rate"}, {"every", "mirror.every"}, {"metrics", "mirror.metrics"},
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -160,7 +162,7 @@ func (c *cli) mirrorOn(ctx context.Context, cfg *config.Config, from, to bucket.
 func mirrorOptions(cfg *config.Config) (mirror.Options, error) {
 	m := &cfg.Mirror
 	o := mirror.Options{
-		Name: m.Name, Delete: m.Delete, MaxDelete: m.MaxDelete, Parallel: m.Parallel, MaxRate: int64(m.MaxRate), Attempts: m.Attempts,
+		Name: m.Name, Delete: m.Delete, MaxDelete: m.MaxDelete, MaxDeleteShare: m.MaxDeleteShare, Parallel: m.Parallel, MaxRate: int64(m.MaxRate), Attempts: m.Attempts,
 		Backoff: 500 * time.Millisecond, WorkDir: m.WorkDir, Now: time.Now,
 	}
 	if o.Parallel == 0 {

@@ -123,7 +123,7 @@ func (v *mirrorView) Seen(o bucket.Object, verdict mirror.Verdict) {
 	switch {
 	case !v.dryRun:
 	case v.json != nil:
-		v.json.event("would-carry", map[string]any{"key": o.Key, "bytes": o.Size, "reason": verdict.Differ})
+		v.json.event("would-carry", aboutKey(o.Key, map[string]any{"bytes": o.Size, "reason": verdict.Differ}))
 	case v.tell || v.job:
 		fmt.Fprintf(v.out, "carry  %10s  %-8s  %s\n", byteText(o.Size), verdict.Differ, printable(o.Key))
 	}
@@ -140,7 +140,7 @@ func (v *mirrorView) Carried(key string, bytes int64, how string) {
 	v.done.bytes += bytes
 	switch {
 	case v.json != nil:
-		v.json.event("carried", map[string]any{"key": key, "bytes": bytes, "how": how})
+		v.json.event("carried", aboutKey(key, map[string]any{"bytes": bytes, "how": how}))
 	case v.job:
 		fmt.Fprintf(v.out, "`input/%s/%s` -> `output/%s/%s`\n", v.fromName, printable(key), v.toName, printable(key))
 	case v.tell:
@@ -154,7 +154,7 @@ func (v *mirrorView) Deleted(key string) {
 	defer v.mu.Unlock()
 	switch {
 	case v.json != nil:
-		v.json.event("deleted", map[string]any{"key": key, "dry_run": v.dryRun})
+		v.json.event("deleted", aboutKey(key, map[string]any{"dry_run": v.dryRun}))
 	case v.job:
 		fmt.Fprintf(v.out, "Removing `output/%s/%s`.\n", v.toName, printable(key))
 	case v.tell:
@@ -165,7 +165,7 @@ func (v *mirrorView) Deleted(key string) {
 // Again tells of an object that is tried again.
 func (v *mirrorView) Again(key string, err error, in time.Duration) {
 	if v.json != nil {
-		v.json.event("again", map[string]any{"key": key, "error": err.Error(), "seconds": in.Seconds()})
+		v.json.event("again", aboutKey(key, map[string]any{"error": err.Error(), "seconds": in.Seconds()}))
 	}
 }
 
@@ -175,10 +175,19 @@ func (v *mirrorView) SetAside(key string, err error) {
 	defer v.mu.Unlock()
 	v.failed++
 	if v.json != nil {
-		v.json.event("set-aside", map[string]any{"key": key, "error": err.Error()})
+		v.json.event("set-aside", aboutKey(key, map[string]any{"error": err.Error()}))
 		return
 	}
 	fmt.Fprintf(v.log, "set aside: %s: %v\n", printable(key), err)
+}
+
+// aboutKey adds the key to what JSON tells of an object: one that is no UTF-8, which JSON cannot say, also in base64.
+func aboutKey(key string, about map[string]any) map[string]any {
+	about["key"] = key
+	if exact := mirror.KeyBytes(key); exact != nil {
+		about["key_bytes"] = exact
+	}
+	return about
 }
 
 // printable is a key as it can be shown: it comes from data, and a terminal obeys some characters.
@@ -208,7 +217,7 @@ func (v *mirrorView) summary(r mirror.Report) {
 		for _, n := range []struct {
 			count int64
 			what  string
-		}{{int64(r.Tables), "Iceberg tables brought up to date"}, {int64(r.TablesSame), "Iceberg tables up to date already"}, {int64(r.Dumps), "dumps completed"}, {r.Deleted, "deleted"}, {r.Gone, "gone meanwhile"}, {r.Failed, "set aside"}, {r.Withheld, "not deleted, because objects were set aside"}} {
+		}{{int64(r.Tables), "Iceberg tables brought up to date"}, {int64(r.TablesSame), "Iceberg tables up to date already"}, {int64(r.Dumps), "dumps completed"}, {r.Deleted, "deleted"}, {r.Gone, "gone meanwhile"}, {r.Failed, "set aside"}, {r.Withheld, "not deleted, because objects were set aside"}, {r.Unlisted, "not deleted, because the source has them"}} {
 			if n.count > 0 {
 				fmt.Fprintf(v.out, "; %s %s", thousands(n.count), n.what)
 			}

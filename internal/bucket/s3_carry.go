@@ -435,5 +435,8 @@ func (b *s3Bucket) Copy(ctx context.Context, from Carrier, c Cargo) (string, err
 	if err != nil {
 		return "", b.fault(ctx, err, "s3:PutObject", c.Key)
 	}
+	if out.CopyObjectResult == nil {
+		return "", fault.New(fault.BucketFailed, b.at.object(c.Key), "the server does not say that it has copied the object")
+	}
 	return aws.ToString(out.CopyObjectResult.ETag), nil
 }

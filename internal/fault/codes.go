@@ -55,6 +55,7 @@ const (
 	BucketFull        Code = "bucket-full"
 	BucketFailed      Code = "bucket-failed"
 	BucketUnsupported Code = "bucket-unsupported"
+	KeyRefused        Code = "key-refused"
 	ChecksumMismatch  Code = "checksum-mismatch"
 
 	ValueUncarriable Code = "value-uncarriable"
@@ -128,12 +129,13 @@ var Codes = map[Code]Entry{
 	BucketFull:        {"The disk or quota is full.", "Make room or raise the quota, then start again.", ExitTarget, false},
 	BucketFailed:      {"The object store answered with an error.", "Read its message.", ExitTarget, false},
 	BucketUnsupported: {"The object store cannot do what was asked.", "Drop the option or use another server.", ExitTarget, false},
+	KeyRefused:        {"A server cannot keep or tell an object's key as it is: another object would be meant.", "Rename the object, or use a server that keeps keys as they are.", ExitTarget, false},
 	ChecksumMismatch:  {"Bytes that arrived differ from bytes that were sent.", "Start again; if it recurs, suspect the network or the disk.", ExitTarget, true},
 
 	ValueUncarriable: {"A value cannot be carried exactly in the chosen format and no policy says what to do.", "Choose a policy for the type: null, text or clamp (see docs/types.md).", ExitData, false},
 	TypeUncarriable:  {"A type cannot be carried in the chosen format.", "Choose the policy text for it, exclude the column, or take another format.", ExitData, false},
 
-	MirrorRefused:    {"A mirror would delete more than it may, or its source came back empty by surprise.", "Look at the source; raise mirror.max_delete if it is meant.", ExitTarget, false},
+	MirrorRefused:    {"A mirror would delete more than it may, its source came back empty or lists less than it has, or its two places lie in one another.", "Follow the message: look at the source, or choose places beside each other.", ExitTarget, false},
 	MirrorIncomplete: {"A mirror carried what it could and set objects aside.", "Mend the reason that the report gives for each, and run it again: only they are left.", ExitFindings, true},
 
 	CheckFindings: {"leat check found something that must be mended.", "Follow the mend of each finding.", ExitFindings, false},

@@ -299,65 +299,6 @@ func codeOf(err error) fault.Code {
 	return fault.Internal
 }
 
-// deleteAll removes what the source no longer has: first what names other objects, so that nothing visible leads to what is gone. Where
-// something was set aside nothing is deleted: what the far side still shows in its place may need what the source no longer has.
-func (r *run) deleteAll(ctx context.Context) error {
-	n := 0
-	for _, q := range r.later.deletions.all() {
-		n += q.n
-	}
-	if n == 0 {
-		return nil
-	}
-	so := r.tally.end(r.o.Now())
-	switch {
-	case so.Objects == 0:
-		return fault.New(fault.MirrorRefused, r.from.bucket.Properties().URL, "the source has no objects and the far side has %d: nothing is deleted", n).
-			WithMend("If the source is meant to be empty, delete the far side's objects by hand.")
-	case n > r.o.MaxDelete:
-		return fault.New(fault.MirrorRefused, r.to.bucket.Properties().URL, "%d objects would be deleted, and at most %d may be: nothing is deleted", n, r.o.MaxDelete).
-			WithMend("If it is meant, give --max-delete %d.", n)
-	case so.Failed > 0:
-		r.tally.add(func(report *Report) { report.Withheld = int64(n) })
-		return nil
-	}
-	for _, q := range r.later.deletions.all() {
-		var keys []string
-		for e, err := range q.all() {
-			if err != nil {
-				return err
-			}
-			if keys = append(keys, e.Key); len(keys) == deletedAtOnce {
-				if err := r.deleteKeys(ctx, keys); err != nil {
-					return err
-				}
-				keys = keys[:0]
-			}
-		}
-		if err := r.deleteKeys(ctx, keys); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-const deletedAtOnce = 1000
-
-func (r *run) deleteKeys(ctx context.Context, keys []string) error {
-	if len(keys) == 0 {
-		return nil
-	}
-	if !r.o.DryRun {
-		if err := r.to.bucket.Delete(ctx, keys...); err != nil {
-			return err
-		}
-	}
-	for _, k := range keys {
-		r.tally.deleted(k)
-	}
-	return nil
-}
-
 // reportFolder is where mirrors leave their reports.
 const reportFolder = ".leat/mirror/"
 

@@ -69,6 +69,18 @@ func (f *Filter) names(key string) bool {
 	return (len(f.Include) == 0 || slices.ContainsFunc(f.Include, matches)) && !slices.ContainsFunc(f.Exclude, matches)
 }
 
+// keepsOut says whether nothing below a folder passes, whatever its name. The folder ends with a slash.
+func (f *Filter) keepsOut(folder string) bool {
+	all := func(g Glob) bool {
+		return strings.Contains(g.text, "/") && strings.HasSuffix(g.text, "**") && g.match.MatchString(folder)
+	}
+	elsewhere := func(g Glob) bool {
+		begin := g.text[:strings.IndexAny(g.text+"*", "*?")]
+		return strings.Contains(g.text, "/") && !strings.HasPrefix(folder, begin) && !strings.HasPrefix(begin, folder)
+	}
+	return slices.ContainsFunc(f.Exclude, all) || len(f.Include) > 0 && !slices.ContainsFunc(f.Include, func(g Glob) bool { return !elsewhere(g) })
+}
+
 func (f *Filter) passes(o bucket.Object) bool {
 	switch {
 	case !f.names(o.Key), !f.NewerThan.IsZero() && o.Modified.Before(f.NewerThan),

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/time/rate"
 
@@ -19,10 +19,12 @@ import (
 type Options struct {
 	Name   string // of the mirror: its report is called after it
 	Filter Filter
-	// Delete removes what the source no longer has, MaxDelete objects at most.
-	Delete    bool
-	MaxDelete int
-	DryRun    bool
+	// Delete removes what the source no longer has, MaxDelete objects at most, and none where the source lists fewer objects than the target has by
+	// more than MaxDeleteShare percent.
+	Delete         bool
+	MaxDelete      int
+	MaxDeleteShare int
+	DryRun         bool
 
 	Parallel int   // objects, and parts of large ones, on their way at once
 	MaxRate  int64 // bytes a second over all; 0 for no limit
@@ -73,6 +75,7 @@ type Report struct {
 	Dumps         int                  `json:"dumps"`       // dumps that became complete
 	Deleted       int64                `json:"deleted"`
 	Withheld      int64                `json:"withheld"` // deletions that were not made because objects were set aside
+	Unlisted      int64                `json:"unlisted"` // not deleted: the source has them, although its listing did not show them
 	Gone          int64                `json:"gone"`     // deleted at the source between listing and carrying
 	Retries       int64                `json:"retries"`
 	SetAside      []Dead               `json:"set_aside"` // the first thousand
@@ -90,9 +93,18 @@ type Sum struct {
 
 // Dead is an object that could not be carried.
 type Dead struct {
-	Key    string     `json:"key"`
-	Code   fault.Code `json:"code"`
-	Reason string     `json:"reason"`
+	Key      string     `json:"key"`
+	KeyBytes []byte     `json:"key_bytes,omitempty"` // of a key that is no UTF-8, which JSON cannot say, in base64
+	Code     fault.Code `json:"code"`
+	Reason   string     `json:"reason"`
+}
+
+// KeyBytes is a key that JSON cannot say; nil for one that it can.
+func KeyBytes(key string) []byte {
+	if utf8.ValidString(key) {
+		return nil
+	}
+	return []byte(key)
 }
 
 const (
@@ -111,6 +123,10 @@ type run struct {
 	sums     *sumsFile
 	crew     *crew
 	tally    tally
+	began    time.Time
+	listed   counted
+	markKey  string
+	marks    map[string]string // what was written at the target to tell the places apart, by key
 	later    later
 	tables   map[string]tableLook // folders that were looked at: is there an Iceberg table
 	arrived  map[string]bool      // tables of which the far side has data files
@@ -136,10 +152,10 @@ func (d *deletions) all() []*queue { return []*queue{d.pointers, d.manifests, d.
 // Run carries what the far side lacks. It returns the report also with an error; mirror-incomplete says that all was tried and
 // some objects were set aside.
 func Run(ctx context.Context, from, to bucket.Bucket, o Options) (Report, error) {
-	r := &run{o: o, from: newSide(from), to: newSide(to), memory: newBudget(memoryBudget), tables: map[string]tableLook{}, arrived: map[string]bool{}}
+	r := &run{o: o, began: o.Now(), markKey: markKey(o.Name), from: newSide(from), to: newSide(to), memory: newBudget(memoryBudget), tables: map[string]tableLook{}, arrived: map[string]bool{}}
 	r.buffers.New = func() any { return new([]byte) }
 	r.tally.begin(from.Properties().URL, to.Properties().URL, o)
-	if err := apart(from.Properties(), to.Properties()); err != nil {
+	if err := r.apart(); err != nil {
 		return r.tally.end(o.Now()), err
 	}
 	if o.MaxRate > 0 {
@@ -159,16 +175,6 @@ func Run(ctx context.Context, from, to bucket.Bucket, o Options) (Report, error)
 	return report, err
 }
 
-// apart refuses places of which one lies in the other: a mirror would meet what it has just written, and delete what it is to carry.
-func apart(from, to bucket.Properties) error {
-	a, b := strings.TrimRight(from.URL, "/")+"/", strings.TrimRight(to.URL, "/")+"/"
-	if from.Endpoint != to.Endpoint || !strings.HasPrefix(a, b) && !strings.HasPrefix(b, a) {
-		return nil
-	}
-	return fault.New(fault.MirrorRefused, to.URL, "one of the two places lies in the other, or both are the same").
-		WithMend("Choose paths that are beside each other, such as s3://bucket/app and s3://bucket/copy.")
-}
-
 // work is the order of the steps: data first, then what names it, and deletions when all else is there.
 func (r *run) work(ctx context.Context) (err error) {
 	dir, err := os.MkdirTemp(r.o.WorkDir, "leat-mirror-")
@@ -180,7 +186,8 @@ func (r *run) work(ctx context.Context) (err error) {
 		return err
 	}
 	defer r.closeFiles()
-	for _, step := range []func(context.Context) error{r.carryData, r.carryTables, r.carryChanges, r.carryManifests, r.deleteAll} {
+	defer r.unmark(ctx)
+	for _, step := range []func(context.Context) error{r.mark, r.carryData, r.carryTables, r.carryChanges, r.carryManifests, r.deleteAll} {
 		if err := step(ctx); err != nil {
 			return err
 		}

@@ -69,7 +69,7 @@ func (w *watcher) Carried(key string, _ int64, _ string) {
 }
 
 func options(w *watcher) mirror.Options {
-	return mirror.Options{Name: "test", Parallel: 8, Attempts: 5, Backoff: time.Millisecond, MaxDelete: 100, Watch: w, Now: time.Now}
+	return mirror.Options{Name: "test", Parallel: 8, Attempts: 5, Backoff: time.Millisecond, MaxDelete: 100, MaxDeleteShare: 25, Watch: w, Now: time.Now}
 }
 
 func run(t testing.TB, from, to bucket.Bucket, change func(*mirror.Options)) (mirror.Report, *watcher, error) {

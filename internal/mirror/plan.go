@@ -24,8 +24,8 @@ type listed struct {
 }
 
 // ahead lists in a goroutine, so that the two sides list at the same time. A listing that is not in order ends with an error: what is
-// merged from it would be wrong.
-func ahead(ctx context.Context, b bucket.Bucket) <-chan []listed {
+// merged from it would be wrong. Objects whose keys a server cannot say do not take part: they go to untold.
+func ahead(ctx context.Context, b bucket.Bucket, untold func(bucket.Object)) <-chan []listed {
 	out := make(chan []listed, 2)
 	go func() {
 		defer close(out)
@@ -44,6 +44,10 @@ func ahead(ctx context.Context, b bucket.Bucket) <-chan []listed {
 			return l.err == nil && !l.end
 		}
 		for o, err := range b.List(ctx, "") {
+			if err == nil && o.Untold {
+				untold(o)
+				continue
+			}
 			if err == nil && o.Key <= last && last != "" {
 				err = fault.New(fault.BucketFailed, b.Properties().URL, "the listing is not in order: %q comes behind %q", o.Key, last)
 			}
@@ -86,11 +90,11 @@ func (c *cursor) next(ctx context.Context) error {
 }
 
 // pairs merges two listings. After an error the sequence ends.
-func pairs(ctx context.Context, from, to bucket.Bucket) iter.Seq2[pair, error] {
+func (r *run) pairs(ctx context.Context) iter.Seq2[pair, error] {
 	return func(yield func(pair, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		a, b := &cursor{in: ahead(ctx, from)}, &cursor{in: ahead(ctx, to)}
+		a, b := &cursor{in: ahead(ctx, r.from.bucket, r.untold)}, &cursor{in: ahead(ctx, r.to.bucket, func(bucket.Object) {})}
 		step := func(c *cursor) bool {
 			if err := c.next(ctx); err != nil {
 				yield(pair{}, err)
@@ -125,20 +129,31 @@ func pairs(ctx context.Context, from, to bucket.Bucket) iter.Seq2[pair, error] {
 	}
 }
 
+// untold is for an object of the source whose key its listing cannot say.
+func (r *run) untold(o bucket.Object) {
+	if !ours(o.Key) && r.o.Filter.passes(o) {
+		r.tally.setAside(o.Key, fault.New(fault.KeyRefused, r.where(o.Key), "the source's listing cannot say the key of this object, and shows another one"))
+	}
+}
+
 // plan decides about every object, and gives data to the crew at once.
 func (r *run) plan(ctx context.Context) error {
-	for p, err := range pairs(ctx, r.from.bucket, r.to.bucket) {
+	for p, err := range r.pairs(ctx) {
 		if err != nil {
 			return err
 		}
 		if err := r.crew.failed(); err != nil {
 			return err
 		}
+		r.count(p)
 		if p.from == nil {
 			if err := r.planDeletion(ctx, *p.to); err != nil {
 				return err
 			}
 			continue
+		}
+		if err := r.seesMark(ctx, p.from.Key); err != nil {
+			return err
 		}
 		if ours(p.from.Key) || !r.o.Filter.passes(*p.from) {
 			continue
@@ -148,6 +163,21 @@ func (r *run) plan(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// count counts what takes part on each side.
+func (r *run) count(p pair) {
+	switch {
+	case p.from != nil && (ours(p.from.Key) || !r.o.Filter.names(p.from.Key)), p.to != nil && (ours(p.to.Key) || !r.o.Filter.names(p.to.Key)):
+		return
+	case p.from == nil && r.o.Filter.passes(*p.to):
+		r.listed.to++
+	case p.to == nil && r.o.Filter.passes(*p.from):
+		r.listed.from++
+	case p.from != nil && p.to != nil: // the time that a filter asks for is another one on each side
+		r.listed.from++
+		r.listed.to++
+	}
 }
 
 func (r *run) planDeletion(ctx context.Context, o bucket.Object) error {

@@ -80,7 +80,7 @@ func (t *tally) setAside(key string, err error) {
 		r.Failed++
 		r.FailedBy[code]++
 		if len(r.SetAside) < mostDead {
-			r.SetAside = append(r.SetAside, Dead{key, code, err.Error()})
+			r.SetAside = append(r.SetAside, Dead{key, KeyBytes(key), code, err.Error()})
 		}
 	})
 	t.watch.SetAside(key, err)

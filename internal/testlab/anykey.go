@@ -151,6 +151,15 @@ func (a *AnyKeyStore) object(w http.ResponseWriter, r *http.Request, key string,
 	case match != "" && (!found || match != o.etag), absent != "" && found:
 		a.refuse(w, http.StatusPreconditionFailed, "PreconditionFailed", key)
 		return
+	case r.Method == http.MethodPut && r.Header.Get("X-Amz-Copy-Source") != "":
+		source, err := url.PathUnescape(strings.TrimPrefix(r.Header.Get("X-Amz-Copy-Source"), "/"))
+		from, found := a.objects[strings.TrimPrefix(source, a.Bucket+"/")]
+		if err != nil || !found {
+			a.refuse(w, http.StatusNotFound, "NoSuchKey", key)
+			return
+		}
+		answer(w, "CopyObjectResult", a.element("ETag", a.keep(key, from.data, "", from.header).etag))
+		return
 	case r.Method == http.MethodPut:
 		w.Header().Set("ETag", a.keep(key, body, "", r.Header.Clone()).etag)
 		return

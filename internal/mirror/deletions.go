@@ -1,0 +1,155 @@
+package mirror
+
+import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// counted is how many objects a listing has that take part.
+type counted struct{ from, to int64 }
+
+// leastShrunk is how many objects must be missing before their share of all counts.
+const leastShrunk = 20
+
+// deleteAll removes what the source no longer has: first what names other objects, so that nothing visible leads to what is gone. Where
+// something was set aside nothing is deleted: what the far side still shows in its place may need what the source no longer has.
+func (r *run) deleteAll(ctx context.Context) error {
+	n := 0
+	for _, q := range r.later.deletions.all() {
+		n += q.n
+	}
+	if n == 0 {
+		return nil
+	}
+	if err := r.mayDelete(n); err != nil {
+		return err
+	}
+	if r.tally.end(r.o.Now()).Failed > 0 {
+		r.tally.add(func(report *Report) { report.Withheld = int64(n) })
+		return nil
+	}
+	for _, q := range r.later.deletions.all() {
+		var batch []bucket.Object
+		for e, err := range q.all() {
+			if err != nil {
+				return err
+			}
+			if batch = append(batch, e.Object); len(batch) == deletedAtOnce {
+				if err := r.deleteGone(ctx, batch); err != nil {
+					return err
+				}
+				batch = batch[:0]
+			}
+		}
+		if err := r.deleteGone(ctx, batch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mayDelete refuses to delete more than is allowed, and to believe a listing of the source that has lost much.
+func (r *run) mayDelete(n int) error {
+	lost := r.listed.to - r.listed.from
+	switch {
+	case r.listed.from == 0:
+		return fault.New(fault.MirrorRefused, r.from.bucket.Properties().URL, "the source has no objects and the far side has %d: nothing is deleted", n).
+			WithMend("If the source is meant to be empty, delete the far side's objects by hand.")
+	case n > r.o.MaxDelete:
+		return fault.New(fault.MirrorRefused, r.to.bucket.Properties().URL, "%d objects would be deleted, and at most %d may be: nothing is deleted", n, r.o.MaxDelete).
+			WithMend("If it is meant, give --max-delete %d.", n)
+	case lost > leastShrunk && lost*100 > int64(r.o.MaxDeleteShare)*r.listed.to:
+		share := min((lost*100+r.listed.to-1)/r.listed.to, 100)
+		return fault.New(fault.MirrorRefused, r.from.bucket.Properties().URL,
+			"the source lists %d objects where the target has %d, which is %d %% fewer, and at most %d %% may be missing: nothing is deleted",
+			r.listed.from, r.listed.to, share, r.o.MaxDeleteShare).
+			WithMend("Look at the source. If so many objects are meant to be gone, give --max-delete-share %d.", share)
+	}
+	return nil
+}
+
+const deletedAtOnce = 1000
+
+// deleteGone deletes those objects that the source does not have. Its listing alone is not believed: a server may end one too early and say that it
+// is whole, so each object is asked for right before.
+func (r *run) deleteGone(ctx context.Context, objects []bucket.Object) error {
+	there, errs := make([]*bucket.Object, len(objects)), make([]error, len(objects))
+	var asking errgroup.Group
+	asking.SetLimit(r.o.Parallel)
+	for i, o := range objects {
+		asking.Go(func() error { there[i], errs[i] = r.atSource(ctx, o.Key); return nil })
+	}
+	_ = asking.Wait() // each error is one object's
+	var gone []string
+	var missed *bucket.Object
+	for i, o := range objects {
+		switch here := there[i]; {
+		case errs[i] != nil && r.ends(ctx, errs[i]):
+			return errs[i]
+		case errs[i] != nil:
+			r.tally.setAside(o.Key, errs[i])
+		case here == nil:
+			gone = append(gone, o.Key)
+		default:
+			r.tally.add(func(report *Report) { report.Unlisted++ })
+			// One that is new was written behind the place that the listing had come to.
+			if sameETag(o, *here) || here.Modified.Before(r.began) {
+				missed = here
+			}
+		}
+	}
+	if missed != nil {
+		return fault.New(fault.MirrorRefused, r.where(missed.Key), "the source has this object and its listing left it out: the listing cannot be believed, and nothing more is deleted").
+			WithMend("Look at the source's server: its listings are not whole.")
+	}
+	if len(gone) > 0 && !r.o.DryRun {
+		if err := r.to.bucket.Delete(ctx, gone...); err != nil {
+			return err
+		}
+	}
+	for _, key := range gone {
+		r.tally.deleted(key)
+	}
+	return nil
+}
+
+// atSource looks whether the source has an object; nil without one. What the look itself cannot be made for is an error, and no answer.
+func (r *run) atSource(ctx context.Context, key string) (*bucket.Object, error) {
+	var o bucket.Object
+	err := r.insist(ctx, key, func() (err error) { o, err = r.from.bucket.Stat(ctx, key); return err })
+	switch {
+	case fault.Is(err, fault.ObjectMissing):
+		return nil, nil
+	case fault.Is(err, fault.UsageInvalid): // its kind takes no such key in a request, and may list one
+		return r.listedAtSource(ctx, key)
+	}
+	return &o, err
+}
+
+// insist tries again what may heal, as often as an object is tried.
+func (r *run) insist(ctx context.Context, key string, try func() error) error {
+	for n := 1; ; n++ {
+		err := try()
+		if err == nil || ctx.Err() != nil || !fault.Retryable(err) || n >= r.o.Attempts {
+			return err
+		}
+		if err := r.pause(ctx, job{object: bucket.Object{Key: key}, attempts: n}, err); err != nil {
+			return err
+		}
+	}
+}
+
+// listedAtSource asks for the listing of one key.
+func (r *run) listedAtSource(ctx context.Context, key string) (*bucket.Object, error) {
+	for o, err := range r.from.bucket.List(ctx, key) {
+		if err != nil || o.Key == key {
+			return &o, err
+		}
+		break // longer keys come behind it
+	}
+	return nil, nil
+}
