@@ -145,6 +145,12 @@ var azureCodes = map[bloberror.Code]fault.Code{
 	bloberror.InvalidAuthenticationInfo:   fault.BucketAuth,
 	bloberror.NoAuthenticationInformation: fault.BucketAuth,
 
+	// Another program has a lease on the blob: nothing is known of its versions.
+	bloberror.LeaseIDMissing:                        fault.BucketBusy,
+	bloberror.LeaseLost:                             fault.BucketBusy,
+	bloberror.LeaseIDMismatchWithBlobOperation:      fault.BucketBusy,
+	bloberror.LeaseIDMismatchWithContainerOperation: fault.BucketBusy,
+
 	bloberror.ConditionNotMet:   fault.ObjectExists,
 	bloberror.BlobAlreadyExists: fault.ObjectExists,
 

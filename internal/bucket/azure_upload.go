@@ -86,7 +86,7 @@ func (w *azureWrite) put(ctx context.Context, number int, data []byte) error {
 		&blockblob.StageBlockOptions{TransactionalValidation: checksum(data)})
 	w.size.Add(int64(len(data)))
 	w.blocks.Add(1)
-	return w.bucket.fault(ctx, err, w.key)
+	return writeFailed(w.bucket.fault(ctx, err, w.key), w.bucket.at.object(w.key), w.opts)
 }
 
 func (w *azureWrite) complete(ctx context.Context) (Object, error) {
@@ -112,10 +112,7 @@ func (w *azureWrite) complete(ctx context.Context) (Object, error) {
 func (w *azureWrite) abort(context.Context) error { return nil }
 
 func (w *azureWrite) settle(ctx context.Context, err error) (Object, error) {
-	failed := w.bucket.fault(ctx, err, w.key)
-	if fault.Is(failed, fault.ObjectExists) {
-		failed = conditionFailed(w.bucket.at.object(w.key), w.opts).Because(fault.Of(failed).Err)
-	}
+	failed := writeFailed(w.bucket.fault(ctx, err, w.key), w.bucket.at.object(w.key), w.opts)
 	return settle(ctx, w.bucket.opts.Grace, failed, w.mark, func(ctx context.Context) (Object, string, error) {
 		return w.bucket.look(ctx, w.key)
 	})

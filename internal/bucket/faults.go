@@ -33,6 +33,20 @@ func conditionFailed(where string, opts WriteOptions) *fault.Fault {
 	return fault.New(fault.ObjectExists, where, "an object with this key exists already")
 }
 
+// writeFailed judges why a write failed from what the server's answer means by itself. Only a write on condition can find its condition
+// unmet, and only one that replaces a version can miss it: any other refusal in these words has another reason.
+func writeFailed(err error, where string, opts WriteOptions) error {
+	switch f := fault.Of(err); {
+	case f == nil:
+		return err
+	case f.Code == fault.ObjectExists && opts.conditional():
+		return conditionFailed(where, opts).Because(f.Err)
+	case f.Code == fault.ObjectExists, f.Code == fault.ObjectMissing && opts.IfMatch == "":
+		return fault.New(fault.BucketFailed, where, "the object store refused the write").Because(f.Err)
+	}
+	return err
+}
+
 // interrupted is the error of what stopped because its context ended.
 func interrupted(ctx context.Context, where string) error {
 	why := context.Cause(ctx)
@@ -124,9 +138,9 @@ func plainStatus(status int) fault.Code {
 		return fault.BucketRights
 	case 404:
 		return fault.ObjectMissing
-	case 409, 412:
+	case 412:
 		return fault.ObjectExists
-	case 408, 429, 500, 502, 503, 504:
+	case 408, 409, 429, 500, 502, 503, 504:
 		return fault.BucketBusy
 	case 501, 405:
 		return fault.BucketUnsupported

@@ -12,7 +12,6 @@ import (
 	"path"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -39,9 +38,9 @@ type folder struct {
 	root *os.Root
 	dirs dirSync
 	lazy lazyFiles
-	// conditions makes look-and-replace one step within this process; a file lock does so
+	// conditions has room for one: it makes look-and-replace one step within this process; a file lock does so
 	// between processes.
-	conditions sync.Mutex
+	conditions chan struct{}
 }
 
 func openFolder(at place) (*folder, error) {
@@ -56,7 +55,7 @@ func openFolder(at place) (*folder, error) {
 	if err != nil {
 		return nil, pathFault(err, at.String())
 	}
-	return &folder{at: at, root: root, dirs: dirSync{root: root}}, nil
+	return &folder{at: at, root: root, dirs: dirSync{root: root}, conditions: make(chan struct{}, 1)}, nil
 }
 
 func (f *folder) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {

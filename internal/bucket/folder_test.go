@@ -1,6 +1,7 @@
 package bucket_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -275,5 +276,61 @@ func TestIfAbsentNeverReplacesAWriteWithoutCondition(t *testing.T) {
 		if data, err := bucket.ReadAll(t.Context(), b, key, 100); err != nil || string(data) != "false" {
 			t.Fatalf("round %d: the object is %q, %v", round, data, err)
 		}
+	}
+}
+
+func TestAConditionOfAFolderSaysNothingThatItCouldNotSee(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	b := open(t, root, bucket.Options{})
+	for name, make := range map[string]func(string) error{
+		"loop":     func(at string) error { return os.Symlink("loop", at) },
+		"dangling": func(at string) error { return os.Symlink("nowhere", at) },
+		"folder":   func(at string) error { return os.Mkdir(at, 0o777) },
+	} {
+		if err := make(root + "/" + name); err != nil {
+			t.Fatal(err)
+		}
+		_, err := bucket.WriteAll(t.Context(), b, name, nil, bucket.WriteOptions{IfAbsent: true})
+		if err == nil || fault.Is(err, fault.ObjectExists) || fault.Is(err, fault.ObjectMissing) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Another process that was stopped holds the lock as long as it is stopped.
+func TestALockThatIsNeverGivenBackDoesNotKeepAWriteThatIsEnded(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	b := open(t, root, bucket.Options{})
+	if _, err := bucket.WriteAll(t.Context(), b, "k", nil, bucket.WriteOptions{IfAbsent: true}); err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.Open(root + "/.leat-tmp/lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := syscall.Flock(int(other.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	var all errgroup.Group
+	for range 3 { // one waits for the other process, the others for the one
+		all.Go(func() error {
+			_, err := bucket.WriteAll(ctx, b, "k", nil, bucket.WriteOptions{IfAbsent: true})
+			if !fault.Is(err, fault.Interrupted) {
+				return fmt.Errorf("while another process has the lock: %w", err)
+			}
+			return nil
+		})
+	}
+	if err := all.Wait(); err != nil {
+		t.Error(err)
+	}
+	other.Close()
+	if _, err := bucket.WriteAll(t.Context(), b, "k", nil, bucket.WriteOptions{IfAbsent: true}); !fault.Is(err, fault.ObjectExists) {
+		t.Errorf("after it: %v", err)
 	}
 }

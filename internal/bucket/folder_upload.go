@@ -35,7 +35,7 @@ func (f *folder) Create(ctx context.Context, key string, opts WriteOptions) (Upl
 	temp := path.Join(tempDir, tempName(time.Now(), key))
 	file, err := f.createFile(temp)
 	if err != nil {
-		return nil, pathFault(err, where)
+		return nil, writeFailed(pathFault(err, where), where, WriteOptions{})
 	}
 	return &fileUpload{folder: f, ctx: ctx, key: key, opts: opts, temp: temp, file: file}, nil
 }
@@ -54,6 +54,11 @@ func (f *folder) createFile(name string) (*os.File, error) {
 
 func (u *fileUpload) where() string { return u.folder.at.object(u.key) }
 
+// failed judges an error of the file system. What is there or not there is a file beside the object: of the object itself publish tells.
+func (u *fileUpload) failed(err error) error {
+	return writeFailed(pathFault(err, u.where()), u.where(), WriteOptions{})
+}
+
 func (u *fileUpload) Write(p []byte) (int, error) {
 	switch {
 	case u.temp == "":
@@ -62,7 +67,7 @@ func (u *fileUpload) Write(p []byte) (int, error) {
 		return 0, interrupted(u.ctx, u.where())
 	}
 	n, err := u.file.Write(p)
-	return n, pathFault(err, u.where())
+	return n, u.failed(err)
 }
 
 func (u *fileUpload) Commit(ctx context.Context) (Object, error) {
@@ -77,25 +82,28 @@ func (u *fileUpload) Commit(ctx context.Context) (Object, error) {
 	}
 	if !u.opts.Lazy {
 		if err := u.folder.lazy.flush(u.folder); err != nil {
-			return Object{}, pathFault(err, u.where())
+			return Object{}, u.failed(err)
 		}
 	}
 	done, err := u.seal()
 	if err != nil {
-		return Object{}, pathFault(err, u.where())
+		return Object{}, u.failed(err)
 	}
-	if err := u.publish(done); err != nil {
+	replaced, err := u.publish(ctx, done)
+	if err != nil {
 		return Object{}, err
 	}
 	if u.opts.Lazy {
 		u.folder.lazy.add(u.key)
 		return done, nil
 	}
-	// From here on the object is visible. If its name cannot be made durable it must go again:
-	// after an error nothing is visible.
+	// From here on the object is visible. If its name cannot be made durable it must go again: after an error nothing is visible. The
+	// version that it has replaced does not come back, so then the new one stays: better than none.
 	if err := u.folder.dirs.sync(path.Dir(u.key)); err != nil {
-		_ = u.folder.root.Remove(u.key)
-		return Object{}, pathFault(err, u.where())
+		if !replaced {
+			_ = u.folder.root.Remove(u.key)
+		}
+		return Object{}, u.failed(err)
 	}
 	return done, nil
 }
@@ -128,19 +136,21 @@ func (u *fileUpload) seal() (Object, error) {
 	return o, errors.Join(err, side.Sync(), side.Close(), u.folder.dirs.sync(metaDir))
 }
 
-// publish gives the file its name, if the condition holds.
-func (u *fileUpload) publish(done Object) error {
+// publish gives the file its name, if the condition holds, and says whether it has replaced another version.
+func (u *fileUpload) publish(ctx context.Context, done Object) (replaced bool, err error) {
 	if u.opts.conditional() {
-		release, err := u.folder.lock()
+		release, err := u.lock(ctx)
 		if err != nil {
-			return pathFault(err, u.where())
+			return false, err
 		}
 		defer release()
 	}
-	before, err := u.folder.Stat(u.ctx, u.key)
-	found := err == nil
+	before, found, err := u.folder.version(u.key)
+	if err != nil && u.opts.conditional() { // that we could not look says nothing about what is there
+		return false, u.failed(err)
+	}
 	if !u.opts.holds(found, before.ETag) {
-		return conditionFailed(u.where(), u.opts)
+		return false, conditionFailed(u.where(), u.opts)
 	}
 	// A Delete beside us may remove the folder when it becomes empty, just before the file
 	// comes into it: then once more.
@@ -153,25 +163,39 @@ func (u *fileUpload) publish(done Object) error {
 		}
 	}
 	if err != nil {
-		return u.notPublished(err)
+		return false, u.notPublished(err)
 	}
 	u.file.Close()
 	if found && before.ETag != done.ETag {
 		_ = u.folder.root.Remove(metaPath(before)) // it may have none
 	}
-	return nil
+	return found, nil
+}
+
+// version is what has the key now; found is false when nothing has.
+func (f *folder) version(key string) (o Object, found bool, err error) {
+	info, err := f.root.Stat(key)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), err == nil && !info.Mode().IsRegular():
+		return Object{}, false, nil
+	case err != nil:
+		return Object{}, false, err
+	}
+	return fileObject(key, info), true, nil
 }
 
 // notPublished judges why a file did not get its name.
 func (u *fileUpload) notPublished(err error) error {
-	switch {
-	case u.opts.IfAbsent && errors.Is(err, fs.ErrExist):
+	switch info, looked := u.folder.root.Lstat(u.key); {
+	case u.opts.IfAbsent && errors.Is(err, fs.ErrExist) && looked == nil && info.Mode().IsRegular():
 		return conditionFailed(u.where(), u.opts)
+	case u.opts.IfAbsent && errors.Is(err, fs.ErrExist) && (looked != nil || info.Mode()&fs.ModeSymlink != 0):
+		return fault.New(fault.BucketFailed, u.where(), "a name is in the way that is no object, or is not one any more").Because(err)
 	case errors.Is(err, fs.ErrExist), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR):
 		return fault.New(fault.BucketUnsupported, u.where(), "a folder cannot hold a file and a folder of the same name").
 			Because(err).WithMend("Choose another key.")
 	}
-	return pathFault(err, u.where())
+	return u.failed(err)
 }
 
 // rename moves the file to its key. With IfAbsent it is a link, which fails if the key has come to
@@ -196,18 +220,52 @@ func (u *fileUpload) rename() error {
 	return err
 }
 
-// lock keeps other conditional writes out, of this process and of others.
-func (f *folder) lock() (release func(), err error) {
-	f.conditions.Lock()
-	file, err := f.root.OpenFile(path.Join(tempDir, "lock"), os.O_CREATE|os.O_RDWR, 0o666)
-	if err == nil {
-		if err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err == nil {
-			return func() { file.Close(); f.conditions.Unlock() }, nil
-		}
-		file.Close()
+// lock keeps other conditional writes out, of this process and of others. Another process may have been stopped while it holds the lock: who
+// waits for it obeys both contexts of the upload.
+func (u *fileUpload) lock(ctx context.Context) (release func(), err error) {
+	f := u.folder
+	select {
+	case f.conditions <- struct{}{}:
+	case <-ctx.Done():
+		return nil, interrupted(ctx, u.where())
+	case <-u.ctx.Done():
+		return nil, interrupted(u.ctx, u.where())
 	}
-	f.conditions.Unlock()
+	file, err := f.root.OpenFile(path.Join(tempDir, "lock"), os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		<-f.conditions
+		return nil, u.failed(err)
+	}
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { file.Close(); <-f.conditions }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			err = u.failed(err)
+			break
+		}
+		if err = u.wait(ctx, wait); err != nil {
+			break
+		}
+	}
+	file.Close()
+	<-f.conditions
 	return nil, err
+}
+
+// wait waits a time, unless one of the upload's contexts ends.
+func (u *fileUpload) wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return interrupted(ctx, u.where())
+	case <-u.ctx.Done():
+		return interrupted(u.ctx, u.where())
+	case <-timer.C:
+		return nil
+	}
 }
 
 // makeDirs makes a folder and those above it, and, unless that may wait, makes each new name durable: an

@@ -195,11 +195,7 @@ func (w *gcsWrite) abort(ctx context.Context) error {
 }
 
 func (w *gcsWrite) judge(ctx context.Context, err error) error {
-	failed := w.bucket.fault(ctx, err, "storage.objects.create", w.key)
-	if fault.Is(failed, fault.ObjectExists) {
-		return conditionFailed(w.bucket.at.object(w.key), w.opts).Because(fault.Of(failed).Err)
-	}
-	return failed
+	return writeFailed(w.bucket.fault(ctx, err, "storage.objects.create", w.key), w.bucket.at.object(w.key), w.opts)
 }
 
 func (w *gcsWrite) settle(ctx context.Context, err error) (Object, error) {

@@ -45,6 +45,20 @@ func isGet(r *http.Request) bool {
 	return r.Method == http.MethodGet && !r.URL.Query().Has("list-type")
 }
 
+func isHead(r *http.Request) bool { return r.Method == http.MethodHead && !isProbe(r) }
+
+// both lets the first script that has an answer decide.
+func both(scripts ...testlab.Script) testlab.Script {
+	return func(r *http.Request) testlab.Answer {
+		for _, s := range scripts {
+			if answer := s(r); answer != nil {
+				return answer
+			}
+		}
+		return nil
+	}
+}
+
 // errorInside answers 200 and puts an error into the body, as S3 may when it has already begun to
 // answer (docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html).
 func errorInside(w http.ResponseWriter, r *http.Request, _ http.Handler) {
@@ -100,6 +114,12 @@ func TestAnUploadHealsOrSaysWhatIsWrong(t *testing.T) {
 		"answers that are always lost":            {small, bucket.WriteOptions{}, testlab.Always(isPut, testlab.LoseReply), "", 4},
 		"a lost answer at the end":                {large, bucket.WriteOptions{}, testlab.Times(1, isComplete, testlab.LoseReply), "", 0},
 		"a lost answer at the end to a condition": {large, absent, testlab.Times(1, isComplete, testlab.LoseReply), "", 0},
+		"a condition that fails, and no look":     {small, absent, both(testlab.Always(isPut, testlab.Fail(412, "PreconditionFailed")), testlab.Always(isHead, testlab.Fail(503, "SlowDown"))), fault.BucketBusy, 1},
+		"a condition that fails at the end, too":  {large, absent, both(testlab.Always(isComplete, testlab.Fail(412, "PreconditionFailed")), testlab.Always(isHead, testlab.Reset)), fault.BucketUnreachable, 1},
+		"a condition that fails, and a look":      {small, absent, testlab.Always(isPut, testlab.Fail(412, "PreconditionFailed")), fault.ObjectExists, 1},
+		"412 without a condition":                 {small, bucket.WriteOptions{}, testlab.Always(isPut, testlab.Fail(412, "PreconditionFailed")), fault.BucketFailed, 1},
+		"404 without a condition":                 {large, bucket.WriteOptions{}, testlab.Always(isPart, testlab.Fail(404, "NoSuchUpload")), fault.BucketFailed, 0},
+		"another write at the same moment":        {small, absent, testlab.Always(isPut, testlab.Fail(409, "Whatever")), fault.BucketBusy, 1},
 		"an error inside 200 for a moment":        {large, bucket.WriteOptions{}, testlab.Times(2, isComplete, errorInside), "", 3},
 		"an error inside 200 for ever":            {large, bucket.WriteOptions{}, testlab.Always(isComplete, errorInside), fault.BucketBusy, 4},
 		"a byte that changes":                     {small, bucket.WriteOptions{}, testlab.Times(1, isPut, flipByte), "", 2},

@@ -174,7 +174,7 @@ func (b *s3Bucket) probeMultipart(ctx context.Context) (Support, error) {
 // multipart replaces the scratch object in one part, if the condition lets it.
 func (s scratch) multipart(ctx context.Context, opts WriteOptions) error {
 	b := s.bucket
-	w := &s3Write{bucket: b, key: s.key, mark: rand.Text(), parts: map[int]types.CompletedPart{}}
+	w := &s3Write{bucket: b, key: s.key, mark: rand.Text(), trial: true, parts: map[int]types.CompletedPart{}}
 	begun, err := w.begin(ctx)
 	if err != nil {
 		return err

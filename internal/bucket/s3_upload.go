@@ -11,8 +11,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
-
-	"github.com/leatdata/leat/internal/fault"
 )
 
 func (b *s3Bucket) Create(ctx context.Context, key string, opts WriteOptions) (Upload, error) {
@@ -33,6 +31,7 @@ type s3Write struct {
 	opts   WriteOptions
 	mark   string
 	id     string // of the multipart upload
+	trial  bool   // what becomes of it does not matter, only how it is refused
 
 	mu    sync.Mutex
 	parts map[int]types.CompletedPart
@@ -136,17 +135,16 @@ func (w *s3Write) complete(ctx context.Context) (Object, error) {
 func (w *s3Write) abort(ctx context.Context) error { return w.bucket.abortUpload(ctx, w.key, w.id) }
 
 func (w *s3Write) settle(ctx context.Context, failed error) (Object, error) {
+	if w.trial {
+		return Object{}, failed
+	}
 	return settle(ctx, w.bucket.opts.Grace, failed, w.mark, w.look)
 }
 
 func (w *s3Write) look(ctx context.Context) (Object, string, error) { return w.bucket.look(ctx, w.key) }
 
 func (w *s3Write) judge(ctx context.Context, err error) error {
-	f := w.bucket.fault(ctx, err, "s3:PutObject", w.key)
-	if fault.Is(f, fault.ObjectExists) {
-		return conditionFailed(w.bucket.at.object(w.key), w.opts).Because(fault.Of(f).Err)
-	}
-	return f
+	return writeFailed(w.bucket.fault(ctx, err, "s3:PutObject", w.key), w.bucket.at.object(w.key), w.opts)
 }
 
 func (w *s3Write) ifMatch() *string {

@@ -216,7 +216,8 @@ func errOver(where string) error {
 }
 
 // settle asks whether a write that seems to have failed was done all the same: its answer may have
-// been lost, and a repeated conditional write finds itself in the way. The mark tells.
+// been lost, and a repeated conditional write finds itself in the way. The mark tells. A refusal that speaks of what is there counts only
+// when it could be looked at: else nobody knows whether the write itself is what is in its way.
 func settle(ctx context.Context, grace time.Duration, failed error, mark string,
 	look func(context.Context) (Object, string, error),
 ) (Object, error) {
@@ -226,10 +227,32 @@ func settle(ctx context.Context, grace time.Duration, failed error, mark string,
 	}
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	if o, found, err := look(late); err == nil && found == mark {
+	o, found, err := look(late)
+	switch {
+	case err == nil && found == mark:
 		return o, nil
+	case err == nil, fault.Is(err, fault.ObjectMissing):
+		return Object{}, failed
+	case fault.Is(failed, fault.ObjectExists), fault.Is(failed, fault.ObjectMissing):
+		return Object{}, unsettled(ctx, err, failed)
 	}
 	return Object{}, failed
+}
+
+// unsettled is the error of a conditional write of which nobody knows what became of it; look is why it could not be looked at.
+func unsettled(ctx context.Context, look, failed error) error {
+	f := fault.Of(look)
+	code := f.Code
+	switch {
+	case ctx.Err() != nil:
+		code = fault.Interrupted
+	case code == fault.Interrupted: // by our own clock
+		code = fault.BucketUnreachable
+	case code == fault.ObjectExists: // a look has no condition that could fail
+		code = fault.BucketFailed
+	}
+	return fault.New(code, f.Where, "the write on condition was refused, and what is there cannot be looked at: it may be this very write, sent before").
+		WithMend("%s", f.HowToMend()).Because(errors.Join(look, failed))
 }
 
 // marked is a caller's metadata and the mark by which this write can be told from others.

@@ -21,7 +21,30 @@ func TestMain(m *testing.M) { testlab.Main(m) }
 
 const ttl = 2 * time.Second
 
-// everywhere runs a test on each kind of bucket.
+// onEveryKind runs a test on each kind of bucket, and everywhere on those that differ in more than their protocol.
+func onEveryKind(t *testing.T, f func(t *testing.T, b bucket.Bucket)) {
+	everywhere(t, f)
+	for name, place := range map[string]func(*testing.T) (string, bucket.Options){
+		"azure": func(t *testing.T) (string, bucket.Options) {
+			a := testlab.Azurite(t)
+			return "azblob://" + a.Container, bucket.Options{Endpoint: a.Endpoint, AccessKeyID: a.Account, SecretAccessKey: func() string { return a.Key }}
+		},
+		"gcs": func(t *testing.T) (string, bucket.Options) {
+			g := testlab.GCS(t)
+			return "gs://" + g.Bucket, bucket.Options{Endpoint: g.Endpoint}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url, o := place(t)
+			b, err := bucket.Open(t.Context(), url, o)
+			must(t, err)
+			t.Cleanup(func() { b.Close() })
+			f(t, b)
+		})
+	}
+}
+
 func everywhere(t *testing.T, f func(t *testing.T, b bucket.Bucket)) {
 	t.Parallel()
 	s3 := func(s testlab.Store) (string, bucket.Options) {

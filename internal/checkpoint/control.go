@@ -42,7 +42,14 @@ func Ask(ctx context.Context, b bucket.Bucket, prefix string, r Request) (Reques
 	if r.ID == "" {
 		r.ID = rand.Text()
 	}
-	for {
+	conditions, err := conditional(ctx, b, prefix)
+	if err != nil {
+		return r, err
+	}
+	for attempt := range mostAttempts {
+		if err := pauseBefore(ctx, attempt, prefix+controlKey); err != nil {
+			return r, err
+		}
 		have, etag, err := readControls(ctx, b, prefix)
 		if err != nil {
 			return r, err
@@ -56,17 +63,15 @@ func Ask(ctx context.Context, b bucket.Bucket, prefix string, r Request) (Reques
 		}
 		have.Requests = append(pending(have.Requests, s.Control.Done), r)
 		o := only(etag)
-		if !conditional(ctx, b, prefix) {
+		if !conditions {
 			o = bucket.WriteOptions{}
 		}
 		_, err = write(ctx, b, prefix+controlKey, have, o)
 		if err == nil || !fault.Is(err, fault.ObjectExists) {
 			return r, err
 		}
-		if ctx.Err() != nil {
-			return r, fault.Wrap(context.Cause(ctx), fault.Interrupted, prefix+controlKey, "cannot leave the request")
-		}
 	}
+	return r, fault.New(fault.BucketBusy, prefix+controlKey, "other requests were in the way at each of %d attempts", mostAttempts)
 }
 
 func readControls(ctx context.Context, b bucket.Bucket, prefix string) (controls, string, error) {

@@ -17,7 +17,7 @@ func (s *Store) take(ctx context.Context) error {
 	began := time.Now()
 	var watched Lease
 	var since time.Time
-	for {
+	for lost := 0; ; {
 		held, err := readLease(ctx, s.bucket, s.prefix)
 		if err != nil {
 			return err
@@ -36,12 +36,18 @@ func (s *Store) take(ctx context.Context) error {
 			if got, err := s.seize(ctx, held); got || err != nil {
 				return err
 			}
+			if lost++; lost == mostAttempts {
+				return fault.New(fault.BucketBusy, s.prefix+leaseKey, "the lease was another one at each of %d attempts to take it", lost)
+			}
+			if err := pauseBefore(ctx, lost, s.prefix+leaseKey); err != nil {
+				return err
+			}
 			continue
 		}
 		if time.Since(began) >= s.o.Patience {
 			return busy(s.prefix, held)
 		}
-		if err := pause(ctx, min(held.TTL/8, time.Second, s.o.Patience)); err != nil {
+		if err := pause(ctx, min(held.TTL/8, time.Second, s.o.Patience), s.prefix+leaseKey); err != nil {
 			return err
 		}
 	}
@@ -104,7 +110,7 @@ func (s *Store) seize(ctx context.Context, held Lease) (bool, error) {
 	}
 	_, failed := write(ctx, s.bucket, s.prefix+leaseKey, mine, o)
 	if !s.fenced && failed == nil {
-		if err := pause(ctx, s.o.Settle); err != nil {
+		if err := pause(ctx, s.o.Settle, s.prefix+leaseKey); err != nil {
 			return false, err
 		}
 	}
@@ -120,13 +126,22 @@ func (s *Store) seize(ctx context.Context, held Lease) (bool, error) {
 	case now.etag != held.etag:
 		return false, nil
 	}
-	return false, failed
+	return false, refused(failed, s.prefix+leaseKey)
+}
+
+// refused judges a write that the store refused because of what is there, although what is there is what the write named. Nothing was
+// taken over: the store is asked again later.
+func refused(failed error, where string) error {
+	if fault.Is(failed, fault.ObjectExists) || fault.Is(failed, fault.ObjectMissing) {
+		return fault.New(fault.BucketBusy, where, "the object store refused a write on a condition that holds").Because(failed)
+	}
+	return failed
 }
 
 // renewOn renews the lease until it is lost or ctx ends.
 func (s *Store) renewOn(ctx context.Context) {
 	wait := s.o.TTL / 3
-	for pause(ctx, wait) == nil {
+	for pause(ctx, wait, s.prefix+leaseKey) == nil {
 		wait = s.o.TTL / 3
 		err := s.renew(ctx)
 		if err == nil || ctx.Err() != nil {
@@ -189,7 +204,7 @@ func (s *Store) renewNow(ctx context.Context) error {
 			s.mu.Lock()
 			s.lease.etag = held.etag
 			s.mu.Unlock()
-			return failed
+			return refused(failed, s.prefix+leaseKey)
 		}
 	}
 	lease.etag = etag
@@ -205,6 +220,7 @@ func (s *Store) isFenced(err error) error {
 	defer s.mu.Unlock()
 	if s.lost == nil {
 		s.lost = err
+		s.fence(err)
 	}
 	return err
 }
@@ -228,41 +244,54 @@ func (s *Store) Valid() error {
 	return nil
 }
 
-// Confirm is Valid, but renews a lease that has run out if nobody has taken it: so a store that was away for a while, or a machine
+// Confirm is Valid, but renews a lease that has run out if it has not been taken: so a store that was away for a while, or a machine
 // that slept, need not end the pipeline.
 func (s *Store) Confirm(ctx context.Context) error {
 	if s.Valid() == nil {
 		return nil
 	}
-	for late := 0; late < mostLate; {
-		err := s.renew(ctx)
-		if fault.Is(err, fault.ObjectExists) { // an earlier renewal of ours came late and was in the way
-			continue
-		}
-		if err != nil {
+	// A second renewal, where an earlier one of ours came late and was in the way, or the first ran out before its answer came.
+	for attempt := range mostRenewals {
+		if err := pauseBefore(ctx, attempt, s.prefix+leaseKey); err != nil {
 			return err
 		}
-		s.mu.Lock()
-		lost := s.lost
-		s.mu.Unlock()
-		if s.Valid() == nil || lost != nil {
+		err := s.renew(ctx)
+		if err != nil && !fault.Is(err, fault.BucketBusy) {
+			return err
+		}
+		if lost := s.taken(); lost != nil || s.Valid() == nil {
 			return lost
 		}
-		late++ // it was renewed, and has run out before the answer came
+		if err != nil && attempt == mostRenewals-1 {
+			return err
+		}
 	}
 	return fault.New(fault.BucketUnreachable, s.prefix+leaseKey, "the object store takes longer to answer than a lease lasts (%s)", s.o.TTL).
 		WithMend("It is tried again. If it recurs, raise run.lease_ttl.")
 }
 
-// mostLate is how often a lease is renewed whose renewals take longer than it lasts.
-const mostLate = 2
+// mostRenewals is how often a lease that has run out is renewed in a row.
+const mostRenewals = 3
+
+// taken is pipeline-fenced once another is known to be the owner.
+func (s *Store) taken() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lost
+}
 
 // Lost is pipeline-fenced when another is known to be the owner, and nil else: a lease that has run out is renewed, if it can be.
 func (s *Store) Lost(ctx context.Context) error {
 	_ = s.Confirm(ctx) // only what it finds out counts
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.lost
+	return s.taken()
+}
+
+// WhileOurs is a context that ends as ctx does, and as soon as another is known to be the owner, with pipeline-fenced as its cause:
+// what waits for anything else then waits no more.
+func (s *Store) WhileOurs(ctx context.Context) (ours context.Context, done context.CancelFunc) {
+	ours, end := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(s.fencing, func() { end(context.Cause(s.fencing)) })
+	return ours, func() { stop(); end(nil) }
 }
 
 // release marks the lease as given back. That it fails is no harm: it runs out.
@@ -290,12 +319,12 @@ func (s *Store) release(ctx context.Context) {
 	_ = s.isFenced(fault.New(fault.PipelineFenced, s.prefix+leaseKey, "the lease has been given back"))
 }
 
-func pause(ctx context.Context, d time.Duration) error {
+func pause(ctx context.Context, d time.Duration, where string) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return fault.Wrap(context.Cause(ctx), fault.Interrupted, leaseKey, "stopped waiting")
+		return fault.Wrap(context.Cause(ctx), fault.Interrupted, where, "stopped waiting")
 	case <-timer.C:
 		return nil
 	}

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"context"
 	"encoding/json"
+	"math/rand/v2"
 	"time"
 
 	"github.com/leatdata/leat/internal/bucket"
@@ -27,7 +28,8 @@ type State struct {
 	Timeline    int                   `json:"timeline,omitempty"`
 	Slot        string                `json:"slot,omitempty"`
 	Publication string                `json:"publication,omitempty"`
-	Tables      map[string]TableState `json:"tables,omitempty"` // by a name that the pipeline chooses
+	Tables      map[string]TableState `json:"tables,omitempty"`   // by a name that the pipeline chooses
+	LeftOut     map[string]string     `json:"left_out,omitempty"` // tables that were chosen and cannot be followed, and why
 	Control     Control               `json:"control"`
 	Guard       Guard                 `json:"guard,omitempty"`
 	// Unreadable: the log cannot be read on from Position, and never will be. A new copy of all tables needs a slot made anew.
@@ -76,6 +78,9 @@ type TableState struct {
 	Tended time.Time `json:"tended,omitzero"`
 	// Foreign is how many rows other programs have added to the lake's tables, or removed from them.
 	Foreign int64 `json:"foreign_rows,omitempty"`
+	// Recopied is when the last copy began of a table that the log does not tell of, and that is kept right by copying it again: by the
+	// writer's clock.
+	Recopied time.Time `json:"recopied,omitzero"`
 }
 
 // Control is what the pipeline has made of requests.
@@ -117,9 +122,12 @@ type stored struct {
 	modified time.Time
 }
 
-// read reads an object and its ETag, which belong together.
+// read reads an object and its ETag, which belong together. One that never stays the same for as long as that takes is bucket-busy.
 func read(ctx context.Context, b bucket.Bucket, key string) (stored, error) {
-	for {
+	for attempt := range mostAttempts {
+		if err := pauseBefore(ctx, attempt, key); err != nil {
+			return stored{}, err
+		}
 		before, err := b.Stat(ctx, key)
 		if fault.Is(err, fault.ObjectMissing) {
 			return stored{}, nil
@@ -138,8 +146,24 @@ func read(ctx context.Context, b bucket.Bucket, key string) (stored, error) {
 		if fault.Is(err, fault.ObjectMissing) || err == nil && after.ETag != before.ETag {
 			continue // it was written meanwhile
 		}
-		return stored{data: data, etag: after.ETag, modified: after.Modified}, err
+		if err != nil {
+			return stored{}, err
+		}
+		return stored{data: data, etag: after.ETag, modified: after.Modified}, nil
 	}
+	return stored{}, fault.New(fault.BucketBusy, key, "the object was another one at each of %d looks", mostAttempts)
+}
+
+// mostAttempts is how often something is tried again because others were in the way.
+const mostAttempts = 20
+
+// pauseBefore waits before all attempts but the first, longer each time and at random: those who were in each other's way do not come
+// back together, and no store is asked without pause.
+func pauseBefore(ctx context.Context, attempt int, where string) error {
+	if attempt == 0 {
+		return nil
+	}
+	return pause(ctx, rand.N(min(10*time.Millisecond<<min(attempt, 10), time.Second)), where)
 }
 
 func write(ctx context.Context, b bucket.Bucket, key string, value any, o bucket.WriteOptions) (string, error) {

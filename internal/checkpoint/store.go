@@ -38,7 +38,7 @@ type Store struct {
 	mu        sync.Mutex
 	lease     Lease
 	renewed   time.Time // when the last successful renewal was asked for
-	lost      error     // set once somebody else is the owner
+	lost      error     // set once another is the owner
 	state     State
 	stateETag string
 
@@ -46,6 +46,8 @@ type Store struct {
 	renewing sync.Mutex // one renewal at a time
 	stop     context.CancelFunc
 	done     sync.WaitGroup
+	fencing  context.Context // ends when lost is set
+	fence    context.CancelCauseFunc
 }
 
 // Open takes the lease and reads the state. It is pipeline-busy while another process has the lease, and state-unusable when
@@ -66,7 +68,12 @@ func Open(ctx context.Context, b bucket.Bucket, prefix string, o Options) (*Stor
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{bucket: b, prefix: folder(prefix), o: o, fenced: conditional(ctx, b, folder(prefix))}
+	s := &Store{bucket: b, prefix: folder(prefix), o: o}
+	s.fencing, s.fence = context.WithCancelCause(context.Background())
+	var err error
+	if s.fenced, err = conditional(ctx, b, s.prefix); err != nil {
+		return nil, err
+	}
 	if !s.fenced {
 		o.Log.Warn("the store has no conditional writes: two processes that start a pipeline at the same moment are only noticed afterwards", "store", b.Properties().URL)
 	}
@@ -87,26 +94,39 @@ func Open(ctx context.Context, b bucket.Bucket, prefix string, o Options) (*Stor
 	return s, nil
 }
 
-// conditional asks whether the store can write on condition; where nobody knows, it is tried. One that cannot be asked counts
-// as one that cannot.
-func conditional(ctx context.Context, b bucket.Bucket, prefix string) bool {
+// conditional asks whether the store can write on condition; where it is not known, it is tried. That it could not be tried is no answer.
+func conditional(ctx context.Context, b bucket.Bucket, prefix string) (bool, error) {
 	p := b.Properties()
 	if p.ConditionalPut == bucket.Unknown {
-		p, _ = bucket.Probe(ctx, b)
+		var err error
+		if p, err = bucket.Probe(ctx, b); err != nil {
+			return false, err
+		}
 	}
 	if p.ConditionalPut != bucket.Unknown {
-		return p.ConditionalPut == bucket.Supported
+		return p.ConditionalPut == bucket.Supported, nil
 	}
 	key := prefix + "try-" + rand.Text()
-	_, first := bucket.WriteAll(ctx, b, key, []byte("1\n"), bucket.WriteOptions{IfAbsent: true})
-	_, second := bucket.WriteAll(ctx, b, key, []byte("2\n"), bucket.WriteOptions{IfAbsent: true})
-	_ = b.Delete(ctx, key) // what stays is a few bytes under a name of its own
-	return first == nil && fault.Is(second, fault.ObjectExists)
+	_, err := bucket.WriteAll(ctx, b, key, []byte("1\n"), bucket.WriteOptions{IfAbsent: true})
+	if err == nil {
+		_, err = bucket.WriteAll(ctx, b, key, []byte("2\n"), bucket.WriteOptions{IfAbsent: true})
+		_ = b.Delete(ctx, key) // what stays is a few bytes under a name of its own
+	}
+	switch {
+	case fault.Is(err, fault.ObjectExists):
+		return true, nil
+	case err == nil, fault.Is(err, fault.BucketUnsupported):
+		return false, nil
+	}
+	return false, err
 }
 
-// adopt makes the state ours: it is written anew under our epoch, so that the former owner's next Save fails.
+// adopt makes the state ours: it is written again under our epoch, so that the former owner's next Save fails.
 func (s *Store) adopt(ctx context.Context) error {
-	for {
+	for attempt := range mostAttempts {
+		if err := pauseBefore(ctx, attempt, s.prefix+stateKey); err != nil {
+			return err
+		}
 		state, etag, err := readState(ctx, s.bucket, s.prefix)
 		if err != nil {
 			return err
@@ -121,10 +141,8 @@ func (s *Store) adopt(ctx context.Context) error {
 		if !fault.Is(err, fault.ObjectExists) {
 			return err
 		}
-		if ctx.Err() != nil {
-			return fault.Wrap(context.Cause(ctx), fault.Interrupted, s.prefix+stateKey, "cannot take the state over")
-		}
 	}
+	return fault.New(fault.BucketBusy, s.prefix+stateKey, "the state was another one at each of %d attempts to take it over", mostAttempts)
 }
 
 // State is what was read or saved last.
@@ -141,7 +159,7 @@ func (s *Store) Epoch() int64 {
 	return s.lease.Epoch
 }
 
-// Save writes the state. It is pipeline-fenced when the lease is lost or has run out, or when somebody else has written the
+// Save writes the state. It is pipeline-fenced when the lease is lost or has run out, or when another process has written the
 // state: then nothing of ours has been written.
 func (s *Store) Save(ctx context.Context, state State) error {
 	if err := s.Confirm(ctx); err != nil {
@@ -154,8 +172,9 @@ func (s *Store) Save(ctx context.Context, state State) error {
 	return err
 }
 
-// save writes the state on condition that it is the one we know; object-exists when it is not. A write that failed may have
-// happened nevertheless, and so may one that failed before: what lies there tells.
+// save writes the state on condition that it is the one we know; object-exists when another owner's is there, which is read to say so. A
+// write that failed may have happened nevertheless, and so may one that failed before: what lies there tells. Where that cannot be looked
+// at, nothing is known of other owners.
 func (s *Store) save(ctx context.Context, state State) error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
@@ -170,15 +189,24 @@ func (s *Store) save(ctx context.Context, state State) error {
 			have, found, err := readState(ctx, s.bucket, s.prefix)
 			ours := err == nil && have.Owner == lease.Owner && have.Epoch == lease.Epoch
 			switch {
+			case err != nil && (failed == nil || fault.Is(failed, fault.ObjectExists) || fault.Is(failed, fault.ObjectMissing)):
+				return refused(err, s.prefix+stateKey)
+			case err != nil:
+				return failed
 			case ours && have.Written == state.Written:
 				now = found
 			case ours && found != etag && attempt == 1:
 				etag = found // an earlier write of ours whose answer was lost
 				continue
-			case err == nil && found != etag:
+			case found == "" && etag != "":
+				return fault.New(fault.StateUnusable, s.prefix+stateKey, "the saved state was removed while the pipeline runs").Because(failed).
+					WithMend("Restore it. Without it the next start copies all tables.")
+			case found != etag && !ours:
 				return fault.New(fault.ObjectExists, s.prefix+stateKey, "owner %s wrote it in epoch %d", have.Owner, have.Epoch).Because(failed)
+			case failed == nil: // a store that answers without an ETag, and shows an earlier version yet
+				return fault.New(fault.BucketBusy, s.prefix+stateKey, "the object store does not show what it has just written")
 			default:
-				return failed
+				return refused(failed, s.prefix+stateKey)
 			}
 		}
 		s.mu.Lock()

@@ -146,7 +146,11 @@ func (r *run) rival(ctx context.Context) (string, error) {
 		if obj.Key == r.markKey() || r.stale(obj) {
 			continue
 		}
-		if m, err := r.readMark(ctx, obj.Key); err == nil && m.Folder == r.mark.Folder {
+		m, err := r.readMark(ctx, obj.Key)
+		if err != nil && !noMark(err) { // it may be a rival's
+			return "", err
+		}
+		if err == nil && m.Folder == r.mark.Folder {
 			return obj.Key, nil
 		}
 	}
@@ -174,8 +178,10 @@ func (r *run) sweep(ctx context.Context) error {
 		}
 		switch m, err := r.readMark(ctx, obj.Key); {
 		case obj.Key == r.markKey(), fault.Is(err, fault.ObjectMissing): // its dump has just ended
-		case err != nil:
+		case noMark(err):
 			r.opts.Log.Warn("left alone", "key", obj.Key, "error", err)
+		case err != nil: // it may be of one that lives
+			return err
 		case !r.stale(obj):
 			living[m.Folder] = true
 		case m.Folder == r.mark.Folder:
@@ -206,6 +212,11 @@ func (r *run) readMark(ctx context.Context, key string) (m mark, err error) {
 		return m, fault.New(fault.BucketFailed, key, "is not the mark of a dump").WithMend("Look at the object; if it is no use, delete it.")
 	}
 	return m, nil
+}
+
+// noMark says whether an error of readMark tells that there is no mark of a dump, and not that it could not be read.
+func noMark(err error) bool {
+	return fault.Is(err, fault.ObjectMissing) || fault.Is(err, fault.BucketFailed)
 }
 
 func (r *run) sweepOne(ctx context.Context, key string, living map[string]bool) {

@@ -76,6 +76,7 @@ const (
 	LakeConflict    Code = "lake-conflict"
 	LakeMissing     Code = "lake-missing"
 	LakeForeign     Code = "lake-foreign"
+	LakeAltered     Code = "lake-altered"
 	PipelineBusy    Code = "pipeline-busy"
 	PipelineFenced  Code = "pipeline-fenced"
 	StateUnusable   Code = "state-unusable"
@@ -153,6 +154,7 @@ var Codes = map[Code]Entry{
 	LakeConflict:    {"Somebody else changed the table in the lake at the same moment.", "It is tried again from what the lake holds; if it recurs, look for a second writer.", ExitTarget, true},
 	LakeMissing:     {"A table or a file of the lake that must be there is gone.", "Restore it, or copy the table anew: leat resync --table NAME.", ExitTarget, false},
 	LakeForeign:     {"A table of that name exists in the lake, and this pipeline did not make it.", "Choose another namespace, or drop the table.", ExitTarget, false},
+	LakeAltered:     {"Another program has changed the definition of a table in the lake.", "Undo the change, or copy the table again: leat resync --table NAME.", ExitTarget, false},
 	PipelineBusy:    {"Another process runs this pipeline.", "End it, or wait until its lease runs out; the message names its host.", ExitTarget, true},
 	PipelineFenced:  {"Another process has taken this pipeline over.", "Nothing is lost: what this process had not committed, the other one reads again.", ExitTarget, false},
 	StateUnusable:   {"The pipeline's saved state cannot be understood.", "It was written by a newer leat or by hand: use that version, or plan a new copy.", ExitTarget, false},

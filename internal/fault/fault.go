@@ -1,7 +1,6 @@
 package fault
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -79,27 +78,16 @@ func Of(err error) *Fault {
 	return nil
 }
 
-// Is says whether any Fault in err's chain has the code.
+// Is says whether err's outermost Fault has the code. What lies deeper is the cause of that decision and not a decision about err:
+// a store that cannot be reached because an object was in the way says nothing about an object.
 func Is(err error, code Code) bool {
-	for err != nil {
-		f := Of(err)
-		if f == nil {
-			return false
-		}
-		if f.Code == code {
-			return true
-		}
-		err = f.Err
-	}
-	return false
+	f := Of(err)
+	return f != nil && f.Code == code
 }
 
-// Retryable says whether the outermost Fault in err's chain can heal by itself.
-// An error nobody has judged is not retried; neither is a cancelled context.
+// Retryable says whether the outermost Fault in err's chain can heal by itself. An error that was never judged is not retried; neither is
+// the end of a context that nothing has judged.
 func Retryable(err error) bool {
-	if errors.Is(err, context.Canceled) {
-		return false
-	}
 	f := Of(err)
 	return f != nil && f.Retryable()
 }

@@ -35,10 +35,11 @@ func TestTheOutermostFaultDecides(t *testing.T) {
 	if fault.Of(outer).Code != fault.SnapshotLost {
 		t.Errorf("got %s", fault.Of(outer).Code)
 	}
-	for _, code := range []fault.Code{fault.SnapshotLost, fault.SourceCut} {
-		if !fault.Is(outer, code) {
-			t.Errorf("%s is not found in the chain", code)
-		}
+	if !fault.Is(outer, fault.SnapshotLost) {
+		t.Error("the outermost fault does not decide")
+	}
+	if fault.Is(outer, fault.SourceCut) {
+		t.Error("the cause of a decision was taken for the decision")
 	}
 	if fault.Is(outer, fault.BucketFull) || fault.Is(nil, fault.SourceCut) || fault.Of(errors.New("x")) != nil {
 		t.Error("a fault was found that is not there")
@@ -56,7 +57,9 @@ func TestOnlyWhatWasJudgedIsTriedAgain(t *testing.T) {
 	f(fault.New(fault.BucketBusy, "", "busy"), true)
 	f(fault.New(fault.SourceAuth, "", "no"), false)
 	f(errors.New("unknown"), false)
-	f(fault.New(fault.SourceCut, "", "ended").Because(context.Canceled), false)
+	f(fault.New(fault.SourceCut, "", "ended").Because(context.Canceled), true)
+	f(fault.New(fault.Interrupted, "", "ended").Because(fault.New(fault.SourceCut, "", "cut")), false)
+	f(context.Canceled, false)
 	f(nil, false)
 }
 

@@ -47,15 +47,15 @@ func (l *Lake) openCatalog(ctx context.Context) error {
 		l.catalog = newFileCatalog(l)
 		return nil
 	case "sqlite":
-		return l.openSQL(icesql.SQLite)
+		return l.openSQL(ctx, icesql.SQLite)
 	case "postgres":
-		return l.openSQL(icesql.Postgres)
+		return l.openSQL(ctx, icesql.Postgres)
 	case "rest":
 		return l.openREST(ctx)
 	case "glue":
 		return l.openGlue(ctx)
 	case "hive":
-		return l.openHive()
+		return l.openHive(ctx)
 	}
 	return fault.New(fault.ConfigInvalid, "", "%q is not a kind of catalog", l.Catalog.Kind)
 }

@@ -28,29 +28,38 @@ type remoteTables struct{ tables }
 
 func (r remoteTables) LoadTable(ctx context.Context, ident table.Identifier) (*table.Table, error) {
 	t, err := r.tables.LoadTable(ctx, ident)
-	return t, unreachable(err)
+	return t, unreachable(ctx, err)
 }
 
 func (r remoteTables) CommitTable(ctx context.Context, ident table.Identifier, reqs []table.Requirement, updates []table.Update) (table.Metadata, string, error) {
 	meta, location, err := r.tables.CommitTable(ctx, ident, reqs, updates)
-	return meta, location, unreachable(err)
+	return meta, location, unreachable(ctx, err)
 }
 
 func (r remoteTables) CreateTable(ctx context.Context, ident table.Identifier, schema *iceberg.Schema, opts ...catalog.CreateTableOpt) (*table.Table, error) {
 	t, err := r.tables.CreateTable(ctx, ident, schema, opts...)
-	return t, unreachable(err)
+	return t, unreachable(ctx, err)
 }
 
-// unreachable makes the error of a catalog that is away lake-unreachable, and leaves any other as it is.
-func unreachable(err error) error {
-	if err == nil || fault.Of(err) != nil || !away(err) {
+// unreachable makes the error of a catalog that is away lake-unreachable, and that of a request which was ended interrupted. It leaves any
+// other as it is.
+func unreachable(ctx context.Context, err error) error {
+	switch {
+	case err == nil, fault.Of(err) != nil:
+		return err
+	case ctx.Err() != nil:
+		return fault.New(fault.Interrupted, "", "stopped while the catalog was asked").Because(err)
+	case !away(err):
 		return err
 	}
 	return fault.Wrap(err, fault.LakeUnreachable, "", "the catalog cannot be reached, or cannot answer now")
 }
 
 // catalogFailed judges the error of opening a catalog.
-func catalogFailed(err error, where, what string) error {
+func catalogFailed(ctx context.Context, err error, where, what string) error {
+	if ctx.Err() != nil {
+		return fault.Wrap(err, fault.Interrupted, where, "%s", what)
+	}
 	if away(err) {
 		return fault.Wrap(err, fault.LakeUnreachable, where, "%s", what)
 	}
@@ -104,14 +113,25 @@ func cut(err error) bool {
 		errors.Is(err, driver.ErrBadConn) || errors.Is(err, pgconn.ErrConnClosed) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// busyTransport makes an error of "too many requests", which the Iceberg library does not tell from a refusal.
+// busyTransport makes an error of answers that the Iceberg library takes for a word on the table: "too many requests", which it does not
+// tell from a refusal, and a "not found" that is not the catalog's, but of something before it whose server is being replaced.
 type busyTransport struct{ http.RoundTripper }
 
 func (b busyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	reply, err := b.RoundTripper.RoundTrip(r)
-	if err != nil || reply.StatusCode != http.StatusTooManyRequests {
+	if err != nil {
 		return reply, err
 	}
+	why := ""
+	switch {
+	case reply.StatusCode == http.StatusTooManyRequests:
+		why = "asks for fewer requests"
+	case reply.StatusCode == http.StatusNotFound && r.Method != http.MethodHead && strings.Contains(r.URL.Path, "/tables/") &&
+		!strings.Contains(reply.Header.Get("Content-Type"), "json"):
+		why = "does not answer itself"
+	default:
+		return reply, nil
+	}
 	reply.Body.Close()
-	return nil, fault.New(fault.LakeUnreachable, r.URL.Host, "the catalog's server asks for fewer requests (%s)", reply.Status)
+	return nil, fault.New(fault.LakeUnreachable, r.URL.Host, "the catalog's server %s (%s)", why, reply.Status)
 }

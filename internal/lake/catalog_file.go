@@ -181,7 +181,7 @@ func (c *fileCatalog) write(ctx context.Context, folder string, v fileVersion) e
 	o := bucket.WriteOptions{ContentType: "application/json", IfAbsent: !c.lake.Catalog.Unconditional}
 	if _, err := bucket.WriteAll(ctx, c.lake.Bucket, versionKey(folder, v.number), data.Bytes(), o); err != nil {
 		if fault.Is(err, fault.ObjectExists) {
-			err = fmt.Errorf("%w: %w", table.ErrCommitFailed, err)
+			return fmt.Errorf("%w: %v", table.ErrCommitFailed, err) //nolint:errorlint // the catalog's decision: the store's is its cause
 		}
 		return err
 	}

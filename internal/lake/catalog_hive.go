@@ -21,7 +21,7 @@ import (
 )
 
 // openHive connects to a Hive metastore.
-func (l *Lake) openHive() error {
+func (l *Lake) openHive(ctx context.Context) error {
 	at, err := url.Parse(l.Catalog.URI)
 	if err != nil || at.Hostname() == "" {
 		return fault.New(fault.ConfigInvalid, "", "the address of the metastore cannot be understood").
@@ -30,7 +30,7 @@ func (l *Lake) openHive() error {
 	m := newMetastore(net.JoinHostPort(at.Hostname(), cmp.Or(at.Port(), "9083")), 2*time.Minute)
 	conn, err := m.take()
 	if err != nil {
-		return catalogFailed(err, m.address, "the metastore cannot be used")
+		return catalogFailed(ctx, err, m.address, "the metastore cannot be used")
 	}
 	m.give(conn)
 	cat := hive.NewCatalogWithClient(m, iceberg.Properties{hive.Warehouse: l.url(l.key())})
@@ -195,7 +195,11 @@ func (m *metastore) AlterTable(ctx context.Context, database, name string, t *hm
 	m.mu.Unlock()
 	if locked {
 		lock, err := m.CheckLock(ctx, id)
-		if err != nil {
+		var declared thrift.TException
+		if err != nil && !(errors.As(err, &declared) && declared.TExceptionType() == thrift.TExceptionTypeCompiled) {
+			return fmt.Errorf("nobody knows whether the lock of %s.%s is still ours: %w", database, name, err) // nothing was altered
+		}
+		if err != nil { // the metastore says that there is none
 			return fmt.Errorf("%w: the lock of %s.%s is lost: %w", table.ErrCommitFailed, database, name, err)
 		}
 		if lock.State != hms.LockState_ACQUIRED {

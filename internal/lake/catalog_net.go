@@ -34,7 +34,7 @@ func (l *Lake) openREST(ctx context.Context) error {
 	}
 	cat, err := rest.NewCatalog(ctx, o.Name, o.URI, opts...)
 	if err != nil {
-		return catalogFailed(err, at.Redacted(), "the catalog's server cannot be used")
+		return catalogFailed(ctx, err, at.Redacted(), "the catalog's server cannot be used")
 	}
 	l.use(cat, cat.Close)
 	return nil
@@ -122,7 +122,7 @@ func (l *Lake) openGlue(ctx context.Context) error {
 	}
 	cat, err := catalog.Load(ctx, l.Catalog.Name, props)
 	if err != nil {
-		return catalogFailed(err, "glue", "the catalog cannot be used")
+		return catalogFailed(ctx, err, "glue", "the catalog cannot be used")
 	}
 	l.use(cat, func() error { return nil })
 	return nil

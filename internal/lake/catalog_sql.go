@@ -18,7 +18,7 @@ import (
 )
 
 // openSQL connects to a catalog in a database, in the tables that Iceberg's JDBC catalogs share. They are made if they are not there.
-func (l *Lake) openSQL(dialect icesql.SupportedDialect) error {
+func (l *Lake) openSQL(ctx context.Context, dialect icesql.SupportedDialect) error {
 	db, err := l.openDatabase(dialect)
 	if err != nil {
 		return err
@@ -28,7 +28,7 @@ func (l *Lake) openSQL(dialect icesql.SupportedDialect) error {
 	})
 	if err != nil {
 		_ = db.Close() // the error that counts is there
-		return catalogFailed(err, l.Catalog.URI, "the catalog's database cannot be used")
+		return catalogFailed(ctx, err, l.Catalog.URI, "the catalog's database cannot be used")
 	}
 	l.use(cat, func() error { return errors.Join(cat.Close(), db.Close()) })
 	return nil
@@ -59,12 +59,12 @@ func (l *Lake) use(cat catalog.Catalog, stop func() error) {
 	l.catalog, l.closeCatalog = remoteTables{cat}, stop
 	l.createNamespace = func(ctx context.Context, name table.Identifier) error {
 		if there, err := cat.CheckNamespaceExists(ctx, name); there || err != nil {
-			return unreachable(err)
+			return unreachable(ctx, err)
 		}
 		err := cat.CreateNamespace(ctx, name, nil)
 		if errors.Is(err, catalog.ErrNamespaceAlreadyExists) {
 			return nil
 		}
-		return unreachable(err)
+		return unreachable(ctx, err)
 	}
 }

@@ -294,29 +294,45 @@ func currentID(m table.Metadata) *int64 {
 	return nil
 }
 
-// judge finds out what became of a commit that ended in an error: the reply may be lost and the commit done, somebody
-// else may have been first, or nothing has happened.
+// judge finds out what became of a commit that ended in an error: the reply may be lost and the commit done, another process
+// may have been first, or nothing has happened. Of another process it speaks only when it has seen the table.
 func (t *icebergTable) judge(ctx context.Context, mark string, err error) error {
-	if ctx.Err() != nil {
-		return t.failed(err, "the commit was interrupted")
-	}
 	now, loadErr := t.lake.catalog.LoadTable(ctx, slices.Clone(t.ident))
 	switch {
+	case ctx.Err() != nil:
+		return fault.Wrap(context.Cause(ctx), fault.Interrupted, t.where(), "the commit was interrupted: %s", err)
 	case errors.Is(loadErr, catalog.ErrNoSuchTable):
-		return fault.New(fault.LakeMissing, t.where(), "somebody has dropped the table").Because(err)
-	case loadErr != nil: // where one of the two says that the catalog is away, it is asked again
-		return t.failed(errors.Join(err, loadErr), "nobody knows whether the commit took place")
+		return fault.New(fault.LakeMissing, t.where(), "the table has been dropped").Because(err)
+	case loadErr != nil:
+		return t.unknown(err, loadErr)
 	case now.Properties()[propCommit] == mark:
 		return t.take(ctx, now)
-	case errors.Is(err, hive.ErrLockAcquisitionFailed):
-		return fault.New(fault.LakeConflict, t.where(), "somebody else holds the metastore's lock of the table, or held it and died").Because(err)
-	case changed(t.now(), now), errors.Is(err, table.ErrCommitFailed):
+	case changed(t.now(), now):
 		if later := fenced(t.lake, now); later != nil {
 			return later.Because(err)
 		}
-		return fault.New(fault.LakeConflict, t.where(), "somebody else has changed the table since we read it (%s)", writerOf(now)).Because(err)
+		return fault.New(fault.LakeConflict, t.where(), "another process has changed the table since we read it (%s)", writerOf(now)).Because(err)
+	case fault.Of(err) != nil: // it could not be asked, and nothing has happened
+		return t.failed(err, "the commit failed")
+	case errors.Is(err, hive.ErrLockAcquisitionFailed):
+		return fault.New(fault.LakeConflict, t.where(), "another process holds the metastore's lock of the table, or held it and died").Because(err)
+	case errors.Is(err, table.ErrCommitFailed):
+		return fault.New(fault.LakeConflict, t.where(), "the catalog refused the commit, and the table is still the one we read (%s)", writerOf(now)).Because(err)
 	}
 	return t.failed(err, "the commit failed")
+}
+
+// unknown is the error of a commit of which nobody knows what became of it, because the table cannot be looked at. Where one of the two
+// errors says that it may be otherwise later, that counts.
+func (t *icebergTable) unknown(commit, look error) error {
+	code := fault.LakeFailed
+	for _, err := range []error{commit, look} {
+		if f := fault.Of(err); f != nil && (f.Retryable() || err == look) {
+			code = f.Code
+			break
+		}
+	}
+	return fault.Wrap(errors.Join(commit, look), code, t.where(), "nobody knows whether the commit took place")
 }
 
 // changed says whether somebody has committed since. Where the metadata lies does not tell: servers exist that give it another

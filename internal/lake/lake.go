@@ -67,6 +67,8 @@ type Spec struct {
 	Partition, Sort  []string
 	// Renumbered says that positions which the tables hold are not of the log that is followed now: a copy ends that.
 	Renumbered bool
+	// Repair gives columns their names back that another program has changed.
+	Repair bool
 	// Reread gives the rows of these keys as they are in the source now, for TOAST values that nobody here has.
 	Reread func(ctx context.Context, keys arrow.RecordBatch) (arrow.RecordBatch, error)
 }
@@ -118,7 +120,7 @@ func (l *Lake) Reach(ctx context.Context, schema string) error {
 	if err == nil || errors.Is(err, catalog.ErrNoSuchTable) || errors.Is(err, catalog.ErrNoSuchNamespace) {
 		return nil
 	}
-	return catalogFailed(err, l.Location, "the catalog cannot be asked for a table")
+	return catalogFailed(ctx, err, l.Location, "the catalog cannot be asked for a table")
 }
 
 // Close lets go of the catalog's connections. Tables must have been closed; the bucket stays open.

@@ -44,6 +44,7 @@ func Run(t *testing.T, open Opener) {
 		"IfMatch replaces one version only":          ifMatch,
 		"one of many writers with IfAbsent wins":     race,
 		"conditions hold for large objects too":      largeConditions,
+		"an interrupted condition says what is true": interruptedConditions,
 		"Sweep removes what was begun and left":      sweep,
 		"ReadAll keeps its limit":                    limit,
 	} {
