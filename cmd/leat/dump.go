@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -194,7 +195,13 @@ func selection(d *config.Dump, setting string) postgres.Selection {
 		}
 		return out, nil
 	}
-	return postgres.Selection{Choose: choose, PartitionRoots: d.Partitions == config.PartitionsRoot}
+	named := func(n postgres.Name) bool {
+		return slices.ContainsFunc(d.Tables, func(p config.Pattern) bool {
+			_, _, exact := p.Exact()
+			return exact && p.Match(n.Schema, n.Name)
+		})
+	}
+	return postgres.Selection{Choose: choose, Named: named, PartitionRoots: d.Partitions == config.PartitionsRoot}
 }
 
 // matches finds a pattern's tables. Without a schema it looks through the search_path, and as in SQL an exact

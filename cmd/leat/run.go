@@ -132,6 +132,7 @@ func runOptions(cfg *config.Config, work string, target bucket.Bucket, log *slog
 	opts := pipeline.Options{
 		Name: n.Name, Selection: runSelection(n), Policies: policies(cfg.Dump.Types),
 		Keep: func(schema, table string) pipeline.Keep { return keepOf(cfg, schema, table) }, Identityless: string(n.WithoutIdentity),
+		RecopyEvery: time.Duration(n.RecopyEvery), Judge: judgeOf(cfg),
 		Slot: orName(n.Slot, n.Name), Publication: orName(n.Publication, n.Name), OwnPublication: n.OwnPublication, Failover: n.Failover,
 		RowFilter:  func(schema, table string) string { return config.SettingOf(n.RowFilters, schema, table) },
 		ColumnList: func(schema, table string) []string { return splitList(config.SettingOf(n.Columns, schema, table)) },
@@ -245,25 +246,44 @@ func workDir(n *config.Run) (string, error) {
 	return dir, nil
 }
 
+// judgeOf says whether a lake of these settings can hold a table, before there is one.
+func judgeOf(cfg *config.Config) func(lake.Spec) ([]string, error) {
+	if cfg.Lake.Target == config.LakeFiles {
+		return filesOptions(cfg).Judge
+	}
+	return icebergOptions(cfg).Judge
+}
+
 func openLake(ctx context.Context, cfg *config.Config, target bucket.Bucket, work string, epoch int64, log *slog.Logger) (pipeline.Lake, error) {
-	l := &cfg.Lake
-	if l.Target == config.LakeFiles {
-		return lake.OpenFiles(ctx, lake.FilesOptions{
-			Bucket: target, Format: format.Kind(l.FileFormat), Compression: format.Compression(l.Compression), TargetFileSize: int64(l.FileSize),
-			Profile: string(l.Profile), NamespacePrefix: l.NamespacePrefix, WorkDir: work, Pipeline: cfg.Run.Name, Epoch: epoch, Log: log,
-		})
+	if cfg.Lake.Target == config.LakeFiles {
+		o := filesOptions(cfg)
+		o.Bucket, o.WorkDir, o.Epoch, o.Log = target, work, epoch, log
+		return lake.OpenFiles(ctx, o)
 	}
 	return openIceberg(ctx, cfg, target, work, epoch, log)
 }
 
-func openIceberg(ctx context.Context, cfg *config.Config, target bucket.Bucket, work string, epoch int64, log *slog.Logger) (*lake.Lake, error) {
+func filesOptions(cfg *config.Config) lake.FilesOptions {
 	l := &cfg.Lake
-	return lake.Open(ctx, lake.Options{
-		Bucket: target, Location: target.Properties().URL, Catalog: catalogOptions(cfg), Format: l.FormatVersion,
-		TargetFileSize: int64(l.FileSize), Compression: format.Compression(l.Compression), Profile: string(l.Profile),
-		NamespacePrefix: l.NamespacePrefix, HistorySuffix: l.HistorySuffix, WorkDir: work, Pipeline: cfg.Run.Name, Epoch: epoch,
-		OnTypeChange: onTypeChange(cfg.Run.OnSchemaChange), Log: log,
-	})
+	return lake.FilesOptions{
+		Format: format.Kind(l.FileFormat), Compression: format.Compression(l.Compression), TargetFileSize: int64(l.FileSize),
+		Profile: string(l.Profile), NamespacePrefix: l.NamespacePrefix, Pipeline: cfg.Run.Name,
+	}
+}
+
+func openIceberg(ctx context.Context, cfg *config.Config, target bucket.Bucket, work string, epoch int64, log *slog.Logger) (*lake.Lake, error) {
+	o := icebergOptions(cfg)
+	o.Bucket, o.Location, o.WorkDir, o.Epoch, o.Log = target, target.Properties().URL, work, epoch, log
+	return lake.Open(ctx, o)
+}
+
+func icebergOptions(cfg *config.Config) lake.Options {
+	l := &cfg.Lake
+	return lake.Options{
+		Catalog: catalogOptions(cfg), Format: l.FormatVersion, TargetFileSize: int64(l.FileSize), Compression: format.Compression(l.Compression),
+		Profile: string(l.Profile), NamespacePrefix: l.NamespacePrefix, HistorySuffix: l.HistorySuffix, Pipeline: cfg.Run.Name,
+		OnTypeChange: onTypeChange(cfg.Run.OnSchemaChange),
+	}
 }
 
 func onTypeChange(p config.SchemaChange) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/user"
 	"slices"
@@ -49,6 +50,7 @@ type pipelineReport struct {
 	Position change.LSN                       `json:"position"`
 	Saved    *time.Time                       `json:"saved,omitempty"`
 	Tables   map[string]checkpoint.TableState `json:"tables"`
+	LeftOut  map[string]string                `json:"left_out,omitempty"` // tables that cannot be followed, and why
 	Server   string                           `json:"server"`
 	End      change.LSN                       `json:"server_position"`
 	Lag      int64                            `json:"lag_bytes"`
@@ -111,7 +113,7 @@ func look(ctx context.Context, cfg *config.Config, target bucket.Bucket, source 
 	if err != nil {
 		return nil, err
 	}
-	r := &pipelineReport{Pipeline: cfg.Run.Name, Paused: state.Control.Paused, Position: state.Position, Tables: state.Tables, Server: source.Name, phases: map[checkpoint.Phase]int{}}
+	r := &pipelineReport{Pipeline: cfg.Run.Name, Paused: state.Control.Paused, Position: state.Position, Tables: state.Tables, LeftOut: state.LeftOut, Server: source.Name, phases: map[checkpoint.Phase]int{}}
 	if lease.Epoch > 0 {
 		r.Owner = fmt.Sprintf("%s, process %d", lease.Host, lease.PID)
 		r.Running = !lease.Released && time.Since(lease.Modified) < 2*lease.TTL
@@ -168,10 +170,17 @@ func (r *pipelineReport) text() string {
 	slices.Sort(names)
 	for _, name := range names {
 		t := r.Tables[name]
-		fmt.Fprintf(w, "  %s\t%s\n", name, t.Phase)
+		age := ""
+		if !t.Recopied.IsZero() {
+			age = "\tcopied " + durationText(time.Since(t.Recopied)) + " ago; the log does not tell of it"
+		}
+		fmt.Fprintf(w, "  %s\t%s%s\n", name, t.Phase, age)
 		if t.Foreign > 0 {
 			fmt.Fprintf(w, "  \t%d rows were added or removed by other programs\n", t.Foreign)
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.LeftOut)) {
+		fmt.Fprintf(w, "  %s\tleft out\t%s\n", name, r.LeftOut[name])
 	}
 	_ = w.Flush() // into memory
 	return b.String()
@@ -231,7 +240,8 @@ func (c *cli) ask(cmd *cobra.Command, q checkpoint.Request) error {
 		return fault.New(fault.UsageInvalid, cfg.Run.Name, "there is no pipeline of this name at %s", target.Properties().URL).WithMend("Check --name and --to.")
 	}
 	for _, name := range q.Tables {
-		if _, known := state.Tables[name]; !known {
+		_, known := state.Tables[name]
+		if _, left := state.LeftOut[name]; !known && !left {
 			return fault.New(fault.UsageInvalid, name, "the pipeline has no such table").WithMend("leat status lists its tables.")
 		}
 	}

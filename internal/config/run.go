@@ -14,7 +14,8 @@ type Run struct {
 	KeepCurrent      []Pattern      `yaml:"keep_current" doc:"Tables that are kept as current only, whatever keep says."`
 	KeepHistory      []Pattern      `yaml:"keep_history" doc:"Tables that are kept as history only, whatever keep says."`
 	Partitions       Partitions     `yaml:"partitions" default:"root" doc:"Whether a partitioned table is followed as one, or each leaf as a table of its own."`
-	WithoutIdentity  Identityless   `yaml:"without_identity" default:"refuse" doc:"Tables whose updates and deletes the log cannot tell (no primary key, or REPLICA IDENTITY NOTHING): refuse; skip them; or inserts: follow inserts and truncates alone."`
+	WithoutIdentity  Identityless   `yaml:"without_identity" default:"refuse" doc:"Tables whose updates and deletes the log cannot tell (no primary key, or REPLICA IDENTITY NOTHING): refuse, or leave out with a warning where only a pattern selects them; skip; inserts: follow inserts and truncates alone; recopy: copy them again every recopy_every."`
+	RecopyEvery      Duration       `yaml:"recopy_every" default:"1h" doc:"How old the copy of a table may become that without_identity: recopy keeps; each copy reads the whole table."`
 	Slot             string         `yaml:"slot" doc:"Replication slot; empty is leat_<name>. It is made when it is missing and nothing has been copied yet."`
 	Publication      string         `yaml:"publication" doc:"Publication; empty is leat_<name>."`
 	OwnPublication   bool           `yaml:"own_publication" default:"true" doc:"Whether leat makes and alters the publication; false only checks it."`
@@ -96,10 +97,11 @@ const (
 	IdentitylessRefuse  Identityless = "refuse"
 	IdentitylessSkip    Identityless = "skip"
 	IdentitylessInserts Identityless = "inserts"
+	IdentitylessRecopy  Identityless = "recopy"
 )
 
 func (Identityless) allowed() []string {
-	return names(IdentitylessRefuse, IdentitylessSkip, IdentitylessInserts)
+	return names(IdentitylessRefuse, IdentitylessSkip, IdentitylessInserts, IdentitylessRecopy)
 }
 
 // ForeignWrites is the policy for what other programs write to a lake table.

@@ -94,8 +94,7 @@ func (l *Files) Close() error { return os.RemoveAll(l.local) }
 // Table opens the files of a source table. fault.LakeForeign if another pipeline writes there.
 func (l *Files) Table(ctx context.Context, spec Spec) (Table, error) {
 	if spec.Current {
-		return nil, fault.New(fault.ConfigInvalid, "run.keep", "%s: change files hold the history, not the latest state", spec.Table).
-			WithMend("Set run.keep to history, or lake.target to iceberg.")
+		return nil, l.noCurrent(spec.Table)
 	}
 	t := &filesTable{lake: l, spec: spec, folder: l.folder(spec.Table)}
 	t.uploads, t.cancel = context.WithCancel(context.WithoutCancel(ctx))

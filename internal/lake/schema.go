@@ -137,7 +137,7 @@ func checkNames(t *change.Table, system *arrow.Schema) error {
 	for _, c := range t.Columns {
 		if _, ok := system.FieldsByName(c.Name); ok {
 			return fault.New(fault.SchemaUnfollowable, t.String()+"."+c.Name, "the history needs a column of that name for itself").
-				WithMend("Choose another profile (run.profile) or exclude the column.")
+				WithMend("Rename the column at the source, leave it out of the publication (run.columns), keep the table as current only (run.keep_current), or choose another profile (lake.profile).")
 		}
 	}
 	return nil

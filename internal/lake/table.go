@@ -240,11 +240,7 @@ const (
 
 // openKept opens or makes one Iceberg table.
 func (t *lakeTable) openKept(ctx context.Context, kind string) (*icebergTable, error) {
-	suffix := ""
-	if kind == kindHistory {
-		suffix = t.lake.HistorySuffix
-	}
-	ice, found, err := t.lake.openIceberg(ctx, t.lake.identifier(t.spec.Table, suffix), kind)
+	ice, found, err := t.lake.openIceberg(ctx, t.lake.identifier(t.spec.Table, t.lake.suffix(kind)), kind)
 	if err != nil {
 		return nil, err
 	}
@@ -254,6 +250,9 @@ func (t *lakeTable) openKept(ctx context.Context, kind string) (*icebergTable, e
 		}
 	}
 	if err := t.checkOwner(ice); err != nil {
+		return nil, err
+	}
+	if err := t.checkAltered(ctx, ice); err != nil {
 		return nil, err
 	}
 	if err := t.checkLayout(ice); err != nil {
@@ -282,19 +281,7 @@ func (t *lakeTable) checkOwner(ice *icebergTable) error {
 
 // create makes the Iceberg table. Whoever makes it at the same moment is found out by checkOwner.
 func (t *lakeTable) create(ctx context.Context, ice *icebergTable) error {
-	schema, key := t.spec.Schema, t.spec.Key
-	if ice.kind == kindHistory {
-		var err error
-		if schema, err = historySchema(t.lake.Profile, t.spec); err != nil {
-			return err
-		}
-		key = nil
-	}
-	icy, err := icebergSchema(schema, key)
-	if err != nil {
-		return err
-	}
-	columns, err := columnsOf(t.spec.Table, t.spec.Key, icy)
+	form, err := t.newForm(ice.kind)
 	if err != nil {
 		return err
 	}
@@ -316,13 +303,9 @@ func (t *lakeTable) create(ctx context.Context, ice *icebergTable) error {
 		propEpoch:                                 strconv.FormatInt(t.lake.Epoch, 10),
 		propSource:                                t.spec.Table.String(),
 		propKind:                                  ice.kind,
-		propColumns:                               encodeColumns(columns),
+		propColumns:                               encodeColumns(form.columns),
 	}
-	layout, err := t.layoutOf(schema, icy)
-	if err != nil {
-		return err
-	}
-	_, err = t.lake.catalog.CreateTable(ctx, ice.ident, icy, append(layout, catalog.WithLocation(t.lake.url(ice.folder())), catalog.WithProperties(props))...)
+	_, err = t.lake.catalog.CreateTable(ctx, ice.ident, form.schema, append(form.layout, catalog.WithLocation(t.lake.url(ice.folder())), catalog.WithProperties(props))...)
 	if err != nil && !errors.Is(err, catalog.ErrTableAlreadyExists) {
 		return ice.failed(err, "it cannot be made")
 	}
@@ -420,6 +403,9 @@ func (t *lakeTable) Commit(ctx context.Context, to change.LSN, at time.Time) (Co
 			continue
 		}
 		one, err := k.commit(ctx, to, at)
+		if err != nil && ctx.Err() != nil && fault.Of(err) == nil { // of work that has no word for its own end
+			return sum, fault.Wrap(context.Cause(ctx), fault.Interrupted, k.ice.where(), "the commit was interrupted")
+		}
 		if err != nil {
 			return sum, err
 		}

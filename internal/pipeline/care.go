@@ -29,7 +29,7 @@ func (r *run) lookAround(ctx context.Context) error {
 	if at := change.LSN(r.outwaited.Load()); at > 0 && r.position >= at && !r.indivisible.Load() {
 		return r.takeLate(ctx)
 	}
-	if r.changed.Load() {
+	if r.changed.Load() || r.recopyDue() {
 		if err := r.commit(ctx); err != nil {
 			return err
 		}

@@ -14,8 +14,8 @@ import (
 // and whether the slot is its own. It takes back what it tries, and neither needs the pipeline's lease nor reads its state. Rights and
 // types are postgres.Preflight's. The error tells that it could not look.
 func Check(ctx context.Context, source *postgres.Source, o Options) ([]fault.Finding, error) {
-	o.Log = slog.New(slog.DiscardHandler) // what a run would say of its tables are findings here
-	c := &checker{run: &run{o: o, source: source}}
+	o.Log = slog.New(slog.DiscardHandler)          // what a run would say of its tables are findings here
+	c := &checker{run: &run{o: o, source: source}} // without a lake: that has a check of its own
 	for _, look := range []func(context.Context) error{c.replication, c.chosen, c.publishable, c.slot} {
 		if err := look(ctx); err != nil {
 			return c.findings, err
@@ -62,56 +62,56 @@ func (c *checker) chosen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var roots []uint32
 	for _, t := range tables {
 		switch {
 		case t.Kind != change.KindTable && t.Kind != change.KindPartitioned:
 			c.add("not-followed", fault.SeverityInfo, t.String(), "", fmt.Sprintf("left out: a %s has no log", t.Kind))
-			continue
 		case t.Unlogged:
 			c.add("not-followed", fault.SeverityWarn, t.String(), "alter table "+postgres.QuoteTable(t.Schema, t.Name)+" set logged;", "left out: the log does not tell of unlogged tables")
-			continue
-		}
-		if c.identified(t) && t.Kind == change.KindPartitioned {
-			roots = append(roots, t.OID)
 		}
 	}
-	leaves, err := catalog.Leaves(ctx, roots)
-	for _, l := range leaves {
-		if l.Weak {
-			c.add(identityCode, fault.SeverityError, l.Schema+"."+l.Name, identityMend(l.Schema, l.Name),
-				"the log does not tell the partition's updates and deletes as its root is followed: leat run refuses it")
-		}
+	all, err := c.candidates(ctx, catalog, tables, &again{})
+	for _, one := range all {
+		c.follows(one)
 	}
 	return err
 }
 
 const identityCode = "replica-identity"
 
-func identityMend(schema, name string) string {
-	return identitySQL(schema, name) + " or give it a primary key."
-}
-
-// identified looks whether the log can tell a table's updates and deletes. Of one that would be left out the partitions do not matter.
-func (c *checker) identified(t *change.Table) (followed bool) {
-	chosen, whole, err := c.newTable(t)
-	mend := identityMend(t.Schema, t.Name)
+// follows says how a first start would take a table.
+func (c *checker) follows(one *candidate) {
+	t := one.source
+	mend := identitySQL(t.Schema, t.Name) + " or give it a primary key."
 	switch {
-	case err != nil:
+	case one.why != nil:
 		c.told = true
-		c.add(identityCode, fault.SeverityError, t.String(), mend+" Or exclude it, or keep history only, or choose run.without_identity: skip or inserts.",
-			"the log cannot tell updates and deletes: leat run refuses the table")
-		return true
-	case chosen == nil:
+		c.refused(one)
+	case one.table == nil:
 		c.add(identityCode, fault.SeverityWarn, t.String(), mend, "left out: the log cannot tell updates and deletes (run.without_identity)")
-		return false
-	case whole:
+	case one.table.recopied:
+		c.told = true
+		c.add(identityCode, fault.SeverityWarn, t.String(), mend,
+			fmt.Sprintf("the log cannot tell updates and deletes, so the whole table is copied again every %s (run.recopy_every), and no history is kept of it", c.o.RecopyEvery))
+	case one.whole:
 		c.full = append(c.full, t)
 	default:
 		c.inserts = append(c.inserts, t)
 		c.add(identityCode, fault.SeverityWarn, t.String(), mend, "only inserts and truncates are followed: the log cannot tell updates and deletes (run.without_identity)")
 	}
-	return whole
+}
+
+// refused says what becomes of a table that cannot be followed.
+func (c *checker) refused(one *candidate) {
+	f := fault.Of(one.why)
+	code, severity, what := identityCode, fault.SeverityWarn, "leat run leaves the table out"
+	if !fault.Is(one.why, fault.KeyMissing) {
+		code = string(f.Code)
+	}
+	if c.refuses(one) {
+		severity, what = fault.SeverityError, "leat run refuses the table"
+	}
+	c.add(code, severity, f.Where, f.HowToMend(), f.What+": "+what)
 }
 
 // publishable tries the publications.

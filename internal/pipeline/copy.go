@@ -34,6 +34,7 @@ type copyJob struct {
 	total    int
 	finished bool // by an earlier process
 	rows     atomic.Int64
+	began    time.Time
 	upper    change.LSN // nothing from here on is in the snapshot
 	chunkAt  change.LSN // the stamp of the chunks that are read now
 	stamp    change.LSN // the smallest of all chunks
@@ -54,7 +55,7 @@ func (r *run) copyAll(ctx context.Context) error {
 		case t.mode != checkpoint.Copying:
 		case t.late:
 			late = append(late, t)
-		case len(t.source.Identity()) > 0 && !t.exact:
+		case (len(t.source.Identity()) > 0 || t.recopied) && !t.exact: // a recopied one has nothing in the log that could come twice
 			keyed = append(keyed, t)
 		default:
 			exact = append(exact, t)
@@ -218,7 +219,7 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 	if err != nil {
 		return nil, err
 	}
-	job := &copyJob{table: t, source: source, plan: plan, chunkAt: snap.LSN, upper: snap.LSNUpper}
+	job := &copyJob{table: t, source: source, plan: plan, began: time.Now(), chunkAt: snap.LSN, upper: snap.LSNUpper}
 	if keyed := len(source.Identity()) > 0; keyed && !t.exact {
 		// A row with a key bears being changed once more by what the spool has of the time before the snapshot. So the copy stands
 		// where the history ended, which the spool reaches back to: there is no gap between.
@@ -429,6 +430,9 @@ func (r *run) finishCopy(ctx context.Context, j *copyJob) error {
 		}
 	}
 	j.table.upper = max(j.upper, j.table.upper) // read by the loop only after put
+	if j.table.recopied {
+		j.table.copiedAt = j.began
+	}
 	r.o.Log.Info("copied", "table", j.table.name, "rows", j.rows.Load(), "lsn", j.stamp)
 	r.copied.put(j.table)
 	r.copying.Add(-1)

@@ -24,8 +24,12 @@ type Options struct {
 	Selection postgres.Selection
 	Policies  postgres.Policies
 	Keep      func(schema, table string) Keep
-	// Identityless is "refuse", "skip" or "inserts": for tables whose updates the log cannot tell.
+	// Identityless is "refuse", "skip", "inserts" or "recopy": for tables whose updates the log cannot tell. RecopyEvery is how old the copy of
+	// one may become that is kept by recopy.
 	Identityless string
+	RecopyEvery  time.Duration
+	// Judge says whether the lake can hold a table, without asking it, and which of its places the table takes; nil holds all.
+	Judge func(lake.Spec) (places []string, err error)
 
 	Slot           string
 	Publication    string
@@ -66,10 +70,18 @@ type Options struct {
 
 // Lake opens the lake's tables.
 type Lake interface {
-	Table(ctx context.Context, spec lake.Spec) (lake.Table, error)
+	Tables
 	// Sweep removes files that no table knows and that are older than the given age.
 	Sweep(ctx context.Context, olderThan time.Duration) (files int, bytes int64, err error)
 	Close() error
+}
+
+// Tables are those of a lake.
+type Tables interface {
+	// Table opens one, and makes it if it is not there.
+	Table(ctx context.Context, spec lake.Spec) (lake.Table, error)
+	// Look says whether one can be opened, as far as other owners of its name matter.
+	Look(ctx context.Context, spec lake.Spec) error
 }
 
 // Watcher hears what happens, for metrics and views. Its methods are called from several goroutines.

@@ -137,11 +137,14 @@ func attempt(ctx context.Context, source *postgres.Source, o Options, next *agai
 		return err
 	}
 	defer r.store.Close(context.WithoutCancel(ctx))
-	defer func() { err = r.unlessFenced(ctx, err) }()
+	caller := ctx
+	ctx, done := r.store.WhileOurs(ctx) // whatever is waited for below, a pipeline that is another's waits no more
+	defer done()
+	defer func() { err = r.unlessFenced(caller, err) }()
+	defer r.close()
 	if err := r.prepare(ctx, next); err != nil {
 		return err
 	}
-	defer r.close()
 	if r.state.Control.Paused && r.o.UntilCaughtUp {
 		return fault.New(fault.PipelineBusy, r.o.Name, "the pipeline is paused, so it cannot catch up").WithMend("leat resume lets it go on.")
 	}
@@ -211,17 +214,45 @@ func (r *run) prepare(ctx context.Context, next *again) (err error) {
 	if err := r.takeRequests(ctx, next); err != nil {
 		return err
 	}
-	if err := r.chooseTables(ctx, next); err != nil {
-		return err
-	}
-	if err := r.prepareSlot(ctx, next); err != nil {
-		return err
-	}
-	next.tables, next.all, next.exact = nil, false, false // the saved state has them now
 	if r.lake, err = r.o.Lake(ctx, r.store.Epoch()); err != nil {
 		return err
 	}
+	if err := r.atServer(ctx, next); err != nil {
+		return err
+	}
+	next.tables, next.all, next.exact = nil, false, false // the saved state has them now
 	r.spool, err = spool.Open(ctx, r.o.State, StatePrefix(r.o.Name)+"/spool", spool.Options{From: r.state.Spooled, Epoch: r.store.Epoch()})
+	return err
+}
+
+// atServer chooses the tables and makes publication and slot. A first start that is refused leaves none of what it has made.
+func (r *run) atServer(ctx context.Context, next *again) error {
+	first := r.state.Position == 0 && r.o.OwnPublication && !r.source.InRecovery
+	var made []string
+	for _, name := range []string{r.o.Publication, r.o.Publication + insertsSuffix} {
+		if !first {
+			break
+		}
+		there, err := r.source.HasPublication(ctx, name)
+		if err != nil {
+			return err
+		}
+		if !there {
+			made = append(made, name)
+		}
+	}
+	err := r.chooseTables(ctx, next)
+	if err == nil {
+		err = r.prepareSlot(ctx, next)
+	}
+	if err == nil || heals(err) || r.state.Position > 0 {
+		return err
+	}
+	for _, name := range made {
+		if e := r.source.DropPublication(ctx, name); e != nil {
+			r.o.Log.Warn("a publication that this start has made stays", "publication", name, "error", e)
+		}
+	}
 	return err
 }
 
@@ -252,7 +283,11 @@ func (r *run) work(ctx context.Context) error {
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() {
 		r.stopping.Store(true)
-		time.AfterFunc(stopWithin, func() { cancel(context.Cause(ctx)) })
+		within := stopWithin
+		if fault.Is(context.Cause(ctx), fault.PipelineFenced) { // nothing of ours can be committed any more
+			within = 0
+		}
+		time.AfterFunc(within, func() { cancel(context.Cause(ctx)) })
 	})()
 	g, gctx := errgroup.WithContext(inner)
 	side, endSide := context.WithCancel(gctx)

@@ -4,83 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/checkpoint"
 	"github.com/leatdata/leat/internal/fault"
 	"github.com/leatdata/leat/internal/postgres"
 )
-
-// chooseTables decides which tables are followed, and in which mode each begins: a table that is new, or that somebody
-// wants copied anew, is diverted from this position on and copied.
-func (r *run) chooseTables(ctx context.Context, next *again) error {
-	if err := r.sameServer(ctx, next); err != nil {
-		return err
-	}
-	catalog, err := r.source.Catalog(ctx)
-	if err != nil {
-		return err
-	}
-	chosen, err := catalog.Tables(ctx, r.selection())
-	if err != nil {
-		return err
-	}
-	var full, inserts, refused []*change.Table
-	r.chosen = map[postgres.Seen]bool{}
-	for _, source := range chosen {
-		r.chosen[postgres.Seen{OID: source.OID, Name: postgres.Name{Schema: source.Schema, Name: source.Name}, Unlogged: source.Unlogged}] = true
-		if source.Kind != change.KindTable && source.Kind != change.KindPartitioned {
-			continue // views and foreign tables have no log
-		}
-		if source.Unlogged {
-			r.o.Log.Warn("left out: the log does not tell of unlogged tables", "table", source.String())
-			continue
-		}
-		t, whole, err := r.newTable(source)
-		switch {
-		case err != nil && r.comesLate(source): // a pipeline at work does not end because somebody made a table
-			r.o.Log.Warn("a new table is left out: the log cannot tell its updates and deletes", "table", source.String(), "mend", fault.Of(err).HowToMend())
-			continue
-		case err != nil:
-			refused = append(refused, source)
-			continue
-		case t == nil:
-			continue
-		case whole:
-			full = append(full, source)
-		default:
-			inserts = append(inserts, source)
-		}
-		r.tables[t.key], r.byOID[source.OID] = t, t
-	}
-	if len(refused) > 0 {
-		return r.refuse(ctx, catalog, refused)
-	}
-	if full, err = r.withoutBarred(ctx, full, r.o.Publication); err != nil {
-		return err
-	}
-	if inserts, err = r.withoutBarred(ctx, inserts, r.o.Publication+insertsSuffix); err != nil {
-		return err
-	}
-	if len(r.tables) == 0 {
-		return fault.New(fault.SourceMissing, "run.tables", "no table matches").WithMend("Check the patterns, and whether the tables have a primary key (run.without_identity).")
-	}
-	if err := r.lookAtLeaves(ctx, catalog, full, next); err != nil {
-		return err
-	}
-	if err := r.publish(ctx, full, inserts); err != nil {
-		return err
-	}
-	for _, t := range r.tables {
-		if plan, err := catalog.Plan(r.published(t.source), r.o.Policies); err == nil && !plan.CanBinary() && !next.text {
-			r.o.Log.Info("values of the log are taken as text: a column's type has no exact binary form", "table", t.name)
-			next.text = true
-		}
-	}
-	r.restoreModes(next)
-	return nil
-}
 
 // selection is what is to be followed. A table that was named and is gone does not end a pipeline that is at work: the lake keeps what
 // it has of it.
@@ -93,33 +22,6 @@ func (r *run) selection() postgres.Selection {
 		}
 	}
 	return sel
-}
-
-// withoutBarred leaves out tables that came late and that cannot be followed as things are: what others make in the database does not
-// end a pipeline that is at work.
-func (r *run) withoutBarred(ctx context.Context, tables []*change.Table, publication string) ([]*change.Table, error) {
-	late := slices.DeleteFunc(slices.Clone(tables), func(t *change.Table) bool { return !r.comesLate(t) })
-	if len(late) == 0 {
-		return tables, nil
-	}
-	barred, err := r.source.Barred(ctx, postgres.PublicationOptions{
-		Name: publication, Tables: late, ViaRoot: r.o.Selection.PartitionRoots, Given: !r.o.OwnPublication,
-	})
-	return slices.DeleteFunc(tables, func(t *change.Table) bool {
-		why, is := barred[t.OID]
-		if is {
-			r.o.Log.Warn("a new table is left out until the next start", "table", t.String(), "because", why)
-			delete(r.tables, t.KeyName())
-			delete(r.byOID, t.OID)
-		}
-		return is
-	}), err
-}
-
-// comesLate says whether a table was made after the pipeline was.
-func (r *run) comesLate(source *change.Table) bool {
-	_, known := r.state.Tables[source.KeyName()]
-	return len(r.state.Tables) > 0 && !known
 }
 
 // sameServer refuses to go on with the positions of another server, or of a log that this one does not have: after a restore, a
@@ -161,67 +63,6 @@ func (r *run) startOver() {
 	}
 }
 
-// newTable decides what is kept of a table; nil leaves it out. whole says that its updates and deletes can be published.
-func (r *run) newTable(source *change.Table) (t *table, whole bool, err error) {
-	t = &table{name: source.String(), key: source.KeyName(), source: source, keep: r.o.Keep(source.Schema, source.Name), mode: checkpoint.Copying}
-	whole = source.ReplicaIdentity == 'f' || len(source.Identity()) > 0
-	if !whole {
-		switch r.o.Identityless {
-		case "skip":
-			r.o.Log.Warn("left out: the log cannot tell its updates and deletes", "table", t.name)
-			return nil, false, nil
-		case "inserts":
-			r.o.Log.Warn("only inserts and truncates are followed: the log cannot tell updates and deletes", "table", t.name)
-		default:
-			return nil, false, withoutIdentity([]*change.Table{source})
-		}
-	}
-	if t.keep.Auto && !whole {
-		t.keep.Current = false
-	}
-	if t.keep.Current && !whole { // of inserts alone no latest state can be kept
-		return nil, false, withoutIdentity([]*change.Table{source})
-	}
-	return t, whole, nil
-}
-
-// refuse names tables of which the log cannot tell enough, and their partitions too: their identities are their own, and whoever
-// mends the root alone would be refused again.
-func (r *run) refuse(ctx context.Context, catalog *postgres.Catalog, tables []*change.Table) error {
-	var roots []uint32
-	for _, t := range tables {
-		if t.Kind == change.KindPartitioned {
-			roots = append(roots, t.OID)
-		}
-	}
-	leaves, err := catalog.Leaves(ctx, roots)
-	if err != nil {
-		return err
-	}
-	for _, l := range leaves {
-		if l.Weak {
-			tables = append(tables, &change.Table{Schema: l.Schema, Name: l.Name})
-		}
-	}
-	return withoutIdentity(tables)
-}
-
-// withoutIdentity names all tables whose updates the log cannot tell, with the SQL that mends it.
-func withoutIdentity(tables []*change.Table) error {
-	var names, sql []string
-	for _, t := range tables {
-		names = append(names, t.String())
-		sql = append(sql, identitySQL(t.Schema, t.Name))
-	}
-	return fault.New(fault.KeyMissing, strings.Join(names, ", "), "the log cannot tell updates and deletes: there is no primary key, or it is deferrable, or the replica identity is nothing").
-		WithMend("%s Or exclude them, keep history only, or choose run.without_identity: skip or inserts.", strings.Join(sql, " "))
-}
-
-// identitySQL lets the log tell a table's updates and deletes.
-func identitySQL(schema, name string) string {
-	return "ALTER TABLE " + postgres.QuoteTable(schema, name) + " REPLICA IDENTITY FULL;"
-}
-
 // restoreModes gives each table the mode it had, unless it is to be copied anew.
 func (r *run) restoreModes(next *again) {
 	if r.state.Tables == nil {
@@ -235,7 +76,11 @@ func (r *run) restoreModes(next *again) {
 		}
 		t.mode, t.since, t.upper, t.anew = was.Phase, was.Since, was.Upper, was.Anew || anew
 		t.exact, t.late, t.nullable = was.Exact || anew && next.exact, was.Late, slices.Contains(next.nullable, t.name)
-		t.published, t.renumbered = r.givenOf(t.source), was.Renumbered
+		t.published, t.renumbered, t.copiedAt = r.givenOf(t.source), was.Renumbered, was.Recopied
+		if t.recopied {
+			r.restoreRecopied(t, known && was.OID == t.source.OID, anew)
+			continue
+		}
 		if known && was.OID == t.source.OID && was.Published != t.published {
 			// What the log told by the old rules stands in it yet, so the copy must know what of it the snapshot holds.
 			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "the publication gives other rows or columns of it")
@@ -277,7 +122,7 @@ func (r *run) setMode(t *table, mode checkpoint.Phase) {
 	}
 	r.state.Tables[t.key] = checkpoint.TableState{
 		Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper, Anew: t.anew, Exact: t.exact, Late: t.late,
-		Renumbered: t.renumbered, Published: t.published, Leaves: t.leaves, Tended: t.tendedAt(), Foreign: r.state.Tables[t.key].Foreign,
+		Renumbered: t.renumbered, Published: t.published, Leaves: t.leaves, Tended: t.tendedAt(), Foreign: r.state.Tables[t.key].Foreign, Recopied: t.copiedAt,
 	}
 	r.o.Watch.Mode(t.name, string(mode))
 }
@@ -299,11 +144,16 @@ func (r *run) publish(ctx context.Context, full, inserts []*change.Table) error 
 		r.publications = append(r.publications, p.Name)
 	}
 	given, err := r.source.Published(ctx, r.publications)
-	r.gives = map[postgres.Name]postgres.PublishedTable{}
-	for _, t := range given {
-		r.gives[postgres.Name{Schema: t.Schema, Name: t.Name}] = t
-	}
+	r.gives = byName(given)
 	return err
+}
+
+func byName(given []postgres.PublishedTable) map[postgres.Name]postgres.PublishedTable {
+	gives := map[postgres.Name]postgres.PublishedTable{}
+	for _, t := range given {
+		gives[postgres.Name{Schema: t.Schema, Name: t.Name}] = t
+	}
+	return gives
 }
 
 // publications are those that the tables need: one for those of which the log can tell all, one of inserts for the others.
@@ -340,7 +190,7 @@ func (r *run) forgetUnpublished(ctx context.Context) error {
 	forgotten := false
 	for key, t := range r.tables {
 		in := slices.ContainsFunc(given, func(g postgres.PublishedTable) bool { return g.Schema == t.source.Schema && g.Name == t.source.Name })
-		if _, known := r.state.Tables[key]; known && !in {
+		if _, known := r.state.Tables[key]; known && !in && !t.recopied {
 			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "it was not in the publication any more")
 			delete(r.state.Tables, key)
 			forgotten = true
@@ -367,25 +217,20 @@ func (r *run) givenOf(source *change.Table) string {
 	return fmt.Sprintf("%q where %s", g.Columns, g.RowFilter)
 }
 
-// lookAtLeaves looks at the partitions of tables that are followed as one. A leaf of which the log tells less than of its root is
-// refused as a table without an identity is. One that was attached with its rows brought them without a word in the log: then only a
-// new copy has them. Of one that was detached or dropped the lake keeps the rows, as it does of a table.
-func (r *run) lookAtLeaves(ctx context.Context, catalog *postgres.Catalog, full []*change.Table, next *again) (err error) {
-	for oid, t := range r.byOID {
+// lookAtLeaves looks at the partitions of tables that are followed as one. One that was attached with its rows brought them without a
+// word in the log: then only a new copy has them. Of one that was detached or dropped the lake keeps the rows, as it does of a table.
+func (r *run) lookAtLeaves(ctx context.Context, catalog *postgres.Catalog, next *again) error {
+	for _, t := range r.byOID {
 		if t.source.Kind == change.KindPartitioned {
-			r.roots, t.leaves = append(r.roots, oid), []uint32{}
+			t.leaves = []uint32{}
 		}
 	}
-	if r.leaves, err = catalog.Leaves(ctx, r.roots); err != nil {
-		return err
-	}
-	var weak []*change.Table
 	for _, l := range r.leaves {
 		t := r.byOID[l.Root]
-		t.leaves = append(t.leaves, l.OID)
-		if l.Weak && slices.Contains(full, t.source) {
-			weak = append(weak, &change.Table{Schema: l.Schema, Name: l.Name})
+		if t == nil { // of a table that is left out
+			continue
 		}
+		t.leaves = append(t.leaves, l.OID)
 		was, known := r.state.Tables[t.key]
 		if !known || was.OID != l.Root || was.Leaves == nil || slices.Contains(was.Leaves, l.OID) {
 			continue
@@ -398,9 +243,6 @@ func (r *run) lookAtLeaves(ctx context.Context, catalog *postgres.Catalog, full 
 			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "a partition was attached with its rows: "+l.Schema+"."+l.Name)
 			next.tables = append(next.tables, t.name)
 		}
-	}
-	if len(weak) > 0 {
-		return weakLeaves(weak)
 	}
 	r.tellOfLostLeaves()
 	return nil
@@ -415,17 +257,6 @@ func (r *run) tellOfLostLeaves() {
 				"table", t.name, "partitions", len(lost))
 		}
 	}
-}
-
-// weakLeaves names all partitions of which the log tells too little, with the SQL that mends it.
-func weakLeaves(leaves []*change.Table) error {
-	var names, sql []string
-	for _, t := range leaves {
-		names = append(names, t.String())
-		sql = append(sql, identitySQL(t.Schema, t.Name))
-	}
-	return fault.New(fault.KeyMissing, strings.Join(names, ", "), "the partition's replica identity is weaker than its root's: the log cannot tell its updates and deletes").
-		WithMend("%s Or give them the root's key and identity.", strings.Join(sql, " "))
 }
 
 const insertsSuffix = "_inserts"
@@ -492,7 +323,7 @@ func (r *run) createSlot(ctx context.Context) error {
 func (r *run) began(at change.LSN, late bool) {
 	r.state.Position, r.state.Spooled = at, 0
 	for _, t := range r.tables {
-		t.since, t.upper, t.late, t.renumbered = at, 0, late, true
+		t.since, t.upper, t.late, t.renumbered = at, 0, late && !t.recopied, true
 		r.setMode(t, checkpoint.Copying)
 	}
 }

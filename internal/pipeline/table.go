@@ -41,6 +41,9 @@ type table struct {
 	leaves           []uint32
 	// nullable: NOT NULL is believed of the key's columns only.
 	nullable bool
+	// recopied: the log does not tell of it, and it is kept right by a copy that is made again. copiedAt is when the last one began.
+	recopied bool
+	copiedAt time.Time
 	tended   atomic.Int64 // see checkpoint.TableState; milliseconds since 1970, 0 when nobody knows
 	dirty    bool
 	counts   [256]int64
@@ -88,7 +91,7 @@ func (r *run) open(ctx context.Context, t *table, plan *postgres.Plan) error {
 	}
 	place, err := r.lake.Table(ctx, r.spec(t, plan))
 	if err != nil {
-		return err
+		return r.alone(t, err)
 	}
 	t.lake = place
 	if t.key != "" && t.tended.CompareAndSwap(0, time.Now().UnixMilli()) { // of logical messages nothing is saved: they are due at once
@@ -102,7 +105,7 @@ func (r *run) spec(t *table, plan *postgres.Plan) lake.Spec {
 	s := lake.Spec{
 		Table: plan.Table, Schema: plan.Schema, Current: t.keep.Current, History: t.keep.History,
 		Partition: r.o.PartitionBy(t.source.Schema, t.source.Name), Sort: r.o.SortBy(t.source.Schema, t.source.Name),
-		Renumbered: t.renumbered,
+		Renumbered: t.renumbered, Repair: t.anew,
 		Reread: func(ctx context.Context, keys arrow.RecordBatch) (arrow.RecordBatch, error) {
 			return r.reread(ctx, t, keys)
 		},
@@ -115,7 +118,7 @@ func (r *run) spec(t *table, plan *postgres.Plan) lake.Spec {
 		}
 		s.Key = append(s.Key, plan.Table.Columns[i].Name)
 	}
-	s.WholeRowKey = len(s.Key) == 0 && plan.Table.ReplicaIdentity == 'f'
+	s.WholeRowKey = len(s.Key) == 0 && (plan.Table.ReplicaIdentity == 'f' || t.recopied)
 	return s
 }
 
@@ -126,6 +129,11 @@ func (r *run) reread(ctx context.Context, t *table, keys arrow.RecordBatch) (arr
 		rows, err := r.rereadOnce(ctx, t, keys)
 		if !errors.Is(err, postgres.ErrAltered) {
 			return rows, err
+		}
+		select {
+		case <-time.After(lookEvery):
+		case <-ctx.Done():
+			return nil, err
 		}
 	}
 }
@@ -208,11 +216,19 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, fro
 		}
 	}
 	plan, err := catalog.Plan(shape, r.o.Policies)
+	if fault.Is(err, fault.TypeUncarriable) {
+		return r.anew(t, err.Error())
+	}
 	if err != nil {
 		return err
 	}
 	if r.binary && !plan.CanBinary() {
 		return r.restartAsText(t)
+	}
+	if r.o.Judge != nil { // what the lake cannot hold it is asked again, with the definition of now, when tables are chosen
+		if _, err := r.o.Judge(shapeOnly(r.spec(t, plan))); err != nil {
+			return r.anew(t, err.Error())
+		}
 	}
 	if err := r.evolve(ctx, t, now, plan, from); err != nil {
 		return err
@@ -440,6 +456,11 @@ type again struct {
 	// nullable are tables of which NOT NULL is not believed.
 	nullable []string
 	text     bool // values come as text
+	// left are tables that are left out because of what the lake has of them, until they are copied again on request; told is what was
+	// said of tables that are left out.
+	left         map[string]error
+	told         map[string]string
+	toldRecopied bool
 }
 
 func (*again) Error() string { return "the run begins again" }
@@ -447,6 +468,12 @@ func (*again) Error() string { return "the run begins again" }
 // also adds what another attempt has found out. What was not taken into the saved state yet is not forgotten.
 func (a *again) also(more *again) {
 	a.tables, a.nullable = append(a.tables, more.tables...), append(a.nullable, more.nullable...)
+	for name, why := range more.left {
+		if a.left == nil {
+			a.left = map[string]error{}
+		}
+		a.left[name] = why
+	}
 	a.all, a.exact, a.text = a.all || more.all, a.exact || more.exact, a.text || more.text
 }
 
@@ -459,7 +486,10 @@ func (r *run) restartAsText(t *table) error {
 // published is the table as the log will tell it: without columns that the publication leaves out.
 func (r *run) published(source *change.Table) *change.Table {
 	t := *source
-	gives := r.gives[postgres.Name{Schema: source.Schema, Name: source.Name}]
+	gives, is := r.gives[postgres.Name{Schema: source.Schema, Name: source.Name}]
+	if !is && r.o.OwnPublication && r.o.ColumnList != nil { // it will
+		gives.Columns = r.o.ColumnList(source.Schema, source.Name)
+	}
 	t.Columns = slices.DeleteFunc(slices.Clone(source.Columns), func(c change.Column) bool {
 		if len(gives.Columns) > 0 {
 			return !slices.Contains(gives.Columns, c.Name)

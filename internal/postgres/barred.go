@@ -42,6 +42,9 @@ func (s *Source) Barred(ctx context.Context, o PublicationOptions) (map[uint32]s
 		if err := s.publishable(PublicationOptions{Tables: []*change.Table{t}, InsertsOnly: true}); err != nil {
 			barred[t.OID] = fault.Of(err).What
 		}
+		if !own && have.exists && o.ViaRoot && !have.viaRoot && partitioned(t) {
+			barred[t.OID] = "the publication does not publish the changes of partitions under their root's name (publish_via_partition_root)"
+		}
 	}
 	rows, err := query(ctx, c, `
 select c.oid, has_schema_privilege(c.relnamespace, 'usage') and has_table_privilege(c.oid, 'select'), pg_has_role(c.relowner, 'usage')

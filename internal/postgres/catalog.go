@@ -32,6 +32,8 @@ type Selection struct {
 	// Missing hears of a wish that nothing fulfils while others find something, and says whether to go on without it; nil never
 	// does.
 	Missing func(error) bool
+	// Named says whether a wish names the table itself, and not only a pattern that it fits; nil names all.
+	Named func(Name) bool
 	// PartitionRoots reads a partitioned table as one; otherwise each leaf is a table of its own.
 	PartitionRoots bool
 }

@@ -92,6 +92,27 @@ func (s *Source) EnsurePublication(ctx context.Context, o PublicationOptions) (c
 	return s.publish(ctx, c, o, statements)
 }
 
+// HasPublication says whether there is a publication of the name.
+func (s *Source) HasPublication(ctx context.Context, name string) (bool, error) {
+	c, err := s.session(ctx, map[string]string{"search_path": "pg_catalog"})
+	if err != nil {
+		return false, err
+	}
+	defer leave(c)
+	have, err := s.publication(ctx, c, name)
+	return have.exists, err
+}
+
+// DropPublication removes a publication; one that is not there is no error.
+func (s *Source) DropPublication(ctx context.Context, name string) error {
+	c, err := s.session(ctx, map[string]string{"default_transaction_read_only": "off", "search_path": "pg_catalog"})
+	if err != nil {
+		return err
+	}
+	defer leave(c)
+	return classify(ctx, exec(ctx, c, "drop publication if exists "+quoteIdent(name)), s.Name, "cannot drop publication %s", name)
+}
+
 // publishable refuses what the server's version cannot do, and what would stop the application.
 func (s *Source) publishable(o PublicationOptions) error {
 	if s.Version < 150000 && len(o.RowFilters)+len(o.Columns) > 0 {
@@ -175,7 +196,7 @@ func (s *Source) publicationParameters(have publication, o PublicationOptions) s
 	if lacks {
 		with = append(with, "publish = '"+o.operations()+"'")
 	}
-	if s.Version >= 130000 && have.viaRoot != o.ViaRoot {
+	if s.Version >= 130000 && have.viaRoot != o.ViaRoot && (!o.Given || !o.ViaRoot || slices.ContainsFunc(o.Tables, partitioned)) {
 		with = append(with, fmt.Sprintf("publish_via_partition_root = %t", o.ViaRoot))
 	}
 	if s.Version >= 180000 && !have.generated && !o.Given {
@@ -183,6 +204,9 @@ func (s *Source) publicationParameters(have publication, o PublicationOptions) s
 	}
 	return strings.Join(with, ", ")
 }
+
+// partitioned says whether a table is followed as the root of its partitions: one that is none does not mind how those are published.
+func partitioned(t *change.Table) bool { return t.Kind == change.KindPartitioned }
 
 // tableClauses names the tables as CREATE and ALTER PUBLICATION take them.
 func tableClauses(tables []*change.Table, o PublicationOptions) []string {

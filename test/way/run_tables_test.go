@@ -86,7 +86,7 @@ func TestTablesThatComeAndGoWhileLeatRuns(t *testing.T) {
 	if left := p.inLake(gone); len(left) != 2 {
 		t.Errorf("of the table that was dropped the lake has %v", left)
 	}
-	if !strings.Contains(run.Stderr(), "a new table is left out") {
+	if !strings.Contains(run.Stderr(), "tables are left out: the log cannot tell") {
 		t.Error("nothing is said of the table without a key")
 	}
 	if n := copies(run, "public.stays"); n != 1 {
