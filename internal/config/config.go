@@ -71,6 +71,7 @@ type Dump struct {
 	Partitions       Partitions      `yaml:"partitions" default:"leaf" doc:"Whether each leaf partition is dumped as a table of its own, or the partitioned root as one."`
 	LSN              LSNMode         `yaml:"lsn" default:"auto" doc:"exact: the log position of the snapshot comes from a temporary replication slot; approximate: it is the server's position at that time; auto: exact where the rights allow it."`
 	SlotWait         Duration        `yaml:"slot_wait" default:"10s" doc:"Longest wait for the temporary slot, which waits for transactions that were running."`
+	CSVForm          CSVForm         `yaml:"csv_form" default:"exact" doc:"How csv writes values. exact: ISO dates, UTC, all digits, whatever the role or the database sets; role: as the role's own sessions do, which can lose digits and offsets, and which the manifest records (text_settings). The dump by TABLES and S3_OUTPUT has role."`
 	Types            Types           `yaml:"types" doc:"What happens to values that a typed format cannot carry exactly. csv and jsonl carry everything and ignore it."`
 }
 

@@ -107,6 +107,17 @@ const (
 
 func (Partitions) allowed() []string { return names(PartitionsLeaf, PartitionsRoot) }
 
+// CSVForm says by whose settings values are written in csv.
+type CSVForm string
+
+// The values of CSVForm.
+const (
+	CSVExact CSVForm = "exact"
+	CSVRole  CSVForm = "role"
+)
+
+func (CSVForm) allowed() []string { return names(CSVExact, CSVRole) }
+
 // LSNMode says where the snapshot's log position comes from.
 type LSNMode string
 

@@ -131,7 +131,7 @@ func assemble(file map[string]given, opts LoadOptions) (*Config, error) {
 	c := Default()
 	c.given, c.DropIn = all, dropIn
 	if dropIn { // what the old job wrote, unless told otherwise below
-		c.Dump.Format, c.Dump.Layout = FormatCSVGz, LayoutDate
+		c.Dump.Format, c.Dump.Layout, c.Dump.CSVForm = FormatCSVGz, LayoutDate, CSVRole
 	}
 	for key := range tree().leaves() {
 		if g, ok := all[key.Path]; ok {

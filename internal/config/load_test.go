@@ -50,7 +50,7 @@ func TestTheNearerLayerWins(t *testing.T) {
 func TestTheEnvironmentAloneIsTheOldDumpJob(t *testing.T) {
 	t.Parallel()
 	c := load(t, "", nil, "S3_OUTPUT", "s3://bucket/path", "TABLES", "tally_snapshots subscription_capacity", "PGHOST", "postgresql", "S3_ENDPOINT", "https://ceph.example.com")
-	if !c.DropIn || c.Dump.Format != config.FormatCSVGz || c.Dump.Layout != config.LayoutDate || len(c.Dump.Tables) != 2 || c.To.URL != "s3://bucket/path" || c.To.Endpoint != "https://ceph.example.com" {
+	if !c.DropIn || c.Dump.Format != config.FormatCSVGz || c.Dump.Layout != config.LayoutDate || c.Dump.CSVForm != config.CSVRole || len(c.Dump.Tables) != 2 || c.To.URL != "s3://bucket/path" || c.To.Endpoint != "https://ceph.example.com" {
 		t.Errorf("got %+v", c)
 	}
 	if c := load(t, "", []config.Override{flagged("dump.format", "parquet")}, "S3_OUTPUT", "s3://b/p"); !c.DropIn || c.Dump.Format != config.FormatParquet || c.Dump.Layout != config.LayoutDate {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -127,13 +128,18 @@ func (r *run) name(now time.Time) {
 }
 
 func (r *run) takeSnapshot(ctx context.Context) (err error) {
+	csv := !r.opts.Format.Typed() && !r.opts.Format.JSON()
 	r.snap, err = r.source.Snapshot(ctx, postgres.SnapshotOptions{
 		Selection: r.opts.Selection, LSN: r.opts.LSN, SlotWait: r.opts.SlotWait,
-		Typed: r.opts.Format.Typed() || r.opts.Format.JSON(),
-		Told:  func(s string) { r.opts.Log.Warn(s) },
+		Typed: !csv, RoleForm: csv && r.opts.RoleForm,
+		Told: func(s string) { r.opts.Log.Warn(s) },
 	})
 	if err != nil {
 		return err
+	}
+	r.manifest.TextSettings = r.snap.Form
+	if lossy := postgres.Lossy(r.snap.Form); len(lossy) > 0 {
+		r.opts.Log.Warn("the role's settings make the text of some values inexact; dump.csv_form: exact does without them", "settings", strings.Join(lossy, "; "))
 	}
 	r.manifest.Snapshot = SnapshotInfo{
 		LSN: r.snap.LSN, LSNUpper: r.snap.LSNUpper, LSNExact: r.snap.Exact, WhyNotExact: r.snap.WhyNotExact,

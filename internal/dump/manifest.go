@@ -19,19 +19,21 @@ const ManifestVersion = 1
 
 // Manifest describes a whole dump. It is written last: what it names is there, whole.
 type Manifest struct {
-	FormatVersion int             `json:"format_version"`
-	ID            string          `json:"id"`     // when the dump began, 2006-01-02T150405Z
-	Folder        string          `json:"folder"` // below the root
-	Tool          Tool            `json:"tool"`
-	Source        SourceInfo      `json:"source"`
-	Snapshot      SnapshotInfo    `json:"snapshot"`
-	Started       time.Time       `json:"started"`
-	Finished      time.Time       `json:"finished"`
-	Layout        Layout          `json:"layout"`
-	Format        string          `json:"format"`
-	Compression   string          `json:"compression"`
-	Tables        []TableManifest `json:"tables"`
-	Totals        Totals          `json:"totals"`
+	FormatVersion int          `json:"format_version"`
+	ID            string       `json:"id"`     // when the dump began, 2006-01-02T150405Z
+	Folder        string       `json:"folder"` // below the root
+	Tool          Tool         `json:"tool"`
+	Source        SourceInfo   `json:"source"`
+	Snapshot      SnapshotInfo `json:"snapshot"`
+	Started       time.Time    `json:"started"`
+	Finished      time.Time    `json:"finished"`
+	Layout        Layout       `json:"layout"`
+	Format        string       `json:"format"`
+	Compression   string       `json:"compression"`
+	// TextSettings are the server's settings by which values were written, where these are the role's own.
+	TextSettings map[string]string `json:"text_settings,omitempty"`
+	Tables       []TableManifest   `json:"tables"`
+	Totals       Totals            `json:"totals"`
 }
 
 // Tool names the program that wrote the dump.

@@ -49,6 +49,8 @@ type Options struct {
 	LSN      postgres.LSNMode
 	SlotWait time.Duration
 	Policies postgres.Policies
+	// RoleForm has the values of csv written as the role's own sessions would; the manifest records its settings.
+	RoleForm bool
 	// Attempts is how often a unit, and how often the whole dump, is tried when the source fails for a moment.
 	Attempts int
 	// Liveness is the age from which a run that does not renew its mark counts as dead.

@@ -119,7 +119,10 @@ const typesIntro = `# Types
 Every value is carried exactly, or a policy that you name rules it, or the dump fails. Nothing is rounded, cut or dropped in
 silence.
 
-- **csv** is the server's own text, as ` + "`COPY … CSV`" + ` writes it: every value of every type is exact.
+- **csv** is the server's own text, as ` + "`COPY … CSV`" + ` writes it under settings that lose nothing (ISO dates, UTC, all digits of a float), whatever the role or the
+  database sets: every value of every type is exact. ` + "`dump.csv_form: role`" + `, which the dump by ` + "`TABLES` and `S3_OUTPUT`" + ` has, writes what the role's own COPY would: there
+  ` + "`extra_float_digits`" + ` below 1 loses digits, and a DateStyle other than ISO the offset of a timestamptz. Then the manifest has the settings (` + "`text_settings`" + `), and leat warns of
+  those that lose something.
 - **jsonl** is ` + "`row_to_json`" + `, exact too: numbers keep all their digits, NaN and the infinities are strings. What JSON has no form for is a
   string of PostgreSQL's own text, which ` + "`json_populate_record`" + ` reads back: an array that does not begin at index 1 (and a composite that
   holds one), int2vector and oidvector, PostGIS as hexadecimal EWKB. Two things JSON cannot say: a json value ` + "`null`" + ` is the same

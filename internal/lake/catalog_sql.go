@@ -15,6 +15,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/session"
 )
 
 // openSQL connects to a catalog in a database, in the tables that Iceberg's JDBC catalogs share. They are made if they are not there.
@@ -49,7 +50,11 @@ func (l *Lake) openDatabase(dialect icesql.SupportedDialect) (*sql.DB, error) {
 	if l.Catalog.Password != nil {
 		config.Password = l.Catalog.Password()
 	}
-	db := stdlib.OpenDB(*config)
+	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+		c := conn.PgConn()
+		_, err := c.Exec(ctx, session.SQL(session.Needs{Use: session.Catalog, Major: session.Major(c.ParameterStatus("server_version"))})).ReadAll()
+		return err
+	}))
 	db.SetMaxOpenConns(4)
 	return db, nil
 }

@@ -68,8 +68,11 @@ func TestTheSQLiteCatalogKeepsTables(t *testing.T) {
 func TestThePostgresCatalogKeepsTables(t *testing.T) {
 	t.Parallel()
 	db, dir := testlab.Postgres(t), t.TempDir()
+	role := db.Role("") // whatever it sets, but for where its tables lie
+	db.Hostile(role.Name)
+	db.Exec("grant create on schema public to " + role.Name + "; alter role " + role.Name + " in database " + db.Name + " set search_path = public")
 	works(t, func() *Lake {
-		return testLake(t, dir, func(o *Options) { o.Catalog = CatalogOptions{Kind: "postgres", URI: db.URL} })
+		return testLake(t, dir, func(o *Options) { o.Catalog = CatalogOptions{Kind: "postgres", URI: role.URL} })
 	})
 }
 

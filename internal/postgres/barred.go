@@ -11,7 +11,7 @@ import (
 // the publication lacks them and cannot be given them. What it asks for is what EnsurePublication and a copy would fail of.
 func (s *Source) Barred(ctx context.Context, o PublicationOptions) (map[uint32]string, error) {
 	own := !o.Given && !s.InRecovery
-	c, err := s.session(ctx, map[string]string{"search_path": "pg_catalog"})
+	c, err := s.session(ctx)
 	if err != nil {
 		return nil, err
 	}

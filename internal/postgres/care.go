@@ -20,7 +20,7 @@ func (s *Source) Heartbeat(ctx context.Context, prefix string) (change.LSN, erro
 	if s.InRecovery {
 		return 0, nil
 	}
-	c, err := s.session(ctx, map[string]string{"default_transaction_read_only": "off"})
+	c, err := s.writer(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -43,7 +43,7 @@ func (s *Source) Heartbeat(ctx context.Context, prefix string) (change.LSN, erro
 // LogEnd is the end of the log as far as it can be followed: what is flushed, or replayed on a standby. The distance
 // to a pipeline's position is its lag in bytes.
 func (s *Source) LogEnd(ctx context.Context) (change.LSN, error) {
-	c, err := s.session(ctx, nil)
+	c, err := s.session(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -84,7 +84,7 @@ func (s *Source) SnapshotAt(ctx context.Context, exported string, lsn change.LSN
 }
 
 func (s *Source) copySnapshot(ctx context.Context) (*Snapshot, error) {
-	leader, err := s.session(ctx, typed)
+	leader, err := s.session(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func (sn *Snapshot) unchangedSince(ctx context.Context) error {
 	if len(rows) > 0 {
 		return fault.New(fault.SnapshotLost, string(rows[0][0]), "the table was truncated or rewritten after the snapshot was taken")
 	}
-	c, err := sn.source.session(ctx, typed)
+	c, err := sn.source.session(ctx)
 	if err != nil {
 		return err
 	}
@@ -222,7 +222,7 @@ func (sn *Snapshot) outwait(ctx context.Context, o NowOptions) error {
 // exactOnStandby looks whether all that has been received had been replayed before the snapshot was taken. The replay
 // position alone does not do: it moves a moment after a commit has become visible.
 func (sn *Snapshot) exactOnStandby(ctx context.Context) error {
-	c, err := sn.source.session(ctx, nil)
+	c, err := sn.source.session(ctx)
 	if err != nil {
 		return err
 	}

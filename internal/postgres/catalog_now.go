@@ -51,7 +51,7 @@ func (s *Source) Catalog(ctx context.Context) (*Catalog, error) {
 
 // read runs f in one moment of the database.
 func (c *Catalog) read(ctx context.Context, f func(*pgconn.PgConn) error) error {
-	conn, err := c.source.session(ctx, typed)
+	conn, err := c.source.session(ctx)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,8 @@ type Source struct {
 	InRecovery bool   // a standby: no slot before 16, LSNs are replay positions
 	Encoding   string // server_encoding
 
-	searchPath []string // schemas that names without one are looked for in
+	searchPath []string          // schemas that names without one are looked for in
+	others     map[string]string // what other roles have of settings in which this role differs
 }
 
 // Connect reaches the server once and reads its version.
@@ -57,21 +58,13 @@ func Connect(ctx context.Context, set Settings) (*Source, error) {
 	}
 	cfg.OnNotice = func(*pgconn.PgConn, *pgconn.Notice) {}
 	s := &Source{config: cfg, set: set, Name: describe(cfg)}
-	c, err := s.session(ctx, nil)
+	c, err := s.session(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer leave(c)
-	rows, err := query(ctx, c, `select current_setting('server_version_num'), pg_is_in_recovery()::text, current_setting('server_encoding'), array_to_string(current_schemas(false), E'\n')`)
-	if err != nil {
-		return nil, classify(ctx, err, s.Name, "cannot read the server's version")
-	}
-	s.Version, _ = strconv.Atoi(string(rows[0][0]))
-	s.InRecovery = string(rows[0][1]) == "true"
-	s.Encoding = string(rows[0][2])
-	s.searchPath = strings.Split(string(rows[0][3]), "\n")
-	if s.Version < 120000 {
-		return nil, fault.New(fault.SourceVersion, s.Name, "PostgreSQL %s is older than 12, the oldest that leat reads", c.ParameterStatus("server_version"))
+	if err := s.look(ctx, c); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
@@ -84,7 +77,7 @@ func describe(cfg *pgconn.Config) string {
 	return net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))) + "/" + cfg.Database
 }
 
-// dial opens a connection. params are extra start-up parameters (replication=database).
+// dial opens a connection, for [Source.open] alone. params are extra start-up parameters (replication=database).
 func (s *Source) dial(ctx context.Context, params map[string]string) (*pgconn.PgConn, error) {
 	cfg := s.config.Copy()
 	if cfg.RuntimeParams == nil {
@@ -126,50 +119,6 @@ func iamToken(ctx context.Context, cfg *pgconn.Config, region string) (string, e
 	return token, nil
 }
 
-// typed are the settings under which the server's text forms are the same on every
-// server; the CSV path leaves them alone, because its promise is the bytes that psql's own
-// COPY would give on this server with this role.
-var typed = map[string]string{
-	"datestyle":          "ISO, YMD",
-	"intervalstyle":      "postgres",
-	"timezone":           "UTC",
-	"extra_float_digits": "3",
-	"bytea_output":       "hex",
-	"xmloption":          "content",
-	"search_path":        "pg_catalog",
-}
-
-// session opens a connection with the settings every reader needs. They are set by SET,
-// not at start-up, because connection poolers refuse start-up parameters they do not know.
-func (s *Source) session(ctx context.Context, more map[string]string) (*pgconn.PgConn, error) {
-	c, err := s.dial(ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	settings := map[string]string{
-		"client_encoding":                     "UTF8",
-		"synchronize_seqscans":                "off", // rows in heap order, the same each time
-		"row_security":                        "off", // an error instead of silently fewer rows
-		"idle_in_transaction_session_timeout": "0",   // the leader idles while others read
-		"lock_timeout":                        millis(s.set.LockTimeout),
-		"statement_timeout":                   millis(s.set.StatementTimeout),
-		"default_transaction_read_only":       "on",
-		"jit":                                 "off", // compiling a catalog query takes longer than running it
-	}
-	for k, v := range more {
-		settings[k] = v
-	}
-	var sql strings.Builder
-	for k, v := range settings {
-		fmt.Fprintf(&sql, "set %s = %s;", k, quoteLiteral(v))
-	}
-	if _, err := c.Exec(ctx, sql.String()).ReadAll(); err != nil {
-		leave(c)
-		return nil, classify(ctx, err, s.Name, "cannot prepare the session")
-	}
-	return c, nil
-}
-
 // farewell is how long a server may take to hear that we leave.
 const farewell = 2 * time.Second
 
@@ -184,8 +133,6 @@ func leave(c *pgconn.PgConn) {
 	case <-ctx.Done():
 	}
 }
-
-func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
 // query runs one statement with text parameters and returns all its rows as text; nil is NULL.
 func query(ctx context.Context, c *pgconn.PgConn, sql string, args ...string) ([][][]byte, error) {

@@ -25,7 +25,7 @@ type Identity struct {
 
 // Identify asks which server this is (IDENTIFY_SYSTEM), and by which timelines its log came to where it is (TIMELINE_HISTORY).
 func (s *Source) Identify(ctx context.Context) (Identity, error) {
-	c, err := s.dial(ctx, map[string]string{"replication": "database"})
+	c, err := s.walsender(ctx)
 	if err != nil {
 		return Identity{}, err
 	}

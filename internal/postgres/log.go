@@ -5,10 +5,8 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -127,23 +125,8 @@ func (s *Source) replication(ctx context.Context) (*pgconn.PgConn, *burstConn, e
 		burst = &burstConn{Conn: c}
 		return burst, nil
 	}
-	c, err := r.dial(ctx, map[string]string{"replication": "database"})
-	if err != nil {
-		return nil, nil, err
-	}
-	settings := map[string]string{"client_encoding": "UTF8", "statement_timeout": "0", "lock_timeout": "0"}
-	for k, v := range typed {
-		settings[k] = v
-	}
-	var sql strings.Builder
-	for k, v := range settings {
-		fmt.Fprintf(&sql, "set %s = %s;", k, quoteLiteral(v))
-	}
-	if err := exec(ctx, c, sql.String()); err != nil {
-		leave(c)
-		return nil, nil, classify(ctx, err, s.Name, "cannot prepare the session")
-	}
-	return c, burst, nil
+	c, err := r.walsender(ctx)
+	return c, burst, err
 }
 
 // inspect looks at the slot, because the server tells apart in words only what is wrong with one, and skips

@@ -168,6 +168,13 @@ func TestAMissingPublicationIsToldAndNotPassedOver(t *testing.T) {
 	t.Parallel()
 	everyMajor(t, func(t *testing.T, db *testlab.DB, major int) {
 		lab := newLogLab(t, db, `create table t (id int primary key)`)
+		role := lab.Role("SUPERUSER") // from 18 on it is a warning, which a role can do without
+		lab.Hostile(role.Name)
+		source, err := postgres.Connect(t.Context(), postgres.Settings{ConnString: role.URL})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lab.source = source
 		o := lab.options()
 		o.Publications = []string{`no "such" it's`}
 		lab.Exec(`insert into t values (1)`)

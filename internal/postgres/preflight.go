@@ -41,7 +41,7 @@ type preflight struct {
 // Preflight looks at the server as a dump or run would, and reports what would stand in the way. It
 // returns an error only when it could not look.
 func (s *Source) Preflight(ctx context.Context, opts PreflightOptions) ([]fault.Finding, error) {
-	c, err := s.session(ctx, typed)
+	c, err := s.session(ctx)
 	if err != nil {
 		return nil, err
 	}

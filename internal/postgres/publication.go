@@ -69,7 +69,7 @@ func (s *Source) EnsurePublication(ctx context.Context, o PublicationOptions) (c
 	if err := s.publishable(o); err != nil {
 		return false, err
 	}
-	c, err := s.session(ctx, map[string]string{"default_transaction_read_only": "off", "search_path": "pg_catalog"})
+	c, err := s.writer(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -94,7 +94,7 @@ func (s *Source) EnsurePublication(ctx context.Context, o PublicationOptions) (c
 
 // HasPublication says whether there is a publication of the name.
 func (s *Source) HasPublication(ctx context.Context, name string) (bool, error) {
-	c, err := s.session(ctx, map[string]string{"search_path": "pg_catalog"})
+	c, err := s.session(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -105,7 +105,7 @@ func (s *Source) HasPublication(ctx context.Context, name string) (bool, error) 
 
 // DropPublication removes a publication; one that is not there is no error.
 func (s *Source) DropPublication(ctx context.Context, name string) error {
-	c, err := s.session(ctx, map[string]string{"default_transaction_read_only": "off", "search_path": "pg_catalog"})
+	c, err := s.writer(ctx)
 	if err != nil {
 		return err
 	}
@@ -454,7 +454,7 @@ func (s *Source) publicationUnusable(name string, cause error, statements []stri
 
 // Published lists what the publications give, in the order of publication, schema and name. One that does not exist gives nothing.
 func (s *Source) Published(ctx context.Context, names []string) ([]PublishedTable, error) {
-	c, err := s.session(ctx, map[string]string{"search_path": "pg_catalog"})
+	c, err := s.session(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/session"
 )
 
 // Chunk is a range of a table's heap pages, [From, To); To 0 is the end, and the zero Chunk is the whole
@@ -27,9 +29,9 @@ func (c Chunk) where() string {
 	case c.Whole():
 		return ""
 	case c.To == 0:
-		return fmt.Sprintf(" where ctid >= '(%d,0)'::tid", c.From)
+		return fmt.Sprintf(" where ctid operator(pg_catalog.>=) '(%d,0)'::pg_catalog.tid", c.From)
 	}
-	return fmt.Sprintf(" where ctid >= '(%d,0)'::tid and ctid < '(%d,0)'::tid", c.From, c.To)
+	return fmt.Sprintf(" where ctid operator(pg_catalog.>=) '(%d,0)'::pg_catalog.tid and ctid operator(pg_catalog.<) '(%d,0)'::pg_catalog.tid", c.From, c.To)
 }
 
 // leastChunk is in bytes of heap: below it, more connections gain less than more files cost.
@@ -85,14 +87,12 @@ type Reader struct {
 
 // Reader opens a connection and enters the snapshot.
 func (sn *Snapshot) Reader(ctx context.Context, shared Shared) (*Reader, error) {
-	settings := map[string]string(nil)
-	switch {
-	case sn.typed:
-		settings = typed
-	case sn.source.Encoding == "SQL_ASCII": // bytes of no known encoding, which UTF8 would make the server refuse
-		settings = map[string]string{"client_encoding": "SQL_ASCII"}
+	own := maps.Clone(sn.Form)
+	if !sn.typed && sn.source.Encoding == "SQL_ASCII" { // bytes of no known encoding, which UTF8 would make the server refuse
+		own = map[string]string{"client_encoding": "SQL_ASCII"}
+		maps.Copy(own, sn.Form)
 	}
-	c, err := sn.source.session(ctx, settings)
+	c, err := sn.source.open(ctx, session.Read, own)
 	if err != nil {
 		return nil, err
 	}

@@ -64,7 +64,7 @@ where s.slot_name = $1`
 
 // Slot asks for a replication slot. One that is not there is no error: Exists is false.
 func (s *Source) Slot(ctx context.Context, name string) (Slot, error) {
-	c, err := s.session(ctx, typed)
+	c, err := s.session(ctx)
 	if err != nil {
 		return Slot{}, err
 	}
@@ -186,7 +186,7 @@ func (s *Source) CreateSlot(ctx context.Context, o SlotOptions) (*CreatedSlot, e
 	if err != nil {
 		return nil, err
 	}
-	conn, err := s.dial(ctx, map[string]string{"replication": "database"})
+	conn, err := s.walsender(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -229,12 +229,6 @@ func (s *Source) createSlotSQL(o SlotOptions) (string, error) {
 }
 
 func (s *Source) createSlot(ctx context.Context, conn *pgconn.PgConn, o SlotOptions, sql string) (*CreatedSlot, error) {
-	// The exported snapshot is an open transaction of this session, and making the slot can take hours: limits that the
-	// role or the database sets must not end either.
-	err := exec(ctx, conn, "set idle_in_transaction_session_timeout = 0; set statement_timeout = 0; set lock_timeout = 0")
-	if err != nil {
-		return nil, classify(ctx, err, s.Name, "cannot prepare the session")
-	}
 	stop := s.tellWhomWeWaitFor(ctx, "slot "+o.Name, true, o.Waiting)
 	defer stop()
 	results, err := conn.Exec(ctx, sql).ReadAll()
@@ -269,7 +263,7 @@ func (s *Source) slotRefused(ctx context.Context, err error, name string) error 
 
 // DropSlot removes a slot. One that is not there is no error; one that somebody reads from is slot-busy.
 func (s *Source) DropSlot(ctx context.Context, name string) error {
-	c, err := s.session(ctx, map[string]string{"default_transaction_read_only": "off"})
+	c, err := s.writer(ctx)
 	if err != nil {
 		return err
 	}
@@ -306,7 +300,7 @@ func (s *Source) tellWhomWeWaitFor(ctx context.Context, what string, again bool,
 			}
 			if c == nil {
 				var err error
-				if c, err = s.session(ctx, nil); err != nil {
+				if c, err = s.session(ctx); err != nil {
 					return // making the slot will fail too and be told
 				}
 				defer leave(c)

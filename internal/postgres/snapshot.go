@@ -31,7 +31,8 @@ type SnapshotOptions struct {
 	Selection Selection
 	LSN       LSNMode
 	SlotWait  time.Duration // how long LSNAuto and LSNExact wait for running transactions; 0 is no limit
-	Typed     bool          // readers decode values or want canonical text; false leaves the session's own text settings alone
+	Typed     bool          // readers decode values or want UTF-8; false keeps the bytes of a SQL_ASCII database
+	RoleForm  bool          // values are written as in a session that the role itself opens, see Snapshot.Form
 	Told      func(string)  // hears what is waited for; may be nil
 }
 
@@ -50,6 +51,8 @@ type Snapshot struct {
 	Visibility string
 	Time       time.Time // the server's clock when the snapshot was taken
 	Tables     []*change.Table
+	// Form is, with RoleForm, under which settings readers have values written; nil is the list's (docs/sessions.md).
+	Form map[string]string
 
 	source *Source
 	types  typeTable
@@ -63,16 +66,18 @@ type Snapshot struct {
 // locks come first, because TRUNCATE and rewriting ALTER TABLE are not MVCC-safe; a table that
 // was rewritten between snapshot and lock would look empty.
 func (s *Source) Snapshot(ctx context.Context, opts SnapshotOptions) (*Snapshot, error) {
-	settings := map[string]string(nil)
-	if opts.Typed {
-		settings = typed
-	}
-	leader, err := s.session(ctx, settings)
+	leader, err := s.session(ctx)
 	if err != nil {
 		return nil, err
 	}
 	sn := &Snapshot{source: s, leader: leader, typed: opts.Typed}
-	if err := sn.take(ctx, opts.Selection, func() error { return sn.fix(ctx, opts) }); err != nil {
+	if opts.RoleForm {
+		sn.Form, err = s.form(ctx, leader)
+	}
+	if err == nil {
+		err = sn.take(ctx, opts.Selection, func() error { return sn.fix(ctx, opts) })
+	}
+	if err != nil {
 		sn.Close()
 		return nil, err
 	}
@@ -141,7 +146,7 @@ func (sn *Snapshot) lock(ctx context.Context, rels []relation) error {
 // blocked names the session that holds the lock we waited for in vain.
 func (sn *Snapshot) blocked(ctx context.Context, names []string, cause error) error {
 	where, who := sn.source.Name, "another session"
-	if c, err := sn.source.session(ctx, nil); err == nil {
+	if c, err := sn.source.session(ctx); err == nil {
 		defer leave(c)
 		rows, err := query(ctx, c, `
 select l.relation::regclass::text, l.pid, coalesce(a.usename::text, ''), left(coalesce(a.query, ''), 80)
@@ -160,7 +165,7 @@ where l.mode = 'AccessExclusiveLock' and l.granted and l.relation = any($1::regc
 func (sn *Snapshot) forbidden(ctx context.Context, names []string, cause error) error {
 	user := quoteIdent(sn.source.config.User)
 	lacking := fault.Wrap(cause, fault.SourceRights, sn.source.Name, "cannot lock the tables for reading")
-	c, err := sn.source.session(ctx, nil) // the leader's transaction is lost
+	c, err := sn.source.session(ctx) // the leader's transaction is lost
 	if err != nil {
 		return lacking
 	}
@@ -239,7 +244,7 @@ func (sn *Snapshot) fixBySlot(ctx context.Context, opts SnapshotOptions) error {
 	if sn.source.InRecovery && sn.source.Version < 160000 {
 		return fault.New(fault.SourceVersion, sn.source.Name, "a standby before PostgreSQL 16 has no logical slots")
 	}
-	repl, err := sn.source.dial(ctx, map[string]string{"replication": "database"})
+	repl, err := sn.source.walsender(ctx)
 	if err != nil {
 		return err
 	}
@@ -277,7 +282,7 @@ func (sn *Snapshot) fixBySlot(ctx context.Context, opts SnapshotOptions) error {
 // fixByTime takes an ordinary snapshot with the log's position before and after it: the LSN lies between.
 func (sn *Snapshot) fixByTime(ctx context.Context) error {
 	// A second session asks for the position, because the leader's first query is its snapshot.
-	c, err := sn.source.session(ctx, nil)
+	c, err := sn.source.session(ctx)
 	if err != nil {
 		return err
 	}

@@ -7,8 +7,11 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -158,4 +161,39 @@ func goList(t *testing.T, args ...string) []byte {
 		t.Fatalf("go list %s: %v\n%s", strings.Join(args, " "), err, problem.Bytes())
 	}
 	return out
+}
+
+// Every PostgreSQL session that leat opens has the settings of internal/session: each place that opens one is named here.
+func TestSessionsAreOpenedWhereTheirSettingsAreSet(t *testing.T) {
+	t.Parallel()
+	opens := regexp.MustCompile(`\b(pgconn\.Connect\w*|pgx\.Connect\w*|pgxpool\.\w+|stdlib\.\w*Open\w*|sql\.Open)\(|\.dial\(`)
+	want := map[string][]string{
+		"internal/postgres/connect.go": {"pgconn.ConnectConfig("},       // dial itself
+		"internal/postgres/session.go": {".dial("},                      // open
+		"internal/lake/catalog_sql.go": {`sql.Open(`, "stdlib.OpenDB("}, // SQLite, and PostgreSQL with its settings
+	}
+	got := map[string][]string{}
+	for _, p := range ourPackages(t) {
+		if slices.Contains(forTests, p.path) || strings.HasPrefix(p.path, "test/") || p.path == "bench" || p.path == "demo" {
+			continue
+		}
+		files, err := filepath.Glob(filepath.Join("..", "..", p.path, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			text, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name := p.path + "/" + filepath.Base(f); !strings.HasSuffix(f, "_test.go") {
+				for _, found := range opens.FindAll(text, -1) {
+					got[name] = append(got[name], string(found))
+				}
+			}
+		}
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("sessions are opened in %v,\nand not only in %v", got, want)
+	}
 }
