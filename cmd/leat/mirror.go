@@ -164,6 +164,7 @@ func mirrorOptions(cfg *config.Config) (mirror.Options, error) {
 	o := mirror.Options{
 		Name: m.Name, Delete: m.Delete, MaxDelete: m.MaxDelete, MaxDeleteShare: m.MaxDeleteShare, Parallel: m.Parallel, MaxRate: int64(m.MaxRate), Attempts: m.Attempts,
 		Backoff: 500 * time.Millisecond, WorkDir: m.WorkDir, Now: time.Now,
+		Archived: mirror.Archived(m.Archived), RestoreDays: m.RestoreDays, RestoreTier: string(m.RestoreTier),
 	}
 	if o.Parallel == 0 {
 		o.Parallel = min(8*runtime.NumCPU(), 32)

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/config"
+	"github.com/leatdata/leat/internal/fault"
 	"github.com/leatdata/leat/internal/mirror"
 )
 
@@ -190,6 +193,18 @@ func aboutKey(key string, about map[string]any) map[string]any {
 	return about
 }
 
+// LeftOut tells of what is no object. Markers of folders are nothing to look at: they are counted.
+func (v *mirrorView) LeftOut(key string, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case v.json != nil:
+		v.json.event("left-out", aboutKey(key, map[string]any{"error": err.Error()}))
+	case !fault.Is(err, fault.ObjectMarker):
+		fmt.Fprintf(v.log, "left out: %s: %v\n", printable(key), err)
+	}
+}
+
 // printable is a key as it can be shown: it comes from data, and a terminal obeys some characters.
 func printable(key string) string {
 	quoted := fmt.Sprintf("%q", key)
@@ -217,13 +232,29 @@ func (v *mirrorView) summary(r mirror.Report) {
 		for _, n := range []struct {
 			count int64
 			what  string
-		}{{int64(r.Tables), "Iceberg tables brought up to date"}, {int64(r.TablesSame), "Iceberg tables up to date already"}, {int64(r.Dumps), "dumps completed"}, {r.Deleted, "deleted"}, {r.Gone, "gone meanwhile"}, {r.Failed, "set aside"}, {r.Withheld, "not deleted, because objects were set aside"}, {r.Unlisted, "not deleted, because the source has them"}} {
+		}{{int64(r.Tables), "Iceberg tables brought up to date"}, {int64(r.TablesSame), "Iceberg tables up to date already"}, {int64(r.Dumps), "dumps completed"}, {r.Deleted, "deleted"}, {r.Gone, "gone meanwhile"}, {r.Failed, "set aside"}, {r.Withheld, "not deleted, because objects were set aside"}, {r.Unlisted, "not deleted, because the source has them"}, {total(r.LeftOut), "left out: " + codes(r.LeftOut)}} {
 			if n.count > 0 {
 				fmt.Fprintf(v.out, "; %s %s", thousands(n.count), n.what)
 			}
 		}
 		fmt.Fprintln(v.out, ".")
 	}
+}
+
+func total(counts map[fault.Code]int64) (n int64) {
+	for _, count := range counts {
+		n += count
+	}
+	return n
+}
+
+// codes are those that something was counted by.
+func codes(counts map[fault.Code]int64) string {
+	var all []string
+	for _, code := range slices.Sorted(maps.Keys(counts)) {
+		all = append(all, string(code))
+	}
+	return strings.Join(all, ", ")
 }
 
 // jobBytes writes bytes as MinIO's client does.

@@ -154,6 +154,9 @@ var azureCodes = map[bloberror.Code]fault.Code{
 	bloberror.ConditionNotMet:   fault.ObjectExists,
 	bloberror.BlobAlreadyExists: fault.ObjectExists,
 
+	bloberror.BlobArchived:        fault.ObjectArchived,
+	bloberror.BlobBeingRehydrated: fault.ObjectArchived,
+
 	bloberror.MD5Mismatch:                     fault.ChecksumMismatch,
 	bloberror.InvalidBlockList:                fault.BucketFailed,
 	bloberror.AccountIsDisabled:               fault.BucketRights,

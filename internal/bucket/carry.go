@@ -42,6 +42,8 @@ type Carrier interface {
 	FetchRange(ctx context.Context, key, etag string, offset, length int64) (io.ReadCloser, error)
 	// Describe says all that is known about an object, also the size of its parts.
 	Describe(ctx context.Context, key string) (Cargo, error)
+	// Restore asks for an archived object, for so many days; tier is the server's word for how fast. Asked for already is no error.
+	Restore(ctx context.Context, key string, days int, tier string) error
 	// Tags of an object, as a query.
 	Tags(ctx context.Context, key string) (string, error)
 	// Tag sets the tags of an object, as a query.
@@ -53,9 +55,9 @@ type Carrier interface {
 	Begin(ctx context.Context, c Cargo) (id string, err error)
 	// Unfinished are the uploads of a key that were begun, the latest first.
 	Unfinished(ctx context.Context, key string) ([]Unfinished, error)
-	// Send sends a part, which the server checks by its SHA-256.
+	// Send sends a part, which the server checks by its SHA-256. Object-missing: the upload was ended by another process.
 	Send(ctx context.Context, key, id string, number int, data []byte) (etag string, err error)
-	// Complete makes an object of the parts.
+	// Complete makes an object of the parts. Object-missing: as for Send.
 	Complete(ctx context.Context, key, id string, parts []Part) (etag string, err error)
 	// Cancel gives an upload up.
 	Cancel(ctx context.Context, key, id string) error

@@ -163,4 +163,5 @@ var whats = map[fault.Code]string{
 	fault.BucketUnsupported: "the object store cannot do this",
 	fault.ChecksumMismatch:  "the bytes changed on their way",
 	fault.BucketFailed:      "the object store answered with an error",
+	fault.ObjectArchived:    "the object lies in an archive",
 }

@@ -63,9 +63,9 @@ func (f *folder) Open(ctx context.Context, key string, offset, length int64) (io
 	if ctx.Err() != nil {
 		return nil, interrupted(ctx, where)
 	}
-	file, err := f.root.Open(key)
+	file, err := f.root.OpenFile(key, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a named pipe would wait for its writer
 	if err != nil {
-		return nil, pathFault(err, where)
+		return nil, f.lookFault(key, err)
 	}
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {
@@ -121,11 +121,23 @@ func (f *folder) Stat(ctx context.Context, key string) (Object, error) {
 		err = fs.ErrNotExist
 	}
 	if err != nil {
-		return Object{}, pathFault(err, where)
+		return Object{}, f.lookFault(key, err)
 	}
 	o := fileObject(key, info)
 	o.Metadata, err = f.metadata(o)
 	return o, err
+}
+
+// lookFault judges why a file cannot be looked at: a link that leads out of the folder has no error of the system's own.
+func (f *folder) lookFault(key string, err error) error {
+	judged := pathFault(err, f.at.object(key))
+	if !fault.Is(judged, fault.BucketFailed) {
+		return judged
+	}
+	if why := f.noObject(key, nil, err); why != nil {
+		return why
+	}
+	return judged
 }
 
 func fileObject(key string, info fs.FileInfo) Object {

@@ -24,7 +24,8 @@ type resuming struct {
 	open    ranged
 	judge   func(error) error // makes a fault of what a body's Read returned
 	backoff time.Duration
-	retries int // left
+	most    int // retries in a row
+	retries int // left of them
 
 	body   io.ReadCloser
 	etag   string
@@ -51,7 +52,7 @@ func openResuming(ctx context.Context, o remote, offset, length int64) (io.ReadC
 		}
 		return io.NopCloser(strings.NewReader("")), nil
 	}
-	r := resuming{key: o.key, where: o.where, open: o.open, judge: o.judge, backoff: o.opts.Backoff, retries: o.opts.MaxRetries}
+	r := resuming{key: o.key, where: o.where, open: o.open, judge: o.judge, backoff: o.opts.Backoff, most: o.opts.MaxRetries, retries: o.opts.MaxRetries}
 	body, size, etag, err := r.open(ctx, r.key, offset, length, "")
 	if err != nil {
 		return nil, err
@@ -68,6 +69,9 @@ func (r *resuming) Read(p []byte) (int, error) {
 		n, err := r.body.Read(p)
 		r.offset += int64(n)
 		r.left -= int64(n)
+		if n > 0 {
+			r.retries = r.most // it got on
+		}
 		if n > 0 || err == nil {
 			return n, nil // an error comes again with the next Read, if it matters
 		}

@@ -375,17 +375,9 @@ func (b *s3Bucket) Send(ctx context.Context, key, id string, number int, data []
 	query := url.Values{"partNumber": {strconv.Itoa(number)}, "uploadId": {id}}
 	resp, err := b.ask(ctx, http.MethodPut, key, query.Encode(), http.Header{}, &payload{data, sha256.Sum256(data)}, "s3:PutObject")
 	if err != nil {
-		return "", b.uploadGone(key, err)
+		return "", err
 	}
 	return resp.Header.Get("Etag"), b.ended(ctx, drain(resp), key)
-}
-
-// uploadGone is for an upload that was ended by somebody else, or by the bucket's rules: the object can be begun anew.
-func (b *s3Bucket) uploadGone(key string, err error) error {
-	if fault.Is(err, fault.ObjectMissing) {
-		return fault.Wrap(err, fault.BucketBusy, b.at.object(key), "the upload that was begun is not there any more")
-	}
-	return err
 }
 
 func (b *s3Bucket) Complete(ctx context.Context, key, id string, parts []Part) (string, error) {
@@ -395,7 +387,7 @@ func (b *s3Bucket) Complete(ctx context.Context, key, id string, parts []Part) (
 	}
 	out, err := b.client.CompleteMultipartUpload(ctx, in)
 	if err != nil {
-		return "", b.uploadGone(key, b.fault(ctx, err, "s3:PutObject", key))
+		return "", b.fault(ctx, err, "s3:PutObject", key)
 	}
 	if aws.ToString(out.ETag) != "" {
 		return *out.ETag, nil

@@ -42,6 +42,11 @@ var s3Codes = map[string]fault.Code{
 
 	"PreconditionFailed": fault.ObjectExists,
 
+	// Of a GET and of a copy
+	// (docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html, API_CopyObject.html).
+	"InvalidObjectState":         fault.ObjectArchived,
+	"ObjectNotInActiveTierError": fault.ObjectArchived,
+
 	"SlowDown":                   fault.BucketBusy,
 	"ServiceUnavailable":         fault.BucketBusy,
 	"InternalError":              fault.BucketBusy,

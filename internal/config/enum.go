@@ -180,3 +180,27 @@ func names[T ~string](values ...T) []string {
 	}
 	return slices.Clip(out)
 }
+
+// Archived is what becomes of objects that lie in an archive.
+type Archived string
+
+// The values of Archived.
+const (
+	ArchivedFail    Archived = "fail"
+	ArchivedSkip    Archived = "skip"
+	ArchivedRestore Archived = "restore"
+)
+
+func (Archived) allowed() []string { return names(ArchivedFail, ArchivedSkip, ArchivedRestore) }
+
+// RestoreTier is how fast an archive is asked to be.
+type RestoreTier string
+
+// The values of RestoreTier.
+const (
+	TierStandard  RestoreTier = "Standard"
+	TierBulk      RestoreTier = "Bulk"
+	TierExpedited RestoreTier = "Expedited"
+)
+
+func (RestoreTier) allowed() []string { return names(TierStandard, TierBulk, TierExpedited) }

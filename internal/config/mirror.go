@@ -2,26 +2,29 @@ package config
 
 // Mirror says what leat mirror carries, and how.
 type Mirror struct {
-	Name           string     `yaml:"name" default:"mirror" doc:"Name of the mirror: its report is called after it."`
-	Include        []string   `yaml:"include" doc:"Objects to carry: * and ? stop at a slash, ** does not; without a slash the last part of the key is matched. Empty takes all."`
-	Exclude        []string   `yaml:"exclude" doc:"Objects to leave out again; they are not deleted either."`
-	NewerThan      Duration   `yaml:"newer_than" default:"0s" doc:"Only objects written within this time; 0s does not ask."`
-	OlderThan      Duration   `yaml:"older_than" default:"0s" doc:"Only objects written before this time; 0s does not ask."`
-	FirstDate      string     `yaml:"first_date" doc:"First date folder to carry, YYYY-MM-DD; objects outside of date folders are left out then."`
-	LastDate       string     `yaml:"last_date" doc:"Last date folder to carry."`
-	Delete         bool       `yaml:"delete" default:"false" doc:"Delete what the source no longer has."`
-	MaxDelete      int        `yaml:"max_delete" default:"1000" min:"0" max:"1000000000" doc:"Most objects that one run may delete; with more it deletes none."`
-	MaxDeleteShare int        `yaml:"max_delete_share" default:"25" min:"0" max:"100" doc:"Percent by which the source may list fewer objects than the target has; with more missing, and more than 20 of them, nothing is deleted. 100 does not look."`
-	Parallel       int        `yaml:"parallel" default:"0" min:"0" max:"256" doc:"Objects on their way at once; 0 is eight for each of the processor's cores, at most 32."`
-	MaxRate        Rate       `yaml:"max_rate" default:"0" doc:"Most bytes read in a second, all objects together; 0 is no limit."`
-	Attempts       int        `yaml:"attempts" default:"8" min:"1" max:"100" doc:"Attempts at one object before it is set aside; the pauses between eight come to about a minute."`
-	Stall          Duration   `yaml:"stall" default:"60s" doc:"How long a request may make no progress before it is given up and tried again."`
-	Every          Duration   `yaml:"every" default:"5m" doc:"Pause between two runs of --watch."`
-	WorkDir        string     `yaml:"work_dir" doc:"Local folder for what has to wait for its turn; empty is the system's for temporary files."`
-	Metrics        string     `yaml:"metrics" doc:"Address for /metrics, /healthz and /readyz with --watch; empty opens none."`
-	MetricsToken   Secret     `yaml:"metrics_token" doc:"Bearer token that /metrics asks for; required off loopback."`
-	From           MirrorFrom `yaml:"from" doc:"The bucket to read. A plain text is mirror.from.url."`
-	To             MirrorTo   `yaml:"to" doc:"The bucket to write. A plain text is mirror.to.url."`
+	Name           string      `yaml:"name" default:"mirror" doc:"Name of the mirror: its report is called after it."`
+	Include        []string    `yaml:"include" doc:"Objects to carry: * and ? stop at a slash, ** does not; without a slash the last part of the key is matched. Empty takes all."`
+	Exclude        []string    `yaml:"exclude" doc:"Objects to leave out again; they are not deleted either."`
+	NewerThan      Duration    `yaml:"newer_than" default:"0s" doc:"Only objects written within this time; 0s does not ask."`
+	OlderThan      Duration    `yaml:"older_than" default:"0s" doc:"Only objects written before this time; 0s does not ask."`
+	FirstDate      string      `yaml:"first_date" doc:"First date folder to carry, YYYY-MM-DD; objects outside of date folders are left out then."`
+	LastDate       string      `yaml:"last_date" doc:"Last date folder to carry."`
+	Delete         bool        `yaml:"delete" default:"false" doc:"Delete what the source no longer has."`
+	MaxDelete      int         `yaml:"max_delete" default:"1000" min:"0" max:"1000000000" doc:"Most objects that one run may delete; with more it deletes none."`
+	MaxDeleteShare int         `yaml:"max_delete_share" default:"25" min:"0" max:"100" doc:"Percent by which the source may list fewer objects than the target has; with more missing, and more than 20 of them, nothing is deleted. 100 does not look."`
+	Archived       Archived    `yaml:"archived" default:"fail" doc:"What becomes of objects that lie in an archive (GLACIER, DEEP_ARCHIVE, archive tiers): fail reports each; skip leaves them out and counts them; restore asks the source for them, and a later run carries them."`
+	RestoreDays    int         `yaml:"restore_days" default:"7" min:"1" max:"365" doc:"Days that a restored object can be read, with mirror.archived restore."`
+	RestoreTier    RestoreTier `yaml:"restore_tier" default:"Standard" doc:"How fast the archive is asked to be; Bulk costs least and takes longest."`
+	Parallel       int         `yaml:"parallel" default:"0" min:"0" max:"256" doc:"Objects on their way at once; 0 is eight for each of the processor's cores, at most 32."`
+	MaxRate        Rate        `yaml:"max_rate" default:"0" doc:"Most bytes read in a second, all objects together; 0 is no limit."`
+	Attempts       int         `yaml:"attempts" default:"8" min:"1" max:"100" doc:"Attempts at one object before it is set aside; the pauses between eight come to about a minute."`
+	Stall          Duration    `yaml:"stall" default:"60s" doc:"How long a request may make no progress before it is given up and tried again."`
+	Every          Duration    `yaml:"every" default:"5m" doc:"Pause between two runs of --watch."`
+	WorkDir        string      `yaml:"work_dir" doc:"Local folder for what has to wait for its turn; empty is the system's for temporary files."`
+	Metrics        string      `yaml:"metrics" doc:"Address for /metrics, /healthz and /readyz with --watch; empty opens none."`
+	MetricsToken   Secret      `yaml:"metrics_token" doc:"Bearer token that /metrics asks for; required off loopback."`
+	From           MirrorFrom  `yaml:"from" doc:"The bucket to read. A plain text is mirror.from.url."`
+	To             MirrorTo    `yaml:"to" doc:"The bucket to write. A plain text is mirror.to.url."`
 }
 
 // MirrorFrom says how to reach the bucket that is read.

@@ -57,6 +57,12 @@ const (
 	BucketUnsupported Code = "bucket-unsupported"
 	KeyRefused        Code = "key-refused"
 	ChecksumMismatch  Code = "checksum-mismatch"
+	ObjectArchived    Code = "object-archived"
+	ObjectRestoring   Code = "object-restoring"
+	ObjectOutside     Code = "object-outside"
+	ObjectLink        Code = "object-link"
+	ObjectSpecial     Code = "object-special"
+	ObjectMarker      Code = "object-marker"
 
 	ValueUncarriable Code = "value-uncarriable"
 	TypeUncarriable  Code = "type-uncarriable"
@@ -132,6 +138,13 @@ var Codes = map[Code]Entry{
 	BucketUnsupported: {"The object store cannot do what was asked.", "Drop the option or use another server.", ExitTarget, false},
 	KeyRefused:        {"A server cannot keep or tell an object's key as it is: another object would be meant.", "Rename the object, or use a server that keeps keys as they are.", ExitTarget, false},
 	ChecksumMismatch:  {"Bytes that arrived differ from bytes that were sent.", "Start again; if it recurs, suspect the network or the disk.", ExitTarget, true},
+
+	ObjectArchived:  {"The object lies in an archive and must be restored before it can be read.", "Restore it, or let leat mirror do so: mirror.archived restore; with skip it is left out and counted.", ExitTarget, false},
+	ObjectRestoring: {"The object was asked for from an archive and is not there yet.", "Run the mirror again in some hours: it carries what has been restored.", ExitTarget, false},
+	ObjectOutside:   {"A symbolic link leads out of the folder that is read, and is not followed.", "Put the file itself into the folder, or leave the link out with --exclude.", ExitTarget, false},
+	ObjectLink:      {"A symbolic link that leads nowhere, in a circle or to a folder is no object.", "Nothing, if it is meant: it holds no bytes of its own.", ExitTarget, false},
+	ObjectSpecial:   {"A named pipe, a socket or a device in a folder is no object.", "Nothing, if it is meant: it holds no bytes.", ExitTarget, false},
+	ObjectMarker:    {"An object without bytes whose key ends with a slash stands for a folder; this kind of target has no such objects.", "Nothing: the folder comes with the objects in it.", ExitTarget, false},
 
 	ValueUncarriable: {"A value cannot be carried exactly in the chosen format and no policy says what to do.", "Choose a policy for the type: null, text or clamp (see docs/types.md).", ExitData, false},
 	TypeUncarriable:  {"A type cannot be carried in the chosen format.", "Choose the policy text for it, exclude the column, or take another format.", ExitData, false},

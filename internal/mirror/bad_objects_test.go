@@ -5,10 +5,15 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -116,7 +121,7 @@ func TestManyBadObjectsInARowStallNothing(t *testing.T) {
 func TestASideThatRefusesEverythingEndsTheRun(t *testing.T) {
 	t.Parallel()
 	near := testlab.S3(t)
-	for i := range 300 {
+	for i := range 900 {
 		text(t, near, fmt.Sprintf("app/%03d", i), "x")
 	}
 	for name, c := range map[string]struct {
@@ -124,8 +129,8 @@ func TestASideThatRefusesEverythingEndsTheRun(t *testing.T) {
 		code   fault.Code
 		most   int // objects that are tried before it is known
 	}{
-		"without room":   {testlab.Fail(403, "QuotaExceeded"), fault.BucketFull, 8},
-		"without rights": {testlab.Fail(403, "AccessDenied"), fault.BucketRights, 200},
+		"without room":   {testlab.Fail(403, "QuotaExceeded"), fault.BucketFull, 100},
+		"without rights": {testlab.Fail(403, "AccessDenied"), fault.BucketRights, 800},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -192,3 +197,206 @@ func TestAFolderThatIsOnlyCalledMetadataIsCarriedAsItIs(t *testing.T) {
 	must(t, err)
 	sameContent(t, content(t, near, "app"), content(t, far, "app"))
 }
+
+func folderOf(t *testing.T, path string) bucket.Bucket {
+	t.Helper()
+	b, err := bucket.Open(t.Context(), path, bucket.Options{})
+	must(t, err)
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+func TestMarkersOfFoldersAreInNobodysWay(t *testing.T) {
+	t.Parallel()
+	near, far := testlab.Ceph(t), testlab.CephTLS(t)
+	for i := range 120 {
+		put(t, near, s3.PutObjectInput{Key: aws.String(fmt.Sprintf("app/a%03d/", i))}, nil)
+	}
+	put(t, near, s3.PutObjectInput{Key: aws.String("app/reports/"), ContentType: aws.String("application/x-directory")}, nil)
+	text(t, near, "app/reports/a.csv", "a")
+	text(t, near, "app/reports/b.csv", "b")
+	from := open(t, near, "app")
+	dir := t.TempDir()
+	_, _, err := run(t, from, folderOf(t, dir), nil)
+	must(t, err)
+	remove(t, near, "app/reports/b.csv")
+	r, w, err := run(t, from, folderOf(t, dir), func(o *mirror.Options) { o.Delete = true })
+	must(t, err)
+	if r.Deleted != 1 || r.LeftOut[fault.ObjectMarker] != 121 || len(w.carried) != 0 || r.Failed != 0 {
+		t.Errorf("a folder that cannot have them: %d deleted, left out %v, carried %q, %d failed", r.Deleted, r.LeftOut, w.carried, r.Failed)
+	}
+	r, _, err = run(t, from, open(t, far, "app"), nil)
+	must(t, err)
+	sameContent(t, content(t, near, "app"), content(t, far, "app"))
+	if r.Carried.Objects != 122 || len(r.LeftOut) != 0 {
+		t.Errorf("a bucket that can: %d carried, left out %v", r.Carried.Objects, r.LeftOut)
+	}
+	put(t, near, s3.PutObjectInput{Key: aws.String("app/data/")}, []byte("bytes"))
+	if r, _, err = run(t, from, folderOf(t, dir), nil); !fault.Is(err, fault.MirrorIncomplete) || r.Failed != 1 {
+		t.Errorf("an object with bytes under such a key: %v", err)
+	}
+}
+
+func TestLinksAndPipesInAFolderStallNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"f1", "sub/f2", "z/f3"} {
+		must(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755))
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte(name), 0o644))
+	}
+	for name, to := range map[string]string{
+		"out": "/etc/hostname", "out-folder": "/etc", "climbs": "../" + filepath.Base(t.TempDir()), "self": "self", "a-loop": "b-loop", "b-loop": "a-loop",
+		"nowhere": "no-such-file", "to-folder": "sub", "to-file": "f1", "skipped-out": "/etc/hostname",
+	} {
+		must(t, os.Symlink(to, filepath.Join(dir, name)))
+	}
+	must(t, syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o644))
+	socket, err := net.Listen("unix", filepath.Join(dir, "socket"))
+	must(t, err)
+	defer socket.Close()
+	skip, err := mirror.ParseGlob("skipped-*")
+	must(t, err)
+	far := t.TempDir()
+	must(t, os.Symlink("/etc", filepath.Join(far, "a-link-at-the-target")))
+	r, w, err := run(t, folderOf(t, dir), folderOf(t, far), func(o *mirror.Options) { o.Filter.Exclude = []mirror.Glob{skip} })
+	slices.Sort(w.carried)
+	if !fault.Is(err, fault.MirrorIncomplete) || !slices.Equal(w.carried, []string{"f1", "sub/f2", "to-file", "z/f3"}) {
+		t.Fatalf("%v; carried %q", err, w.carried)
+	}
+	if want := map[fault.Code]int64{fault.ObjectOutside: 3}; !maps.Equal(r.FailedBy, want) {
+		t.Errorf("failed by %v: %v", r.FailedBy, r.SetAside)
+	}
+	if want := map[fault.Code]int64{fault.ObjectLink: 5, fault.ObjectSpecial: 2}; !maps.Equal(r.LeftOut, want) {
+		t.Errorf("left out %v", r.LeftOut)
+	}
+	from := folderOf(t, dir)
+	for key, code := range map[string]fault.Code{"pipe": fault.ObjectMissing, "out": fault.ObjectOutside, "nowhere": fault.ObjectMissing, "self": fault.ObjectLink} {
+		if _, err := from.Open(t.Context(), key, 0, -1); !fault.Is(err, code) {
+			t.Errorf("%s is read: %v", key, err)
+		}
+	}
+	for o, err := range from.List(t.Context(), "") {
+		must(t, err)
+		if strings.Contains(o.Key, "out") || strings.Contains(o.Key, "loop") {
+			t.Errorf("%s is listed", o.Key)
+		}
+	}
+}
+
+func TestWhatLiesInAnArchiveIsToldAndRestoredByChoice(t *testing.T) {
+	t.Parallel()
+	near, far := testlab.S3(t), testlab.Ceph(t)
+	for i := range 120 {
+		text(t, near, fmt.Sprintf("app/2020/%03d", i), "old")
+	}
+	multipart(t, near, "app/2020/large", noise(1, 17<<20), 8<<20)
+	text(t, near, "app/2026/a", "new")
+	var mu sync.Mutex
+	asked, restored := map[string]bool{}, false
+	archive := testlab.FaultyS3(t, near, func(r *http.Request) testlab.Answer {
+		_, old, is := strings.Cut(r.URL.Path, "/app/2020/")
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case !is || r.URL.Query().Has("tagging"):
+		case r.URL.Query().Has("restore"):
+			asked[old] = true
+			return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				w.WriteHeader(http.StatusAccepted)
+			}
+		case r.Method == http.MethodGet && !restored:
+			return testlab.Fail(403, "InvalidObjectState")
+		}
+		return nil
+	})
+	from, to := open(t, archive.Store, "app"), open(t, far, "app")
+	how := func(a mirror.Archived) func(*mirror.Options) {
+		return func(o *mirror.Options) { o.Archived, o.RestoreDays, o.RestoreTier = a, 3, "Bulk" }
+	}
+	r, w, err := run(t, from, to, how(mirror.ArchivedFail))
+	if !fault.Is(err, fault.MirrorIncomplete) || r.FailedBy[fault.ObjectArchived] != 121 || !slices.Equal(w.carried, []string{"2026/a"}) {
+		t.Errorf("to fail: %v, failed by %v, carried %q", err, r.FailedBy, w.carried)
+	}
+	begun, err := far.Client().ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &far.Bucket})
+	must(t, err)
+	if len(begun.Uploads) != 0 || len(asked) != 0 {
+		t.Errorf("%d uploads were begun in vain, %d objects asked for", len(begun.Uploads), len(asked))
+	}
+	text(t, far, "app/gone", "gone")
+	r, _, err = run(t, from, to, func(o *mirror.Options) { how(mirror.ArchivedSkip)(o); o.Delete = true })
+	if must(t, err); r.LeftOut[fault.ObjectArchived] != 121 || r.Deleted != 1 {
+		t.Errorf("to skip: left out %v, %d deleted", r.LeftOut, r.Deleted)
+	}
+	r, _, err = run(t, from, to, how(mirror.ArchivedRestore))
+	if !fault.Is(err, fault.MirrorIncomplete) || r.FailedBy[fault.ObjectRestoring] != 121 || len(asked) != 121 {
+		t.Errorf("to restore: %v, failed by %v, %d asked for", err, r.FailedBy, len(asked))
+	}
+	mu.Lock()
+	restored = true
+	mu.Unlock()
+	_, _, err = run(t, from, to, how(mirror.ArchivedRestore))
+	must(t, err)
+	sameContent(t, content(t, near, "app"), content(t, far, "app"))
+}
+
+// partScript fails PUTs of a part: fails(number, n) says whether the nth of that number does. It counts those that were passed on.
+func partScript(fails func(number, n int) bool) (script testlab.Script, sent func() map[int]int) {
+	var mu sync.Mutex
+	tries, done := map[int]int{}, map[int]int{}
+	script = func(r *http.Request) testlab.Answer {
+		number, err := strconv.Atoi(r.URL.Query().Get("partNumber"))
+		if r.Method != http.MethodPut || err != nil {
+			return nil
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if tries[number]++; fails(number, tries[number]) {
+			return testlab.Fail(503, "SlowDown")
+		}
+		done[number]++
+		return nil
+	}
+	return script, func() map[int]int { mu.Lock(); defer mu.Unlock(); return maps.Clone(done) }
+}
+
+func TestAPartThatFailsCostsNoOther(t *testing.T) {
+	t.Parallel()
+	near, far := testlab.S3(t), testlab.Ceph(t)
+	multipart(t, near, "app/large", noise(1, 40<<20), 5<<20)
+	want := content(t, near, "app")
+	for name, c := range map[string]struct {
+		fails    func(number, n int) bool
+		attempts int
+		carried  bool
+	}{
+		"every part twice":                 {func(_, n int) bool { return n <= 2 }, 3, true},
+		"one more often than one run has":  {func(number, n int) bool { return number == 7 && n <= 3 }, 2, true},
+		"one for ever":                     {func(number, _ int) bool { return number == 8 }, 3, false},
+		"all for ever":                     {func(int, int) bool { return true }, 3, false},
+		"a third of them, again and again": {func(number, n int) bool { return (number+n)%3 == 0 }, 2, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			script, sent := partScript(c.fails)
+			path := strings.ReplaceAll(name, " ", "-")
+			r, w, err := run(t, open(t, near, "app"), open(t, testlab.FaultyS3(t, far, script).Store, path), func(o *mirror.Options) { o.Attempts = c.attempts })
+			for number, n := range sent() {
+				if n > 1 {
+					t.Errorf("part %d was sent %d times", number, n)
+				}
+			}
+			if !c.carried {
+				if !fault.Is(err, fault.MirrorIncomplete) || r.FailedBy[fault.BucketBusy] != 1 || w.again > mostAgain {
+					t.Errorf("%v, failed by %v, tried again %d times", err, r.FailedBy, w.again)
+				}
+				return
+			}
+			must(t, err)
+			sameContent(t, want, content(t, far, path))
+		})
+	}
+}
+
+// mostAgain bounds the attempts at an object that never gets on: four parts at once that are tried three times each.
+const mostAgain = 8

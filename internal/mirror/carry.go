@@ -35,8 +35,13 @@ const onePart = 16 << 20
 // carry brings one object over, unless the far side has it.
 func (r *run) carry(ctx context.Context, j job) error {
 	err := r.attempt(ctx, j)
-	if !j.needed && fault.Is(err, fault.ObjectMissing) {
+	switch {
+	case err == nil:
+		return nil
+	case !j.needed && codeOf(err) == fault.ObjectMissing:
 		return r.gone(ctx, j.object.Key, err)
+	case fault.Is(err, fault.ObjectArchived):
+		return r.archived(ctx, j, err)
 	}
 	return err
 }

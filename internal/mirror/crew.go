@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -17,7 +18,8 @@ type job struct {
 	sure     bool           // it is to be carried, whatever lies there
 	needed   bool           // a table names it
 	exact    bool           // it counts only as it was listed
-	attempts int
+	attempts int            // since the last one that got on
+	parts    int            // most of a large one's that were at the target when an attempt failed
 }
 
 // crew carries objects, several at once. One that fails waits by itself and is tried again, while the others go on.
@@ -139,12 +141,28 @@ func (c *crew) do(j job) {
 	case c.run.ends(c.ctx, err):
 		c.breakOff(err)
 		c.open.Done()
-	case !fault.Retryable(err) || j.attempts >= c.run.o.Attempts:
+	case !c.run.again(&j, err):
 		c.setAside(j, err)
 		c.open.Done()
 	default:
 		c.later(j, err)
 	}
+}
+
+// again says whether an object is tried again. A large one that got on has its attempts back; a part of one has been tried often enough
+// for the whole.
+func (r *run) again(j *job, err error) bool {
+	if !fault.Retryable(err) {
+		return false
+	}
+	if p := (*partly)(nil); errors.As(err, &p) {
+		on := p.parts > j.parts
+		if on {
+			j.parts, j.attempts = p.parts, 1
+		}
+		return on
+	}
+	return j.attempts < r.o.Attempts
 }
 
 func (c *crew) breakOff(err error) {

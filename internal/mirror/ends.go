@@ -126,7 +126,7 @@ func (r *run) carryEach(ctx context.Context, entries iter.Seq2[entry, error], ca
 func (r *run) patiently(ctx context.Context, j job) error {
 	for {
 		err := r.carry(ctx, j)
-		if j.attempts++; err == nil || ctx.Err() != nil || !fault.Retryable(err) || j.attempts >= r.o.Attempts {
+		if j.attempts++; err == nil || ctx.Err() != nil || !r.again(&j, err) {
 			return err
 		}
 		if err := r.pause(ctx, j, err); err != nil {

@@ -26,6 +26,10 @@ type Options struct {
 	MaxDeleteShare int
 	DryRun         bool
 
+	Archived    Archived // "" is ArchivedFail
+	RestoreDays int      // that a restored object can be read
+	RestoreTier string   // how fast the archive is asked to be
+
 	Parallel int   // objects, and parts of large ones, on their way at once
 	MaxRate  int64 // bytes a second over all; 0 for no limit
 	Attempts int   // of one object before it is set aside
@@ -36,6 +40,16 @@ type Options struct {
 	Watch  Watcher
 	Now    func() time.Time
 }
+
+// Archived says what becomes of objects that lie in an archive and must be restored before they can be read.
+type Archived string
+
+// The choices.
+const (
+	ArchivedFail    Archived = "fail"
+	ArchivedSkip    Archived = "skip"    // left out and counted
+	ArchivedRestore Archived = "restore" // asked for; a later run carries them
+)
 
 // Tables knows Iceberg tables, each by its key prefix below both buckets ("" is the root).
 type Tables interface {
@@ -56,6 +70,8 @@ type Watcher interface {
 	Deleted(key string)
 	Again(key string, err error, in time.Duration)
 	SetAside(key string, err error)
+	// LeftOut: what lies at the source is no object that the target could have; no failure.
+	LeftOut(key string, err error)
 }
 
 // Report is what a run has done.
@@ -81,6 +97,7 @@ type Report struct {
 	SetAside      []Dead               `json:"set_aside"` // the first thousand
 	Failed        int64                `json:"failed"`    // all of them
 	FailedBy      map[fault.Code]int64 `json:"failed_by"` // by the code of their last error
+	LeftOut       map[fault.Code]int64 `json:"left_out"`  // what is no object, or not wanted, by code; no failures
 	DryRun        bool                 `json:"dry_run,omitempty"`
 	Reasons       map[Reason]int       `json:"reasons"` // why objects were carried
 }

@@ -61,6 +61,7 @@ func (w *watcher) Seen(bucket.Object, mirror.Verdict)         {}
 func (w *watcher) Moved(int64)                                {}
 func (w *watcher) Deleted(string)                             {}
 func (w *watcher) SetAside(string, error)                     {}
+func (w *watcher) LeftOut(string, error)                      {}
 func (w *watcher) Again(key string, _ error, _ time.Duration) { w.mu.Lock(); w.again++; w.mu.Unlock() }
 func (w *watcher) Carried(key string, _ int64, _ string) {
 	w.mu.Lock()

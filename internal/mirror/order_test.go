@@ -122,7 +122,7 @@ func TestAnUploadThatSomebodyEndsIsBegunAnew(t *testing.T) {
 	id, err := carrier.Begin(t.Context(), bucket.Cargo{Object: bucket.Object{Key: "x"}})
 	must(t, err)
 	must(t, carrier.Cancel(t.Context(), "x", id))
-	if _, err := carrier.Send(t.Context(), "x", id, 1, []byte("x")); !fault.Is(err, fault.BucketBusy) {
+	if _, err := carrier.Send(t.Context(), "x", id, 1, []byte("x")); !fault.Is(err, fault.ObjectMissing) {
 		t.Errorf("a part of an upload that was ended: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/md5"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -164,23 +165,32 @@ func (t *transfer) length(number int) int64 {
 
 // send sends what is missing, several parts at once, and completes the object.
 func (t *transfer) send(ctx context.Context) (etag string, err error) {
-	g, gctx := errgroup.WithContext(ctx)
+	var g errgroup.Group // those on their way come to their end although one has failed
 	g.SetLimit(partsAtOnce)
-	for number := 1; number <= t.count && gctx.Err() == nil; number++ {
-		if err := t.run.memory.take(gctx, t.size); err != nil {
+	var once sync.Once
+	var first error // what the others may end with is that one has failed
+	failed := make(chan struct{})
+	for number := 1; number <= t.count && !closed(failed); number++ {
+		if err := t.run.memory.take(ctx, t.size); err != nil {
 			break
 		}
 		g.Go(func() error {
 			defer t.run.memory.give(t.size)
-			err := t.part(gctx, number)
-			if err != nil && t.inTurn != nil {
-				t.inTurn.stop()
+			if closed(failed) {
+				return nil
+			}
+			err := t.part(ctx, number)
+			if err != nil {
+				once.Do(func() { first = err; close(failed) })
+				if t.inTurn != nil {
+					t.inTurn.stop()
+				}
 			}
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return "", err // the parts stay: the next attempt uses them
+		return "", t.unsent(ctx, first)
 	}
 	if err := ctx.Err(); err != nil {
 		return "", t.run.cut(ctx, err, t.c.Key)
@@ -189,7 +199,64 @@ func (t *transfer) send(ctx context.Context) (etag string, err error) {
 		_ = t.run.to.carrier.Cancel(ctx, t.c.Key, t.id) // what was sent is wrong, or the source has changed
 		return "", err
 	}
-	return t.run.to.carrier.Complete(ctx, t.c.Key, t.id, t.parts)
+	if etag, err = t.run.to.carrier.Complete(ctx, t.c.Key, t.id, t.parts); fault.Is(err, fault.ObjectMissing) {
+		err = t.run.uploadGone(t.c.Key, err)
+	}
+	return etag, err
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// partly is the error of a part that was tried as often as may be. So many parts are at the target then, with which the next attempt goes on.
+type partly struct {
+	error
+	parts int
+}
+
+func (p *partly) Unwrap() error { return p.error }
+
+// unsent judges the error of a part. The parts that were sent stay for the next attempt, unless there were none.
+func (t *transfer) unsent(ctx context.Context, err error) error {
+	there := 0
+	for _, p := range t.parts {
+		if p.ETag != "" {
+			there++
+		}
+	}
+	if p := (*partly)(nil); errors.As(err, &p) {
+		p.parts = there
+	} else if there == 0 {
+		_ = t.run.to.carrier.Cancel(ctx, t.c.Key, t.id)
+	}
+	return err
+}
+
+// uploadGone is for an upload that another process ended, or the bucket's rules: the object can be begun again.
+func (r *run) uploadGone(key string, err error) error {
+	return fault.Wrap(err, fault.BucketBusy, r.to.bucket.Properties().URL+"/"+key, "the upload that was begun is not there any more")
+}
+
+// patient repeats a request for one part as often as an object may be tried: one that fails costs no other.
+func (t *transfer) patient(ctx context.Context, request func() error) error {
+	for attempts := 1; ; attempts++ {
+		err := request()
+		switch {
+		case err == nil || ctx.Err() != nil || !fault.Retryable(err):
+			return err
+		case attempts >= t.run.o.Attempts:
+			return &partly{error: err}
+		}
+		if late := t.run.pause(ctx, job{object: t.c.Object, attempts: attempts}, err); late != nil {
+			return err
+		}
+	}
 }
 
 // partsAtOnce is how many parts of one object are on their way.
@@ -224,17 +291,35 @@ func (t *transfer) part(ctx context.Context, number int) error {
 		t.parts[number-1] = have
 		return nil
 	}
-	etag, err := t.run.to.carrier.Send(ctx, t.c.Key, t.id, number, data)
+	etag := ""
+	err = t.patient(ctx, func() (err error) {
+		etag, err = t.run.to.carrier.Send(ctx, t.c.Key, t.id, number, data)
+		return err
+	})
+	switch {
+	case fault.Is(err, fault.ObjectMissing):
+		return t.run.uploadGone(t.c.Key, err)
+	case err != nil:
+		return err
+	}
 	t.parts[number-1] = bucket.Part{Number: number, Size: int64(len(data)), ETag: etag}
-	return err
+	return nil
 }
 
-func (t *transfer) read(ctx context.Context, number int) ([]byte, error) {
+func (t *transfer) read(ctx context.Context, number int) (data []byte, err error) {
+	err = t.patient(ctx, func() (err error) {
+		data, err = t.readOnce(ctx, number)
+		return err
+	})
+	if fault.Is(err, fault.ObjectExists) {
+		err = t.run.changed(t.c.Key)
+	}
+	return data, err
+}
+
+func (t *transfer) readOnce(ctx context.Context, number int) ([]byte, error) {
 	length := t.length(number)
 	body, err := t.run.from.carrier.FetchRange(ctx, t.c.Key, t.c.ETag, int64(number-1)*t.size, length)
-	if fault.Is(err, fault.ObjectExists) {
-		return nil, t.run.changed(t.c.Key)
-	}
 	if err != nil {
 		return nil, err
 	}

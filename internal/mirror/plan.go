@@ -25,7 +25,7 @@ type listed struct {
 
 // ahead lists in a goroutine, so that the two sides list at the same time. A listing that is not in order ends with an error: what is
 // merged from it would be wrong. Objects whose keys a server cannot say do not take part: they go to untold.
-func ahead(ctx context.Context, b bucket.Bucket, untold func(bucket.Object)) <-chan []listed {
+func ahead(ctx context.Context, b bucket.Bucket, untold func(bucket.Object), stray func(bucket.Stray)) <-chan []listed {
 	out := make(chan []listed, 2)
 	go func() {
 		defer close(out)
@@ -43,7 +43,7 @@ func ahead(ctx context.Context, b bucket.Bucket, untold func(bucket.Object)) <-c
 			batch = make([]listed, 0, listedAhead)
 			return l.err == nil && !l.end
 		}
-		for o, err := range b.List(ctx, "") {
+		for o, err := range bucket.ListAll(ctx, b, "", stray) {
 			if err == nil && o.Untold {
 				untold(o)
 				continue
@@ -89,12 +89,13 @@ func (c *cursor) next(ctx context.Context) error {
 	return nil
 }
 
-// pairs merges two listings. After an error the sequence ends.
+// pairs merges two listings. After an error the sequence ends. stray is told of what lies at the source and is no object; at the target it
+// is in nobody's way.
 func (r *run) pairs(ctx context.Context) iter.Seq2[pair, error] {
 	return func(yield func(pair, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		a, b := &cursor{in: ahead(ctx, r.from.bucket, r.untold)}, &cursor{in: ahead(ctx, r.to.bucket, func(bucket.Object) {})}
+		a, b := &cursor{in: ahead(ctx, r.from.bucket, r.untold, r.stray)}, &cursor{in: ahead(ctx, r.to.bucket, func(bucket.Object) {}, func(bucket.Stray) {})}
 		step := func(c *cursor) bool {
 			if err := c.next(ctx); err != nil {
 				yield(pair{}, err)
@@ -200,6 +201,14 @@ func (r *run) planDeletion(ctx context.Context, o bucket.Object) error {
 }
 
 func (r *run) planObject(ctx context.Context, p pair) error {
+	if marker(*p.from) {
+		r.tally.object(*p.from)
+		if r.to.carrier == nil {
+			r.leaveMarker(p.from.Key)
+			return nil
+		}
+		return r.crew.give(ctx, job{object: *p.from, far: p.to})
+	}
 	if r.o.Tables != nil {
 		root, of, err := r.ofTable(ctx, p)
 		if err != nil {
