@@ -7,6 +7,7 @@ GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 LINT     := bin/golangci-lint-v2.15.0
+VULN     := bin/govulncheck-v1.9.0
 
 .DEFAULT_GOAL := help
 .PHONY: help build test test-deps lint fuzz crash bench demo cover release docs clean
@@ -32,12 +33,18 @@ test: test-deps ## Run all tests against real servers, with the race detector
 	wait $$black_box || failed=1; \
 	exit $$failed
 
-lint: $(LINT) ## Run golangci-lint, import rules included
+lint: $(LINT) $(VULN) ## Run golangci-lint, import rules included, and govulncheck where its database can be had
 	$(LINT) run ./...
+	status=0; $(VULN) ./cmd/leat || status=$$?; \
+	case $$status in 0) ;; 3) exit 3;; *) echo "govulncheck: its database cannot be reached: nothing was checked" >&2;; esac
 
 $(LINT):
 	GOBIN=$(CURDIR)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(patsubst bin/golangci-lint-%,%,$@)
 	mv bin/golangci-lint $@
+
+$(VULN):
+	GOBIN=$(CURDIR)/bin $(GO) install golang.org/x/vuln/cmd/govulncheck@$(patsubst bin/govulncheck-%,%,$@)
+	mv bin/govulncheck $@
 
 fuzz: ## Run every fuzz target for a minute (FUZZTIME=10m for longer)
 	./hack/fuzz
