@@ -331,8 +331,8 @@ func (r *run) hasContent(t *table) error {
 		return nil
 	}
 	if r.o.ForeignWrites == ForeignStop {
-		return fault.New(fault.LakeForeign, t.name, "another program has added or removed %d rows of the lake table in %d snapshots", f.Rows, f.Snapshots).
-			WithMend("Copy the table again: leat resync --table %s; or let others write: --set lake.foreign_writes=warn.", t.name)
+		return r.alone(t, fault.New(fault.LakeForeign, t.name, "another program has added or removed %d rows of the lake table in %d snapshots", f.Rows, f.Snapshots).
+			WithMend("Copy the table again: leat resync --table %s; or let others write: --set lake.foreign_writes=warn.", t.name))
 	}
 	level := slog.LevelWarn
 	if r.o.ForeignWrites == ForeignAllow {

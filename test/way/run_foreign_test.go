@@ -73,4 +73,20 @@ func foreignWriter(t *testing.T, version int) {
 	of := tables(db)
 	how, history := judges(t, p.lake)
 	judge(t, of, []moment{look(t, db, of)}, how, history)
+
+	does("insert into CATALOG.public.notes values (9003, 'of Spark')")
+	db.Exec("update notes set note = 'left out'; insert into others values (1)")
+	r := p.start("--until-caught-up", "--set", "lake.foreign_writes=stop").WaitWithin(patience)
+	if r.Exit != 0 || !strings.Contains(r.Stderr, "the table is left out") || !strings.Contains(r.Stderr, "added or removed 1 rows of the lake table") {
+		t.Errorf("a run that is to leave the table alone ends with %d:\n%s", r.Exit, r.Stderr)
+	}
+	_, rows := spark.Query("select count(*) from " + spark.Catalog + ".public.notes where note = 'left out'")
+	_, beside := spark.Query("select count(*) from " + spark.Catalog + ".public.others where id = 1")
+	if rows[0][0] != "0" || beside[0][0] != "1" {
+		t.Errorf("%s changes of the table that is left out are in the lake, and %s of 1 of the other one", rows[0][0], beside[0][0])
+	}
+	p.do("resync", "--table", "public.notes")
+	p.catchUp()
+	how, history = judges(t, p.lake)
+	judge(t, of, []moment{look(t, db, of)}, how, history)
 }
