@@ -130,7 +130,7 @@ func dumpOptions(cfg *config.Config, log *slog.Logger, watch dump.Watcher) dump.
 		Layout: dump.Layout(d.Layout), Keep: d.Keep, Parallel: d.Workers(runtime.NumCPU()), MaxRate: int64(d.MaxRate),
 		LSN: postgres.LSNMode(d.LSN), SlotWait: time.Duration(d.SlotWait), Policies: policies(d.Types),
 		RoleForm: d.CSVForm == config.CSVRole,
-		Version: version, Log: log, Watch: watch,
+		Version:  version, Log: log, Watch: watch,
 		Bloom: func(schema, table, column string) bool {
 			for _, p := range d.Bloom {
 				if p.Match(schema, table, column) {
@@ -160,7 +160,7 @@ func policies(t config.Types) postgres.Policies {
 	return postgres.Policies{
 		Numeric: postgres.Policy(t.Numeric), Date: postgres.Policy(t.Date), Time: postgres.Policy(t.Time),
 		Timestamp: postgres.Policy(t.Timestamp), Timestamptz: postgres.Policy(t.Timestamptz), Array: postgres.Policy(t.Array),
-		UnboundedNumeric: string(t.UnboundedNumeric),
+		UnboundedNumeric: string(t.UnboundedNumeric), Text: postgres.Policy(t.Text),
 	}
 }
 

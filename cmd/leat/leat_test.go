@@ -312,6 +312,9 @@ create table parts (id int, at date) partition by range (at); alter table parts 
 
 	db.Exec(`create table days (id int primary key, at date, hidden date); insert into days values (1, 'infinity', 'infinity'), (2, '2026-01-01', 'infinity')`)
 	days := append(run, "--table", "public.days", "--deep", "--set", "run.slot=leat_d"+name)
+	found = checked(t, env, 0, days...)
+	tells(found, "type-policy public.days.hidden", "info 2 of its values")
+	days = append(days, "--set", "run.types.date=fail")
 	found = checked(t, env, 6, days...)
 	tells(found, "type-policy public.days.at", "error 1 of its values")
 	tells(found, "type-policy public.days.hidden", "error 2 of its values")

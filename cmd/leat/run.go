@@ -130,7 +130,7 @@ func (c *cli) follow(cmd *cobra.Command, untilCaughtUp bool) error {
 func runOptions(cfg *config.Config, work string, target bucket.Bucket, log *slog.Logger, watch pipeline.Watcher) pipeline.Options {
 	n := &cfg.Run
 	opts := pipeline.Options{
-		Name: n.Name, Selection: runSelection(n), Policies: policies(cfg.Dump.Types),
+		Name: n.Name, Selection: runSelection(n), Policies: runPolicies(cfg.RunTypes()),
 		Keep: func(schema, table string) pipeline.Keep { return keepOf(cfg, schema, table) }, Identityless: string(n.WithoutIdentity),
 		RecopyEvery: time.Duration(n.RecopyEvery), Judge: judgeOf(cfg),
 		Slot: orName(n.Slot, n.Name), Publication: orName(n.Publication, n.Name), OwnPublication: n.OwnPublication, Failover: n.Failover,
@@ -157,6 +157,14 @@ func runOptions(cfg *config.Config, work string, target bucket.Bucket, log *slog
 		opts.CopyParallel = min(max(2*runtime.NumCPU(), 1), 8)
 	}
 	return opts
+}
+
+func runPolicies(t config.RunTypes) postgres.Policies {
+	return postgres.Policies{
+		Numeric: postgres.Policy(t.Numeric), Date: postgres.Policy(t.Date), Time: postgres.Policy(t.Time),
+		Timestamp: postgres.Policy(t.Timestamp), Timestamptz: postgres.Policy(t.Timestamptz), Array: postgres.Policy(t.Array),
+		UnboundedNumeric: string(t.UnboundedNumeric), Text: postgres.Policy(t.Text),
+	}
 }
 
 func maintainOptions(cfg *config.Config) lake.MaintainOptions {

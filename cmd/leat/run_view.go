@@ -154,6 +154,9 @@ func (v *runView) Committed(c pipeline.Commit) {
 	}
 }
 
+// Special is told for metrics.
+func (v *runView) Special(string, int64) {}
+
 // TableCommitted is told for metrics; the view shows the sum.
 func (v *runView) TableCommitted(string, pipeline.Commit) {}
 

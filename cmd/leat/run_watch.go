@@ -62,6 +62,9 @@ func (w *watched) Followed(table string, op change.Op, rows int64) {
 	w.metrics.Rows(table, op, int(rows))
 }
 
+// Special counts values that went aside.
+func (w *watched) Special(table string, n int64) { w.metrics.Special(table, n) }
+
 // TableCommitted counts a commit of a table.
 func (w *watched) TableCommitted(table string, c pipeline.Commit) {
 	w.metrics.TableCommitted(table, c.Files, c.Deletes, c.Bytes, c.Position)

@@ -174,6 +174,9 @@ func (r *pipelineReport) text() string {
 		if !t.Recopied.IsZero() {
 			age = "\tcopied " + durationText(time.Since(t.Recopied)) + " ago; the log does not tell of it"
 		}
+		if t.Special > 0 {
+			age += "\t" + plural(int(t.Special), "special value") + " in " + change.SpecialName
+		}
 		fmt.Fprintf(w, "  %s\t%s%s\n", name, t.Phase, age)
 		if t.Foreign > 0 {
 			fmt.Fprintf(w, "  \t%d rows were added or removed by other programs\n", t.Foreign)

@@ -74,6 +74,8 @@ type TableState struct {
 	Published string `json:"published,omitempty"`
 	// Leaves are the partitions of a table that is followed as one; nil where nobody has looked.
 	Leaves []uint32 `json:"leaves,omitzero"`
+	// Special counts values that went aside, of copies and of the log. Changes that are told again after a crash count again.
+	Special int64 `json:"special,omitempty"`
 	// Tended is when upkeep was done last, or when the table came into the lake: by the writer's clock.
 	Tended time.Time `json:"tended,omitzero"`
 	// Foreign is how many rows other programs have added to the lake's tables, or removed from them.

@@ -84,6 +84,7 @@ type Types struct {
 	Timestamp        Policy           `yaml:"timestamp" default:"fail" doc:"timestamp: infinity, -infinity and years past 294246."`
 	Timestamptz      Policy           `yaml:"timestamptz" default:"fail" doc:"timestamptz: the same."`
 	Array            ArrayPolicy      `yaml:"array" default:"fail" doc:"Arrays: other dimensions than declared, or a lower bound other than 1."`
+	Text             TextPolicy       `yaml:"text" default:"fail" doc:"Text of a SQL_ASCII database that is not UTF-8."`
 }
 
 // Log says what leat tells.

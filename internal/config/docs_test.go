@@ -210,7 +210,7 @@ func valueSchema(key config.Key) *jsonschema.Schema {
 		return &jsonschema.Schema{Enum: []any{1, "1"}}
 	case key.Path == "from.iam":
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "boolean"}, text(`^(auto|true|false|[a-z]{2,8}(-[a-z]{1,20}){1,3}-[0-9]{1,2})$`), text(referenceForm)}}
-	case key.Path == "dump.types.unbounded_numeric":
+	case strings.HasSuffix(key.Path, ".types.unbounded_numeric"):
 		return or(text(`^(text|decimal\( *([1-9]|[12][0-9]|3[0-8]) *, *[0-9]{1,2} *\))$`))
 	case key.Kind == "size":
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{number, text(`^[0-9]+(\.[0-9]+)? ?([KMGT]i?B|kB|B)?$`), text(referenceForm)}}

@@ -148,6 +148,35 @@ type ArrayPolicy string
 
 func (ArrayPolicy) allowed() []string { return names(PolicyFail, PolicyNull, PolicyText) }
 
+// RunPolicy is a Policy of a run, whose tables can keep the exact text beside a typed column.
+type RunPolicy string
+
+// PolicyAside makes the value null and keeps its exact text in _leat_special of the same row.
+const PolicyAside RunPolicy = "aside"
+
+func (RunPolicy) allowed() []string {
+	return append(Policy("").allowed(), string(PolicyAside))
+}
+
+// RunArrayPolicy is a RunPolicy without clamp.
+type RunArrayPolicy string
+
+func (RunArrayPolicy) allowed() []string {
+	return append(ArrayPolicy("").allowed(), string(PolicyAside))
+}
+
+// TextPolicy says what happens to text that is not UTF-8.
+type TextPolicy string
+
+func (TextPolicy) allowed() []string { return names(PolicyFail, PolicyNull) }
+
+// RunTextPolicy is a TextPolicy of a run.
+type RunTextPolicy string
+
+func (RunTextPolicy) allowed() []string {
+	return append(TextPolicy("").allowed(), string(PolicyAside))
+}
+
 // LogLevel is the least grave message that is shown.
 type LogLevel string
 

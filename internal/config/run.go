@@ -34,12 +34,49 @@ type Run struct {
 	GuardSpool       Size           `yaml:"guard_spool" default:"32GiB" doc:"From here the log is drained into the bucket without committing tables, so that the server can let it go; 0 never."`
 	GuardDrop        Size           `yaml:"guard_drop" default:"0" doc:"From here the slot is dropped and an exact new copy is planned, before the server's disk is full; 0 never."`
 	OnSchemaChange   SchemaChange   `yaml:"on_schema_change" default:"version" doc:"A column whose new type the lake cannot widen to: version keeps the old column under another name and begins a new one; copy reads the table anew; stop ends with the mend."`
+	Types            RunTypes       `yaml:"types" doc:"What happens to values that a typed column cannot carry exactly. A class that is given under dump.types alone counts for a run too."`
 	Metrics          string         `yaml:"metrics" doc:"Address for /metrics, /healthz and /readyz, such as 127.0.0.1:9187; empty opens none."`
 	MetricsToken     Secret         `yaml:"metrics_token" doc:"Bearer token that /metrics asks for; required off loopback."`
 	LeaseTTL         Duration       `yaml:"lease_ttl" default:"30s" doc:"Time after which another process may take over from one that no longer answers."`
 	MaintainInterval Duration       `yaml:"maintain_interval" default:"1m" doc:"How often tables are looked at for compaction and expiry; 0s leaves it to leat lake maintain."`
 	MaxRetryDelay    Duration       `yaml:"max_retry_delay" default:"1m" doc:"Longest pause between two attempts after a failure that can heal."`
 	LogicalMessages  bool           `yaml:"logical_messages" default:"false" doc:"Keep messages of pg_logical_emit_message in a table of their own (14 and newer)."`
+}
+
+// RunTypes holds a policy for each class of types that has values which a typed column cannot carry. aside makes the value null and
+// keeps its exact text in the column _leat_special of the same row.
+type RunTypes struct {
+	Numeric          RunPolicy        `yaml:"numeric" default:"aside" doc:"As dump.types.numeric. aside: the value is null, and its exact text stands in _leat_special of the same row."`
+	UnboundedNumeric UnboundedNumeric `yaml:"unbounded_numeric" default:"text" doc:"As dump.types.unbounded_numeric."`
+	Date             RunPolicy        `yaml:"date" default:"aside" doc:"As dump.types.date."`
+	Time             RunPolicy        `yaml:"time" default:"aside" doc:"As dump.types.time."`
+	Timestamp        RunPolicy        `yaml:"timestamp" default:"aside" doc:"As dump.types.timestamp."`
+	Timestamptz      RunPolicy        `yaml:"timestamptz" default:"aside" doc:"As dump.types.timestamptz."`
+	Array            RunArrayPolicy   `yaml:"array" default:"aside" doc:"As dump.types.array."`
+	Text             RunTextPolicy    `yaml:"text" default:"aside" doc:"As dump.types.text. aside also keeps the text of values that cannot be read as their type."`
+}
+
+// RunTypes are the policies of a run: those of run.types, and of dump.types where a class is given there alone.
+func (c *Config) RunTypes() RunTypes {
+	t, d := c.Run.Types, c.Dump.Types
+	for _, p := range []struct {
+		class string
+		take  func()
+	}{
+		{"numeric", func() { t.Numeric = RunPolicy(d.Numeric) }},
+		{"unbounded_numeric", func() { t.UnboundedNumeric = d.UnboundedNumeric }},
+		{"date", func() { t.Date = RunPolicy(d.Date) }},
+		{"time", func() { t.Time = RunPolicy(d.Time) }},
+		{"timestamp", func() { t.Timestamp = RunPolicy(d.Timestamp) }},
+		{"timestamptz", func() { t.Timestamptz = RunPolicy(d.Timestamptz) }},
+		{"array", func() { t.Array = RunArrayPolicy(d.Array) }},
+		{"text", func() { t.Text = RunTextPolicy(d.Text) }},
+	} {
+		if c.isGiven("dump.types."+p.class) && !c.isGiven("run.types."+p.class) {
+			p.take()
+		}
+	}
+	return t
 }
 
 // Lake says how tables lie in the lake.

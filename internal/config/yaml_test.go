@@ -97,16 +97,18 @@ func TestAllKeysOfTheFullFileArrive(t *testing.T) {
 		"tables":      {fmt.Sprint(c.Dump.Tables), `[public.* sales.orders sales."Odd Name"]`},
 		"rate":        {c.Dump.MaxRate, config.Rate(50 << 20)},
 		"mirror":      {c.Mirror.From.URL + " " + c.Mirror.To.URL, "s3://egress/app s3://dh-secure/app"},
-		"one proxy":   {c.Mirror.To.Proxy, "http://other:3128"},
-		"include":     {fmt.Sprint(c.Mirror.Include), "[*.parquet app/**]"},
-		"lock":        {time.Duration(c.Dump.LockTimeout), 90 * time.Second},
-		"numeric":     {c.Dump.Types.Numeric, config.PolicyNull},
-		"timestamp":   {c.Dump.Types.Timestamp, config.PolicyNull},
-		"unbounded":   {c.Dump.Types.UnboundedNumeric, config.UnboundedNumeric("decimal(38,9)")},
-		"log format":  {c.Log.Format, config.LogJSON},
-		"filter":      {config.SettingOf(c.Run.RowFilters, "public", "orders"), "region = 'eu' and total > 0"},
-		"no filter":   {config.SettingOf(c.Run.RowFilters, "public", "users"), ""},
-		"catalog":     {c.Lake.Catalog.Type, config.CatalogREST},
+		// What a run is told counts, then what a dump is told, then a run's own default.
+		"run types":  {c.RunTypes(), config.RunTypes{Numeric: "fail", UnboundedNumeric: "decimal(38,9)", Date: "clamp", Time: "text", Timestamp: "null", Timestamptz: "clamp", Array: "aside", Text: "aside"}},
+		"one proxy":  {c.Mirror.To.Proxy, "http://other:3128"},
+		"include":    {fmt.Sprint(c.Mirror.Include), "[*.parquet app/**]"},
+		"lock":       {time.Duration(c.Dump.LockTimeout), 90 * time.Second},
+		"numeric":    {c.Dump.Types.Numeric, config.PolicyNull},
+		"timestamp":  {c.Dump.Types.Timestamp, config.PolicyNull},
+		"unbounded":  {c.Dump.Types.UnboundedNumeric, config.UnboundedNumeric("decimal(38,9)")},
+		"log format": {c.Log.Format, config.LogJSON},
+		"filter":     {config.SettingOf(c.Run.RowFilters, "public", "orders"), "region = 'eu' and total > 0"},
+		"no filter":  {config.SettingOf(c.Run.RowFilters, "public", "users"), ""},
+		"catalog":    {c.Lake.Catalog.Type, config.CatalogREST},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s: got %v, want %v", what, pair[0], pair[1])

@@ -117,7 +117,7 @@ const typesIntro = `# Types
 <!-- Written by go test ./internal/dump -update from what was written and read back. -->
 
 Every value is carried exactly, or a policy that you name rules it, or the dump fails. Nothing is rounded, cut or dropped in
-silence.
+silence. A run goes on: what a typed column cannot carry stands beside it as exact text.
 
 - **csv** is the server's own text, as ` + "`COPY … CSV`" + ` writes it under settings that lose nothing (ISO dates, UTC, all digits of a float), whatever the role or the
   database sets: every value of every type is exact. ` + "`dump.csv_form: role`" + `, which the dump by ` + "`TABLES` and `S3_OUTPUT`" + ` has, writes what the role's own COPY would: there
@@ -133,11 +133,11 @@ silence.
   declared dimensions (views, CREATE TABLE AS), one is taken. A "char" above 127 is an escape, ` + "`\\303`" + `, as PostgreSQL writes it from 15 on;
   in csv from older servers it is the byte itself.
 
-Text that is not UTF-8, which only a SQL_ASCII database can hold, is refused; csv alone keeps such bytes.
+Text that is not UTF-8, which only a SQL_ASCII database can hold, is a special value too (class ` + "`text`" + `); csv alone keeps such bytes.
 
 ## Policies
 
-Some values have no place in a typed column: Parquet's dates know no infinity. For each class of them ` + "`dump.types.<class>`" + ` says what to do:
+Some values have no place in a typed column: Parquet's dates know no infinity. For each class of them ` + "`dump.types.<class>`" + `, of a run ` + "`run.types.<class>`" + `, says what to do:
 
 | policy | the value | the rest of the column |
 | --- | --- | --- |
@@ -145,8 +145,11 @@ Some values have no place in a typed column: Parquet's dates know no infinity. F
 | ` + "`null`" + ` | becomes NULL, and is counted in the manifest (` + "`policy_applied`" + `) | typed, exact |
 | ` + "`clamp`" + ` | becomes the nearest value the column has, and is counted; NULL where there is none (NaN). Dates stay within the years 1 to 9999, which all readers know | typed, exact |
 | ` + "`text`" + ` | exact | the whole column is text, exact |
+| ` + "`aside`" + ` (a run alone, its default) | becomes NULL, and its exact text stands in ` + "`_leat_special`" + ` of the same row, a map of column to text; counted in ` + "`leat status`" + ` and metrics | typed, exact |
 
-Classes: ` + "`numeric`, `unbounded_numeric`, `date`, `time`, `timestamp`, `timestamptz`, `array`" + ` (no clamp; an element of a list follows its own
+Under ` + "`aside`" + ` the text is PostgreSQL's own (ISO dates, UTC); what is not UTF-8 is ` + "`\\x`" + ` and the hexadecimal digits of its bytes. An array with a special element goes aside as a whole. ` + "`money`" + ` in such an array has its digits alone.
+
+Classes: ` + "`numeric`, `unbounded_numeric`, `date`, `time`, `timestamp`, `timestamptz`, `text`" + ` (fail, null or aside), ` + "`array`" + ` (no clamp; an element of a list follows its own
 class). A value in an array is ruled for itself: the other elements stay. numeric without a precision is text unless
 ` + "`unbounded_numeric: decimal(p,s)`" + ` is set; with more than 38 digits of precision it always is. csv and jsonl need no policy.
 

@@ -55,6 +55,9 @@ func jsonForm(f arrow.Field) (textForm, error) {
 			return orNull(l, "null", func(to []byte, row int) []byte { return appendList(to, l, row, '[', ']', value) })
 		}, nil
 	}
+	if of, ok := f.Type.(*arrow.MapType); ok {
+		return mapForm(of)
+	}
 	if change.Logical(f) == change.LogicalJSON && f.Type.ID() == arrow.STRING {
 		return func(column arrow.Array) textAppender {
 			s := column.(*array.String)
@@ -82,6 +85,28 @@ func jsonForm(f arrow.Field) (textForm, error) {
 	}, nil
 }
 
+// mapForm writes maps of text as JSON objects.
+func mapForm(of *arrow.MapType) (textForm, error) {
+	if of.KeyType().ID() != arrow.STRING || of.ItemType().ID() != arrow.STRING {
+		return nil, fault.New(fault.TypeUncarriable, "", "there is no text form here of %s", of)
+	}
+	return func(column arrow.Array) textAppender {
+		m := column.(*array.Map)
+		keys, items := m.Keys().(*array.String), m.Items().(*array.String)
+		return orNull(m, "null", func(to []byte, row int) []byte {
+			from, end := m.ValueOffsets(row)
+			to = append(to, '{')
+			for i := int(from); i < int(end); i++ {
+				if i > int(from) {
+					to = append(to, ',')
+				}
+				to = appendJSONString(append(appendJSONString(to, keys.Value(i)), ':'), items.Value(i))
+			}
+			return append(to, '}')
+		})
+	}, nil
+}
+
 // jsonBare says whether a type's values stand in JSON without quotes. (Floats see to themselves: NaN needs them.)
 func jsonBare(t arrow.DataType) bool {
 	switch t.ID() {
@@ -106,10 +131,14 @@ func csvValue(f arrow.Field) (textForm, error) {
 			return func(to []byte, row int) []byte { return appendCSV(to, s.Value(row)) }
 		}, nil
 	}
-	if f.Type.ID() != arrow.LIST {
+	if f.Type.ID() != arrow.LIST && f.Type.ID() != arrow.MAP {
 		return scalarFormOf(f, false)
 	}
-	item, err := arrayForm(f)
+	form := arrayForm
+	if of, ok := f.Type.(*arrow.MapType); ok {
+		form = func(arrow.Field) (textForm, error) { return mapForm(of) }
+	}
+	item, err := form(f)
 	if err != nil {
 		return nil, err
 	}

@@ -74,30 +74,33 @@ func (c *currentTable) hashRows(ctx context.Context, ch *change.Changes) error {
 	if err := c.readFiles(ctx); err != nil {
 		return err
 	}
-	columns, err := c.keyColumns(ch.Rows)
+	keys, err := c.rowKeys(ch.Rows)
 	if err != nil {
 		return err
 	}
-	c.hashes = keyHashes(c.index, columns, c.whole, ch.Len(), c.hashes[:0])
+	c.hashes = keys.hashes(c.index, ch.Len(), c.hashes[:0])
 	c.olds = c.olds[:0]
 	if ch.Old == nil {
 		return nil
 	}
-	if columns, err = c.keyColumns(ch.Old); err == nil {
-		c.olds = keyHashes(c.index, columns, c.whole, int(ch.Old.NumRows()), c.olds)
+	if keys, err = c.rowKeys(ch.Old); err == nil {
+		c.olds = keys.hashes(c.index, int(ch.Old.NumRows()), c.olds)
 	}
 	return err
 }
 
-func (c *currentTable) keyColumns(rec arrow.RecordBatch) ([]arrow.Array, error) {
+func (c *currentTable) rowKeys(rec arrow.RecordBatch) (*rowKeys, error) {
 	if int(rec.NumCols()) != c.schema.NumFields() {
 		return nil, fault.New(fault.Internal, c.t.where(), "a record has %d columns and the table %d", rec.NumCols(), c.schema.NumFields())
 	}
-	columns := make([]arrow.Array, len(c.key))
+	keys := &rowKeys{columns: make([]arrow.Array, len(c.key)), whole: c.whole, names: c.names}
 	for i, k := range c.key {
-		columns[i] = rec.Column(k)
+		keys.columns[i] = rec.Column(k)
 	}
-	return columns, nil
+	if c.special >= 0 {
+		keys.special = asMap(rec.Column(c.special))
+	}
+	return keys, nil
 }
 
 // oldKey is the key that an update takes from its row, and whether the log told an earlier image.

@@ -85,6 +85,12 @@ func (t *icebergTable) columns() ([]column, error) {
 	return t.columnsHeld()
 }
 
+// hasSpecial says whether the table has the column of special values.
+func (t *icebergTable) hasSpecial() (bool, error) {
+	columns, err := t.columnsHeld()
+	return slices.ContainsFunc(columns, func(c column) bool { return c.Attnum == change.SpecialAttnum }), err
+}
+
 // columnsHeld reads what the table says of its columns.
 func (t *icebergTable) columnsHeld() ([]column, error) {
 	text := t.property(propColumns)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -49,7 +50,9 @@ type ChunkWriter interface {
 type lakeCopy struct {
 	*copyLedgers
 	table *lakeTable
-	spec  Spec // with the definition of the copy's rows
+
+	mu    sync.Mutex // guards what follows: chunks that are written at once may find special values
+	spec  Spec       // with the definition of the copy's rows
 	parts []copyPart
 }
 
@@ -71,10 +74,11 @@ func (p *copyPart) iceSchema() *iceberg.Schema {
 
 // ledger tells the data files of a finished chunk: in the form of a manifest, for each kept table.
 type ledger struct {
-	Chunk string              `json:"chunk"`
-	Stamp change.LSN          `json:"stamp"`
-	Files map[string][][]byte `json:"files"`
-	URLs  []string            `json:"urls"` // of the same files: what Sweep must not take
+	Chunk   string              `json:"chunk"`
+	Stamp   change.LSN          `json:"stamp"`
+	Files   map[string][][]byte `json:"files"`
+	URLs    []string            `json:"urls"`              // of the same files: what Sweep must not take
+	Special []string            `json:"special,omitempty"` // columns of which they have special values
 }
 
 // Copy takes up the copy that was begun, or begins one.
@@ -94,6 +98,7 @@ func (t *lakeTable) Copy(ctx context.Context, source *change.Table, schema *arro
 // shape finds the way of each kept table to the copy's definition. The history keeps what it told before under another name
 // where the definition has no place for it; the current rows are all replaced.
 func (c *lakeCopy) shape(ctx context.Context) error {
+	c.parts = nil
 	for _, k := range c.table.kept {
 		if k.ice.staged != nil {
 			return fault.New(fault.Internal, k.ice.where(), "a copy begins while a definition is pending")
@@ -122,6 +127,19 @@ func (c *lakeCopy) shape(ctx context.Context) error {
 	return nil
 }
 
+// admit gives the copy a place for special values of the named columns. Columns keep their fields' ids, so that files of chunks
+// that were written before still fit.
+func (c *lakeCopy) admit(ctx context.Context, names []string) (Spec, []copyPart, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.spec.admits(names) {
+		return c.spec, c.parts, nil
+	}
+	c.spec = c.spec.withSpecial().relaxed(names)
+	err := c.shape(ctx)
+	return c.spec, c.parts, err
+}
+
 const copyPrefix = "copy-"
 
 // copyStamp is the stamp in the name of a file that a copy wrote.
@@ -137,22 +155,57 @@ func stampHex(stamp change.LSN) string {
 }
 
 func (c *lakeCopy) Chunk(ctx context.Context, id string, stamp change.LSN) (ChunkWriter, error) {
-	w := &chunkWriter{copy: c, id: id, stamp: stamp, at: time.Now().UnixMicro()}
-	for _, p := range c.parts {
-		set := p.ice.newFileSet(ctx, p.schema)
-		set.prefix = copyPrefix + stampHex(stamp) + "-"
-		set.metadata = map[string]string{"leat.stamp": stamp.String()}
-		w.sets = append(w.sets, set)
-	}
-	return w, nil
+	w := &chunkWriter{ctx: ctx, copy: c, id: id, stamp: stamp, at: time.Now().UnixMicro()}
+	var err error
+	w.spec, w.parts, err = c.admit(ctx, nil)
+	w.begin()
+	return w, err
 }
 
+// chunkWriter writes a chunk's rows, in the copy's definition of when it was begun until rows have special values.
 type chunkWriter struct {
-	copy  *lakeCopy
-	id    string
-	stamp change.LSN
-	at    int64 // when it was begun, microseconds: the time of the history's rows
-	sets  []*fileSet
+	ctx     context.Context
+	copy    *lakeCopy
+	id      string
+	stamp   change.LSN
+	at      int64 // when it was begun, microseconds: the time of the history's rows
+	spec    Spec
+	parts   []copyPart
+	sets    []*fileSet // of each part
+	ended   []*fileSet // of earlier definitions, part after part
+	special []string
+}
+
+func (w *chunkWriter) begin() {
+	w.sets = nil
+	for _, p := range w.parts {
+		set := p.ice.newFileSet(w.ctx, p.schema)
+		set.prefix = copyPrefix + stampHex(w.stamp) + "-"
+		set.metadata = map[string]string{"leat.stamp": w.stamp.String()}
+		w.sets = append(w.sets, set)
+	}
+}
+
+// admit goes on in files that have a place for special values of the named columns.
+func (w *chunkWriter) admit(names []string) error {
+	for _, name := range names {
+		if !slices.Contains(w.special, name) {
+			w.special = append(w.special, name)
+		}
+	}
+	if w.spec.admits(names) {
+		return nil
+	}
+	for _, set := range w.sets {
+		if _, err := set.Close(w.ctx); err != nil {
+			return err
+		}
+	}
+	w.ended = append(w.ended, w.sets...)
+	var err error
+	w.spec, w.parts, err = w.copy.admit(w.ctx, names)
+	w.begin()
+	return err
 }
 
 func (w *chunkWriter) Write(b change.Batch) error {
@@ -160,14 +213,19 @@ func (w *chunkWriter) Write(b change.Batch) error {
 	if n == 0 {
 		return nil
 	}
-	for i, p := range w.copy.parts {
+	if err := w.admit(specialNames(b.Record, w.spec.columns())); err != nil {
+		return err
+	}
+	rows := w.spec.withRoom(b.Record)
+	defer rows.Release()
+	for i, p := range w.parts {
 		if p.history == nil {
-			if _, err := w.sets[i].Spread(b.Record); err != nil {
+			if _, err := w.sets[i].Spread(rows); err != nil {
 				return err
 			}
 			continue
 		}
-		record := p.history.compose(b.Record.Columns(), snapshotRows(b.Record, change.OpRead, w.stamp, 0, w.at), nil)
+		record := p.history.compose(rows.Columns(), snapshotRows(rows, change.OpRead, w.stamp, 0, w.at), nil)
 		_, err := w.sets[i].Spread(record)
 		record.Release()
 		if err != nil {
@@ -188,7 +246,7 @@ func snapshotRows(rec arrow.RecordBatch, op change.Op, lsn change.LSN, seq, at i
 }
 
 func (w *chunkWriter) Abort() {
-	for _, s := range w.sets {
+	for _, s := range append(w.ended, w.sets...) {
 		s.Abort()
 	}
 }
@@ -196,9 +254,10 @@ func (w *chunkWriter) Abort() {
 // Commit writes the chunk's ledger: from then on the chunk is done.
 func (w *chunkWriter) Commit(ctx context.Context) error {
 	c := w.copy
-	l := ledger{Chunk: w.id, Stamp: w.stamp, Files: map[string][][]byte{}}
-	for i, p := range c.parts {
-		files, err := w.sets[i].Close(ctx)
+	l := ledger{Chunk: w.id, Stamp: w.stamp, Files: map[string][][]byte{}, Special: w.special}
+	for i, set := range append(w.ended, w.sets...) {
+		p := w.parts[i%len(w.parts)]
+		files, err := set.Close(ctx)
 		if err != nil {
 			return err
 		}
@@ -213,7 +272,7 @@ func (w *chunkWriter) Commit(ctx context.Context) error {
 	}
 	// The answer to the write may be lost: from here on the files may be named, so Abort must leave them. What nobody
 	// names is swept.
-	w.sets = nil
+	w.sets, w.ended = nil, nil
 	return c.add(ctx, w.id, w.stamp, l)
 }
 
@@ -236,6 +295,11 @@ func (c *lakeCopy) Finish(ctx context.Context, position change.LSN) error {
 	ledgers, err := readLedgers[ledger](ctx, c.copyLedgers)
 	if err != nil {
 		return err
+	}
+	for _, l := range ledgers { // also of chunks that an earlier process has written
+		if _, _, err := c.admit(ctx, l.Special); err != nil {
+			return err
+		}
 	}
 	// The history comes last: if this ends in between and the copy is made anew in a later snapshot, the current table is
 	// replaced again, but a history that had the first copy would lack what happened between the two.

@@ -31,6 +31,8 @@ type currentTable struct {
 	schema  *arrow.Schema   // of data files, with field ids: of the latest definition
 	base    *arrow.Schema   // of files that are rewritten: of the definition that the lake has, with columns kept aside
 	key     []int           // columns of the key, in its order; all columns without one
+	names   []string        // of those columns
+	special int             // the column of special values, -1 without one
 	whole   bool            // there is no key: equal rows are told apart by nothing, and a delete takes any one of them
 	reread  func(ctx context.Context, keys arrow.RecordBatch) (arrow.RecordBatch, error)
 
@@ -150,7 +152,7 @@ func (c *currentTable) load(ctx context.Context) (err error) {
 // setSchema takes over the schema of data files.
 func (c *currentTable) setSchema(schema *arrow.Schema, spec Spec) error {
 	var key []int
-	for i := range schema.NumFields() {
+	for i := range spec.columns() {
 		if spec.WholeRowKey {
 			key = append(key, i)
 		}
@@ -165,7 +167,11 @@ func (c *currentTable) setSchema(schema *arrow.Schema, spec Spec) error {
 	if len(key) == 0 {
 		return fault.New(fault.KeyMissing, c.t.where(), "the current rows of a table cannot be kept without a key")
 	}
-	c.schema, c.key, c.whole = schema, key, spec.WholeRowKey
+	c.schema, c.key, c.whole, c.special = schema, key, spec.WholeRowKey, spec.special()
+	c.names = make([]string, len(key))
+	for i, k := range key {
+		c.names[i] = schema.Field(k).Name
+	}
 	return nil
 }
 

@@ -150,19 +150,24 @@ func (t *lakeTable) Evolve(ctx context.Context, d Definition) error {
 // evolveKept brings one kept table to the table's latest definition.
 func (t *lakeTable) evolveKept(ctx context.Context, k *keptTable) error {
 	k.behind = false
+	return t.followKept(ctx, k, t.rewritten, t.fill)
+}
+
+// followKept brings a kept table to the spec. rewritten and values are those of a Definition, for what it has not followed yet.
+func (t *lakeTable) followKept(ctx context.Context, k *keptTable, rewritten []int16, values map[int16]arrow.Array) error {
 	otherwise := mismatchStops
 	if t.lake.OnTypeChange == "version" {
 		otherwise = mismatchAside
 	}
-	next, err := k.ice.evolve(t.spec, t.rewritten, otherwise)
+	next, err := k.ice.evolve(t.spec, rewritten, otherwise)
 	if err != nil {
 		return err
 	}
 	added := fill{}
 	if next != nil {
 		for _, c := range next.columns {
-			if _, known := k.ice.schema().FindFieldByID(c.Field); !known && t.fill[c.Attnum] != nil {
-				added[c.Field] = t.fill[c.Attnum]
+			if _, known := k.ice.schema().FindFieldByID(c.Field); !known && values[c.Attnum] != nil {
+				added[c.Field] = values[c.Attnum]
 			}
 		}
 		k.ice.staged = next
@@ -182,6 +187,9 @@ func (t *lakeTable) evolveKept(ctx context.Context, k *keptTable) error {
 func (t *lakeTable) specOf(d Definition, fresh bool) (Spec, error) {
 	s := t.spec
 	s.Table, s.Schema = d.Table, d.Schema
+	if t.spec.hasSpecial() {
+		s = s.withSpecial()
+	}
 	full := d.Table.ReplicaIdentity == 'f'
 	if !fresh && s.WholeRowKey && full {
 		return s, nil // a key that was added since may not hold for the rows that come first
@@ -395,6 +403,10 @@ func (e *evolution) staged(to *change.Table) *staged {
 
 // sameType compares types without the ids of what lies below.
 func sameType(a, b iceberg.Type) bool {
+	if _, ok := a.(*iceberg.MapType); ok { // of special values; there is no other
+		_, ok = b.(*iceberg.MapType)
+		return ok
+	}
 	la, ok := a.(*iceberg.ListType)
 	if !ok {
 		return a.Equals(b)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"path"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -18,8 +19,10 @@ import (
 type filesCopy struct {
 	*copyLedgers
 	table *filesTable
-	spec  Spec // with the definition of the copy's rows
-	form  *filesForm
+
+	mu   sync.Mutex // guards what follows: chunks that are written at once may find special values
+	spec Spec       // with the definition of the copy's rows
+	form *filesForm
 }
 
 // fileLedger tells the files of a finished chunk.
@@ -27,6 +30,8 @@ type fileLedger struct {
 	Chunk string      `json:"chunk"`
 	Stamp change.LSN  `json:"stamp"`
 	Files []fileEntry `json:"files"`
+	// Special says that some of its rows have special values.
+	Special bool `json:"special,omitempty"`
 }
 
 func (t *filesTable) copyFolder() string {
@@ -45,7 +50,23 @@ func (t *filesTable) Copy(ctx context.Context, source *change.Table, schema *arr
 }
 
 func (c *filesCopy) Chunk(_ context.Context, id string, stamp change.LSN) (ChunkWriter, error) {
-	return &filesChunk{copy: c, id: id, stamp: stamp, at: time.Now().UnixMicro(), batch: c.table.batch(c.form)}, nil
+	spec, form, err := c.admit(false)
+	return &filesChunk{copy: c, id: id, stamp: stamp, at: time.Now().UnixMicro(), spec: spec, form: form, batch: c.table.batch(form)}, err
+}
+
+// admit gives the copy a place for special values where there are any.
+func (c *filesCopy) admit(special bool) (Spec, *filesForm, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !special || c.spec.hasSpecial() {
+		return c.spec, c.form, nil
+	}
+	spec := c.spec.withSpecial()
+	form, err := c.table.formOf(spec)
+	if err == nil {
+		c.spec, c.form = spec, form
+	}
+	return c.spec, c.form, err
 }
 
 type filesChunk struct {
@@ -54,18 +75,41 @@ type filesChunk struct {
 	stamp change.LSN
 	at    int64 // when it was begun, microseconds: the time of its rows
 	batch *fileBatch
+
+	spec    Spec // of the copy when the chunk was begun, or when it got special values
+	form    *filesForm
+	special bool
 }
 
 func (w *filesChunk) Write(b change.Batch) error {
 	if b.Record.NumRows() == 0 {
 		return nil
 	}
-	if !w.copy.form.fits(b.Record.Schema()) {
+	if special := len(specialNames(b.Record, w.spec.columns())) > 0; special {
+		if err := w.admit(); err != nil {
+			return err
+		}
+	}
+	rows := w.spec.withRoom(b.Record)
+	defer rows.Release()
+	if !w.form.fits(rows.Schema()) {
 		return fault.New(fault.Internal, w.copy.table.folder, "a copy's rows have another definition than it was begun with")
 	}
-	record := w.copy.form.rows.compose(b.Record.Columns(), snapshotRows(b.Record, change.OpRead, w.stamp, 0, w.at), nil)
+	record := w.form.rows.compose(rows.Columns(), snapshotRows(rows, change.OpRead, w.stamp, 0, w.at), nil)
 	defer record.Release()
 	return w.batch.write(w.copy.table.uploads, record)
+}
+
+// admit goes on in files that have a place for special values.
+func (w *filesChunk) admit() (err error) {
+	w.special = true
+	if w.spec.hasSpecial() {
+		return nil
+	}
+	if w.spec, w.form, err = w.copy.admit(true); err != nil {
+		return err
+	}
+	return w.batch.shape(w.form)
 }
 
 func (w *filesChunk) Abort() { w.batch.discard() }
@@ -83,7 +127,7 @@ func (w *filesChunk) Commit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.add(ctx, w.id, w.stamp, fileLedger{Chunk: w.id, Stamp: w.stamp, Files: files})
+	return c.add(ctx, w.id, w.stamp, fileLedger{Chunk: w.id, Stamp: w.stamp, Files: files, Special: w.special})
 }
 
 // Finish names the files of all chunks in one manifest. A Finish that was broken off is taken up by the next one.
@@ -115,6 +159,11 @@ func (c *filesCopy) publish(ctx context.Context, position change.LSN) error {
 	ledgers, err := readLedgers[fileLedger](ctx, c.copyLedgers)
 	if err != nil {
 		return err
+	}
+	for _, l := range ledgers { // also of chunks that an earlier process has written
+		if _, _, err := c.admit(l.Special); err != nil {
+			return err
+		}
 	}
 	m := &fileManifest{Kind: commitCopy, From: t.last.Position, Position: position, CommittedAt: time.Now().UTC(), Columns: c.form.columns,
 		Copies: []finishedCopy{{ID: c.id, Number: t.last.Number + 1}}}

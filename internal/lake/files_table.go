@@ -59,6 +59,12 @@ func (t *filesTable) open(ctx context.Context) error {
 		return err
 	}
 	t.columns = t.last.Columns
+	if slices.ContainsFunc(t.columns, func(c column) bool { return c.Attnum == change.SpecialAttnum }) {
+		t.spec = t.spec.withSpecial()
+		if t.form, err = t.formOf(t.spec); err != nil {
+			return err
+		}
+	}
 	_, _, err = t.sweep(ctx, time.Time{})
 	return err
 }
@@ -103,10 +109,10 @@ func (t *filesTable) formOf(spec Spec) (*filesForm, error) {
 	return f, err
 }
 
-// fits says whether rows of a schema can be written in the form.
+// fits says whether rows of a schema can be written in the form. The column of special values has one place and any name.
 func (f *filesForm) fits(schema *arrow.Schema) bool {
 	return slices.EqualFunc(f.rows.fields, schema.Fields(), func(a, b arrow.Field) bool {
-		return a.Name == b.Name && arrow.TypeEqual(a.Type, b.Type)
+		return (a.Name == b.Name || b.Name == change.SpecialName) && arrow.TypeEqual(a.Type, b.Type)
 	})
 }
 
@@ -131,7 +137,11 @@ func (t *filesTable) Columns() []change.Column {
 
 // Evolve takes over a new definition: rows of it go to files of their own, and the next manifest tells its columns.
 func (t *filesTable) Evolve(_ context.Context, d Definition) error {
-	spec := t.specOf(d.Table, d.Schema)
+	return t.follow(t.specOf(d.Table, d.Schema))
+}
+
+// follow has rows of then on written by another spec.
+func (t *filesTable) follow(spec Spec) error {
 	form, err := t.formOf(spec)
 	if err != nil {
 		return err
@@ -151,6 +161,9 @@ func (t *filesTable) Evolve(_ context.Context, d Definition) error {
 func (t *filesTable) specOf(table *change.Table, schema *arrow.Schema) Spec {
 	spec := t.spec
 	spec.Table, spec.Schema = table, schema
+	if t.spec.hasSpecial() {
+		spec = spec.withSpecial()
+	}
 	spec.Key, _ = namesOf(table, table.Identity())
 	spec.WholeRowKey = len(spec.Key) == 0 && table.ReplicaIdentity == 'f'
 	return spec
@@ -165,6 +178,13 @@ func (t *filesTable) Write(ctx context.Context, c *change.Changes) error {
 	if c.Len() == 0 {
 		return nil
 	}
+	if n := t.spec.columns(); len(specialNames(c.Rows, n))+len(specialNames(c.Old, n)) > 0 && !t.spec.hasSpecial() {
+		if err := t.follow(t.spec.withSpecial()); err != nil {
+			return err
+		}
+	}
+	c, done := t.spec.changesWithRoom(c)
+	defer done()
 	if !t.form.fits(c.Rows.Schema()) {
 		return fault.New(fault.Internal, t.folder, "changes came before the table had followed the source's new definition")
 	}

@@ -205,6 +205,16 @@ func (h *historyTable) moved(c *change.Changes, row, old int) bool {
 			return true
 		}
 	}
+	if at := h.spec.special(); at >= 0 && !h.spec.WholeRowKey {
+		now, was := asMap(c.Rows.Column(at)), asMap(c.Old.Column(at))
+		for _, k := range h.key {
+			text, is := change.SpecialText(now, row, h.fields[k].Name)
+			before, had := change.SpecialText(was, old, h.fields[k].Name)
+			if !c.IsUnchanged(k, row) && (is != had || text != before) {
+				return true
+			}
+		}
+	}
 	return false
 }
 

@@ -248,6 +248,9 @@ func (c *currentTable) rebuild(ctx context.Context) error {
 	for i, k := range c.key {
 		fields[i] = c.schema.Field(k)
 	}
+	if c.special >= 0 {
+		fields = append(fields, c.schema.Field(c.special))
+	}
 	keys := arrow.NewSchema(fields, nil)
 	rows := make(chan keyRows, 8)
 	stamps := make([]change.LSN, len(c.files)) // each written before the file's first rows are sent
@@ -310,7 +313,11 @@ func (c *currentTable) readKeys(ctx context.Context, f *trackedFile, keys *arrow
 	first := uint32(0)
 	return c.t.scanOpen(ctx, r, keys, nil, func(rec arrow.RecordBatch) error {
 		n := int(rec.NumRows())
-		batch := keyRows{file: f, first: first, hashes: keyHashes(c.index, rec.Columns(), c.whole, n, make([]keyindex.Hash, 0, n))}
+		of := rowKeys{columns: rec.Columns()[:len(c.key)], whole: c.whole, names: c.names}
+		if c.special >= 0 {
+			of.special = asMap(rec.Column(len(c.key)))
+		}
+		batch := keyRows{file: f, first: first, hashes: of.hashes(c.index, n, make([]keyindex.Hash, 0, n))}
 		first += uint32(n)
 		select {
 		case to <- batch:

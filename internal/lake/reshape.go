@@ -49,11 +49,7 @@ func (c *currentTable) keyNames() []string {
 	if c.whole {
 		return nil
 	}
-	names := make([]string, len(c.key))
-	for i, k := range c.key {
-		names[i] = c.schema.Field(k).Name
-	}
-	return names
+	return c.names
 }
 
 // refill writes all rows anew that came before a column, with the column's value. What of them is in the lake goes with

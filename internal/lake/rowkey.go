@@ -7,13 +7,23 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 
+	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/keyindex"
 )
 
-// keyHashes appends the hash of each row's key to dst. The columns are those of the key, in its order; whole says that they
-// are all columns of a table without a key. A key's bytes depend on its values and not on the width of their types,
-// so that they are the same before and after a column was widened, and as the source or a Parquet file tells them.
-func keyHashes(x *keyindex.Index, columns []arrow.Array, whole bool, n int, dst []keyindex.Hash) []keyindex.Hash {
+// rowKeys are the columns of rows' keys, in the key's order.
+type rowKeys struct {
+	columns []arrow.Array
+	whole   bool       // they are all columns of a table without a key
+	names   []string   // of the columns
+	special *array.Map // special values, by name; nil where there are none
+}
+
+// hashes appends the hash of each row's key to dst. A key's bytes depend on its values and not on the width of their types,
+// so that they are the same before and after a column was widened, and as the source or a Parquet file tells them. A special value
+// counts by its text: the column has null for all of them.
+func (k *rowKeys) hashes(x *keyindex.Index, n int, dst []keyindex.Hash) []keyindex.Hash {
+	columns, whole := k.columns, k.whole
 	if len(columns) == 1 && !whole && columns[0].NullN() == 0 {
 		switch a := storage(columns[0]).(type) {
 		case *array.Int64:
@@ -36,15 +46,36 @@ func keyHashes(x *keyindex.Index, columns []arrow.Array, whole bool, n int, dst 
 	for row := range n {
 		buf = buf[:0]
 		if len(stored) == 1 && !whole {
-			buf = appendValue(buf, stored[0], row)
+			if text, ok := k.specialText(stored[0], row, 0); ok {
+				buf = append(append(buf, specialMark...), text...)
+			} else {
+				buf = appendValue(buf, stored[0], row)
+			}
 		} else {
-			for _, a := range stored {
-				buf = appendPart(buf, a, row)
+			for i, a := range stored {
+				if text, ok := k.specialText(a, row, i); ok {
+					buf = binary.LittleEndian.AppendUint32(append(buf, 2), uint32(len(text)))
+					buf = append(buf, text...)
+				} else {
+					buf = appendPart(buf, a, row)
+				}
 			}
 		}
 		dst = append(dst, x.Hash(buf))
 	}
 	return dst
+}
+
+// specialMark stands before a special value's text in a key of one column. No text begins so, and no value of a fixed width that can
+// be special is as long.
+const specialMark = "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"
+
+// specialText is the text of a special value of the i-th column.
+func (k *rowKeys) specialText(a arrow.Array, row, i int) (string, bool) {
+	if k.special == nil || !a.IsNull(row) {
+		return "", false
+	}
+	return change.SpecialText(k.special, row, k.names[i])
 }
 
 // storage is the array without the name of an extension type.

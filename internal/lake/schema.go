@@ -67,6 +67,8 @@ func icebergType(f arrow.Field, next func() int) (iceberg.Type, error) {
 		id := next()
 		elem, err := icebergType(dt.ElemField(), next)
 		return &iceberg.ListType{ElementID: id, Element: elem, ElementRequired: !dt.ElemField().Nullable}, err
+	case *arrow.MapType: // of special values
+		return &iceberg.MapType{KeyID: next(), KeyType: iceberg.PrimitiveTypes.String, ValueID: next(), ValueType: iceberg.PrimitiveTypes.String}, nil
 	}
 	return nil, fault.New(fault.TypeUncarriable, f.Name, "Iceberg has no type for Arrow's %s", f.Type).
 		WithMend("Choose the policy text for the column, or exclude it.")
@@ -81,6 +83,11 @@ func withFieldID(f arrow.Field, ice iceberg.NestedField) arrow.Field {
 	if list, ok := ice.Type.(*iceberg.ListType); ok {
 		if dt, ok := f.Type.(*arrow.ListType); ok {
 			f.Type = arrow.ListOfField(withFieldID(dt.ElemField(), list.ElementField()))
+		}
+	}
+	if of, ok := ice.Type.(*iceberg.MapType); ok {
+		if dt, ok := f.Type.(*arrow.MapType); ok {
+			f.Type = arrow.MapOfFields(withFieldID(dt.KeyField(), of.KeyField()), withFieldID(dt.ItemField(), of.ValueField()))
 		}
 	}
 	return f
@@ -124,7 +131,7 @@ func identifiers(s *iceberg.Schema, key []string) []int {
 			return nil
 		}
 		switch f.Type.(type) {
-		case iceberg.Float32Type, iceberg.Float64Type, *iceberg.ListType:
+		case iceberg.Float32Type, iceberg.Float64Type, *iceberg.ListType, *iceberg.MapType:
 			return nil
 		}
 		ids = append(ids, f.ID)

@@ -193,14 +193,19 @@ func fillUnchanged(r historyRows, source []int, columns []arrow.Field) arrow.Arr
 
 // since gives the changes of transactions from position p on; those before are in the table already.
 func since(c *change.Changes, p change.LSN) *change.Changes {
-	lo := 0
-	for lo < c.Len() && c.LSN[lo] < p {
-		lo++
-	}
+	lo := before(c, p)
 	if lo == 0 {
 		return c
 	}
 	return between(c, lo, c.Len())
+}
+
+// before counts the rows of transactions before position p.
+func before(c *change.Changes, p change.LSN) (n int) {
+	for n < c.Len() && c.LSN[n] < p {
+		n++
+	}
+	return n
 }
 
 // between are the changes from lo to hi. The record is the caller's to release, also where it is all of them.

@@ -135,8 +135,18 @@ func (t *lakeTable) open(ctx, uploads context.Context) error {
 		return err
 	}
 	spec, err := t.held(t.least().ice)
+	if err != nil {
+		return err
+	}
 	t.spec = spec
-	return err
+	for _, k := range t.kept { // the least may not have come to it yet
+		if has, err := k.ice.hasSpecial(); err != nil {
+			return err
+		} else if has {
+			t.spec = t.spec.withSpecial()
+		}
+	}
+	return nil
 }
 
 // openHistory opens the part that keeps every change.
@@ -181,8 +191,17 @@ func (t *lakeTable) openCurrent(ctx, uploads context.Context) error {
 // on in the one in which it was left.
 func (t *lakeTable) held(ice *icebergTable) (Spec, error) {
 	columns, err := ice.columnsHeld()
-	if err != nil || t.fits(ice, columns) {
+	if err != nil {
 		return t.spec, err
+	}
+	wanted := t.spec
+	if has, err := ice.hasSpecial(); err != nil {
+		return t.spec, err
+	} else if has {
+		wanted = wanted.withSpecial()
+	}
+	if wanted.fits(ice, columns) {
+		return wanted, nil
 	}
 	fields, err := arrowFields(ice.now().Schema())
 	if err != nil {
@@ -201,16 +220,16 @@ func (t *lakeTable) held(ice *icebergTable) (Spec, error) {
 }
 
 // fits says whether the Iceberg table has the spec's columns as they are.
-func (t *lakeTable) fits(ice *icebergTable, columns []column) bool {
-	if len(columns) != len(t.spec.Table.Columns) || !slices.Equal(keyOfColumns(columns), t.spec.Key) {
+func (s *Spec) fits(ice *icebergTable, columns []column) bool {
+	if len(columns) != len(s.Table.Columns) || !slices.Equal(keyOfColumns(columns), s.Key) {
 		return false
 	}
 	for i, c := range columns {
 		f, ok := ice.now().Schema().FindFieldByID(c.Field)
-		if want := t.spec.Table.Columns[i]; !ok || c.Attnum != want.Attnum || c.Name != want.Name {
+		if want := s.Table.Columns[i]; !ok || c.Attnum != want.Attnum || c.Name != want.Name {
 			return false
 		}
-		now, err := icebergType(t.spec.Schema.Field(i), func() int { return 0 })
+		now, err := icebergType(s.Schema.Field(i), func() int { return 0 })
 		if err != nil || !sameType(f.Type, now) {
 			return false
 		}
@@ -346,6 +365,12 @@ func (t *lakeTable) Write(ctx context.Context, c *change.Changes) error {
 	if c.Len() == 0 {
 		return nil
 	}
+	columns := t.spec.columns()
+	if err := t.admit(ctx, append(specialNames(c.Rows, columns), specialNames(c.Old, columns)...)); err != nil {
+		return err
+	}
+	c, done := t.spec.changesWithRoom(c)
+	defer done()
 	for _, k := range t.kept {
 		if k.behind && c.LSN[c.Len()-1] >= k.position {
 			if err := t.evolveKept(ctx, k); err != nil {
@@ -353,11 +378,24 @@ func (t *lakeTable) Write(ctx context.Context, c *change.Changes) error {
 			}
 		}
 	}
-	if t.current == nil || c.Unchanged == nil || c.LSN[0] < t.kept[len(t.kept)-1].position { // rows it holds already would be resolved by newer values
+	if t.current == nil || c.Unchanged == nil {
 		return t.take(ctx, c)
 	}
-	for from := 0; from < c.Len(); {
+	from := 0
+	if held := before(c, t.kept[len(t.kept)-1].position); held > 0 { // they would be resolved by newer values
+		part := between(c, 0, held)
+		err := t.take(ctx, part)
+		part.Rows.Release()
+		if err != nil {
+			return err
+		}
+		from = held
+	}
+	for from < c.Len() {
 		part, err := t.current.resolve(ctx, c, from)
+		if needs := (*needsSpecial)(nil); errors.As(err, &needs) {
+			return t.writeRest(ctx, c, from, needs.columns)
+		}
 		if err != nil {
 			return err
 		}
@@ -371,10 +409,23 @@ func (t *lakeTable) Write(ctx context.Context, c *change.Changes) error {
 	return nil
 }
 
+// writeRest writes the changes from a row on, after the table got a place for special values, which the source has told beside.
+func (t *lakeTable) writeRest(ctx context.Context, c *change.Changes, from int, special []string) error {
+	rest := between(c, from, c.Len())
+	defer rest.Rows.Release()
+	if err := t.admit(ctx, special); err != nil {
+		return err
+	}
+	return t.Write(ctx, rest)
+}
+
 func (t *lakeTable) take(ctx context.Context, c *change.Changes) error {
 	for _, k := range t.kept {
 		fresh := since(c, k.position)
-		err := k.take(ctx, fresh)
+		var err error
+		if fresh.Len() > 0 {
+			err = k.take(ctx, fresh)
+		}
 		if fresh != c {
 			fresh.Rows.Release()
 		}

@@ -43,6 +43,9 @@ func (c *currentTable) resolve(ctx context.Context, ch *change.Changes, from int
 		return nil, c.broken
 	}
 	out, err := c.resolveSome(ctx, ch, from)
+	if needs := (*needsSpecial)(nil); errors.As(err, &needs) {
+		return nil, err // nothing has changed yet
+	}
 	return out, c.fail(err)
 }
 
@@ -90,6 +93,7 @@ type wanted struct {
 	lake    []uint64 // places of rows in data files
 	source  []int32  // rows of the record whose keys the source is asked for
 	columns []int    // that have marks
+	found   []int    // that are looked up: those, and the column of special values behind them
 	limit   int64    // bytes of values that may be found
 }
 
@@ -102,7 +106,10 @@ func (c *currentTable) resolvePart(ctx context.Context, ch *change.Changes, limi
 		return nil, err
 	}
 	w := c.originsOf(ch, columns)
-	w.limit = limit
+	w.limit, w.found = limit, columns
+	if c.special >= 0 {
+		w.found = append(slices.Clone(columns), c.special)
+	}
 	held, err := c.fetch(ctx, w)
 	if err != nil {
 		return nil, err
@@ -129,6 +136,11 @@ func (c *currentTable) resolvePart(ctx context.Context, ch *change.Changes, limi
 			}
 			out.Unchanged[col] = left
 		}
+	}
+	if c.special >= 0 {
+		side := c.composeSpecial(ch, w, held.column(len(columns)), asked.column(len(columns)))
+		defer side.Release()
+		arrays[c.special] = side
 	}
 	out.Rows = array.NewRecordBatch(ch.Rows.Schema(), arrays, ch.Rows.NumRows())
 	return &out, nil
@@ -283,8 +295,8 @@ func (c *currentTable) fetch(ctx context.Context, w *wanted) (*found, error) {
 		file, row := c.settle(at)
 		byFile[file] = append(byFile[file], row)
 	}
-	fields := make([]arrow.Field, len(w.columns))
-	for i, col := range w.columns {
+	fields := make([]arrow.Field, len(w.found))
+	for i, col := range w.found {
 		fields[i] = c.schema.Field(col)
 	}
 	first := map[uint32]int32{} // where the rows of a file begin in what is read
@@ -406,14 +418,18 @@ func (c *currentTable) ask(ctx context.Context, ch *change.Changes, w *wanted) (
 		}
 		return rec.Column(at[0]), nil
 	}
-	keyed := make([]arrow.Array, len(c.key))
+	special := change.SpecialOf(rec, int(rec.NumCols())-1)
+	if c.special < 0 && !nothing(special) {
+		return nil, &needsSpecial{specialNames(rec, int(rec.NumCols())-1)}
+	}
+	keyed := rowKeys{columns: make([]arrow.Array, len(c.key)), names: c.names, special: special}
 	for i, k := range c.key {
-		if keyed[i], err = byName(k); err != nil {
+		if keyed.columns[i], err = byName(k); err != nil {
 			return nil, err
 		}
 	}
 	rows := map[keyindex.Hash]int32{}
-	for i, h := range keyHashes(c.index, keyed, c.whole, int(rec.NumRows()), nil) {
+	for i, h := range keyed.hashes(c.index, int(rec.NumRows()), nil) {
 		rows[h] = int32(i)
 	}
 	out := &found{at: make([]int32, len(w.source))}
@@ -435,6 +451,14 @@ func (c *currentTable) ask(ctx context.Context, ch *change.Changes, w *wanted) (
 		}
 		out.columns = append(out.columns, a)
 	}
+	if c.special >= 0 {
+		if special != nil {
+			special.Retain()
+			out.columns = append(out.columns, special)
+		} else {
+			out.columns = append(out.columns, nil)
+		}
+	}
 	return out, nil
 }
 
@@ -452,6 +476,9 @@ func (c *currentTable) keysOf(ctx context.Context, rec arrow.RecordBatch, rows [
 	columns := make([]arrow.Array, len(c.key))
 	for i, k := range c.key {
 		fields[i], columns[i] = rec.Schema().Field(k), rec.Column(k)
+	}
+	if c.special >= 0 {
+		fields, columns = append(fields, change.SpecialField), append(columns, rec.Column(c.special))
 	}
 	at := make([]uint32, len(rows))
 	for i, row := range rows {

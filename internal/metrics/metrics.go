@@ -28,6 +28,7 @@ type Metrics struct {
 	tables map[string]bool
 
 	rows, commits, files, deletes, bytes, failures, retries *prometheus.CounterVec
+	special                                                 *prometheus.CounterVec
 	copyDone, copyTotal, tableLag, phase                    *prometheus.GaugeVec
 	lagBytes, lagSeconds, position, logEnd                  prometheus.Gauge
 	spool, spoolLimit, retained, safe, lastCommit           prometheus.Gauge
@@ -59,6 +60,7 @@ func New(o Options) *Metrics {
 	m.files = counter("files_total", "Data files written.", "table")
 	m.deletes = counter("deletes_total", "Rows of earlier data files that deletes have hidden.", "table")
 	m.bytes = counter("written_bytes_total", "Bytes of data files written.", "table")
+	m.special = counter("special_values_total", "Values that their typed column cannot carry and whose exact text stands in _leat_special.", "table")
 	m.failures = counter("errors_total", "Errors, by code (docs/errors.md).", "code")
 	m.retries = counter("retries_total", "Attempts that followed an error that can heal, by code.", "code")
 	m.copyDone = gauges("copy_chunks_done", "Chunks of the running copy that are in the lake.", "table")
@@ -109,6 +111,11 @@ func (m *Metrics) Rows(table string, op change.Op, n int) {
 	if n > 0 {
 		m.rows.WithLabelValues(m.table(table), op.String()).Add(float64(n))
 	}
+}
+
+// Special counts values that went aside.
+func (m *Metrics) Special(table string, n int64) {
+	m.special.WithLabelValues(m.table(table)).Add(float64(n))
 }
 
 // TableCommitted counts a commit of one table.

@@ -400,7 +400,7 @@ func (r *run) copyChunk(ctx context.Context, snap *postgres.Snapshot, reader *po
 		return err
 	}
 	defer w.Abort()
-	_, _, err = reader.Batches(ctx, j.plan, j.chunks[i], func(b change.Batch) error {
+	_, applied, err := reader.Batches(ctx, j.plan, j.chunks[i], func(b change.Batch) error {
 		j.rows.Add(b.Record.NumRows())
 		return w.Write(b)
 	})
@@ -415,6 +415,7 @@ func (r *run) copyChunk(ctx context.Context, snap *postgres.Snapshot, reader *po
 	if err := w.Commit(ctx); err != nil {
 		return err
 	}
+	j.table.copiedAside(r.o.Watch, j.plan, applied)
 	r.o.Watch.Copying(j.table.name, j.total-int(j.left.Load())+1, j.total, j.rows.Load())
 	return nil
 }

@@ -74,12 +74,12 @@ func TestAChunkThatWasReadWithoutTheSnapshotsLocksDoesNotCount(t *testing.T) {
 
 func TestACopyIsNotGoneOnWithByAnotherTypePolicy(t *testing.T) {
 	t.Parallel()
-	b := newBed(t, 16, "--set", "run.copy_parallel=1", "--set", "run.copy_chunk=64KiB")
+	b := newBed(t, 16, "--set", "run.copy_parallel=1", "--set", "run.copy_chunk=64KiB", "--set", "dump.types.timestamp=fail")
 	b.db.Exec("create table notes (id int primary key, at timestamp); insert into notes select i, timestamp '2026-01-01' + i * interval '1 min' from generate_series(1, 10000) i; insert into notes values (0, 'infinity'); analyze")
 	if r := b.catchUp(); r.Exit == 0 || !strings.Contains(r.Stderr, "value-uncarriable") {
 		t.Fatalf("leat run ends with %d: %s", r.Exit, r.Stderr)
 	}
-	b.more = append(b.more, "--set", "dump.types.timestamp=text")
+	b.more = append(b.more, "--set", "run.types.timestamp=text")
 	b.mustCatchUp()
 	b.judge("notes")
 }

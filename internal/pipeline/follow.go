@@ -123,7 +123,7 @@ func (r *run) append(ctx context.Context, t *table, rel *postgres.Relation, ev *
 			// The log does not tell NOT NULL. What the catalog says of now need not have held when the row was written.
 			return &again{nullable: []string{t.name}}
 		}
-		return fault.Wrap(err, codeOf(err), t.name, "cannot carry a change of the transaction at %s", ev.Tx.LSN)
+		return r.uncarried(ctx, t, ev, err)
 	}
 	t.last = ev.Tx.XID
 	r.touch(t)
@@ -297,6 +297,7 @@ const commitsAtOnce = 4
 func (r *run) save(ctx context.Context) error {
 	r.state.Position = r.position
 	r.noteTended()
+	r.noteSpecials()
 	if err := r.store.Save(ctx, r.state); err != nil {
 		return err
 	}

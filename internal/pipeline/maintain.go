@@ -85,6 +85,16 @@ func (t *table) tendedAt() time.Time {
 	return time.Time{}
 }
 
+// noteSpecials takes the counts of values that went aside into the state that is about to be saved.
+func (r *run) noteSpecials() {
+	for _, t := range r.tables {
+		if s, known := r.state.Tables[t.key]; known && s.Special != t.special.Load() {
+			s.Special = t.special.Load()
+			r.state.Tables[t.key] = s
+		}
+	}
+}
+
 // noteTended takes what the upkeep beside the loop has done into the state that is about to be saved.
 func (r *run) noteTended() {
 	for _, t := range r.tended.take() {

@@ -88,6 +88,8 @@ type Tables interface {
 type Watcher interface {
 	// Followed is called for what was read of the log: the rows of a table by operation since the last call.
 	Followed(table string, op change.Op, rows int64)
+	// Special is called for values of a table that went aside, of the log or of a copy.
+	Special(table string, values int64)
 	// Committed is called after each commit of the lake's tables, with the position they now hold.
 	Committed(Commit)
 	// TableCommitted is called after each commit of one table.

@@ -77,6 +77,7 @@ func (r *run) restoreModes(next *again) {
 		t.mode, t.since, t.upper, t.anew = was.Phase, was.Since, was.Upper, was.Anew || anew
 		t.exact, t.late, t.nullable = was.Exact || anew && next.exact, was.Late, slices.Contains(next.nullable, t.name)
 		t.published, t.renumbered, t.copiedAt = r.givenOf(t.source), was.Renumbered, was.Recopied
+		t.special.Store(was.Special)
 		if t.recopied {
 			r.restoreRecopied(t, known && was.OID == t.source.OID, anew)
 			continue
@@ -123,6 +124,7 @@ func (r *run) setMode(t *table, mode checkpoint.Phase) {
 	r.state.Tables[t.key] = checkpoint.TableState{
 		Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper, Anew: t.anew, Exact: t.exact, Late: t.late,
 		Renumbered: t.renumbered, Published: t.published, Leaves: t.leaves, Tended: t.tendedAt(), Foreign: r.state.Tables[t.key].Foreign, Recopied: t.copiedAt,
+		Special: t.special.Load(),
 	}
 	r.o.Watch.Mode(t.name, string(mode))
 }

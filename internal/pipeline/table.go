@@ -44,6 +44,7 @@ type table struct {
 	// recopied: the log does not tell of it, and it is kept right by a copy that is made again. copiedAt is when the last one began.
 	recopied bool
 	copiedAt time.Time
+	special  atomic.Int64 // see checkpoint.TableState
 	tended   atomic.Int64 // see checkpoint.TableState; milliseconds since 1970, 0 when nobody knows
 	dirty    bool
 	counts   [256]int64
@@ -77,6 +78,7 @@ func (t *table) flush(ctx context.Context, watch Watcher) error {
 			t.counts[op] = 0
 		}
 	}
+	t.wentAside(watch, changes)
 	if err := t.lake.Write(ctx, changes); err != nil {
 		return fault.Wrap(err, codeOf(err), t.name, "cannot write changes up to the transaction at %s", changes.LSN[changes.Len()-1])
 	}
@@ -174,7 +176,12 @@ func (r *run) rereadOnce(ctx context.Context, t *table, keys arrow.RecordBatch) 
 		return nil, err
 	}
 	defer rows.Release()
-	return renamed(rows, func(name string) string { return nameOf[name] }), nil
+	return renamed(rows, func(name string) string {
+		if name == change.SpecialName {
+			return name
+		}
+		return nameOf[name]
+	}), nil
 }
 
 // renamed is the same record with other names of its columns.
@@ -274,7 +281,7 @@ func (t *table) named(now *change.Table) *change.Table {
 // known is the table as the lake holds it.
 func known(t *table) *change.Table {
 	k := *t.source
-	k.Columns = t.lake.Columns()
+	k.Columns = slices.DeleteFunc(t.lake.Columns(), func(c change.Column) bool { return c.Attnum == change.SpecialAttnum })
 	return &k
 }
 
@@ -355,6 +362,9 @@ func (r *run) evolve(ctx context.Context, t *table, now *change.Table, plan *pos
 	}
 	for _, s := range postgres.Diff(known, plan.Table) {
 		r.o.Log.Info("the table's definition has changed", "table", t.name, "change", stepText(s))
+		if err := r.keepsSpecials(t, s); err != nil {
+			return err
+		}
 		switch {
 		case s.Kind == postgres.StepRetyped && !s.InPlace && !narrowed(s.From, s.To):
 			d.Rewritten = append(d.Rewritten, s.To.Attnum)
@@ -408,6 +418,9 @@ func (r *run) fill(ctx context.Context, t *table, plan *postgres.Plan, attnum in
 		return r.anew(t, "a column was added whose values differ from row to row: "+plan.Table.Columns[i].Name)
 	case postgres.DefaultMissing:
 		fill[attnum], err = plan.Value(i, d.Text)
+	}
+	if errors.Is(err, postgres.ErrAside) {
+		return r.anew(t, "a column was added whose value in all rows is a special one: "+plan.Table.Columns[i].Name)
 	}
 	return err
 }

@@ -33,7 +33,7 @@ with recursive need(oid) as (
 
 // Catalog reads the types.
 func (s *Source) Catalog(ctx context.Context) (*Catalog, error) {
-	c := &Catalog{source: s, carry: carriers{version: s.Version, asTextIfGone: true}}
+	c := &Catalog{source: s, carry: carriers{version: s.Version, ascii: s.ascii(), asTextIfGone: true}}
 	err := c.read(ctx, func(conn *pgconn.PgConn) error {
 		rows, err := query(ctx, conn, ownTypesSQL)
 		if err != nil {

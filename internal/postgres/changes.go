@@ -20,6 +20,8 @@ type ChangesBuilder struct {
 	rows     []*column
 	old      []*column // made at the first earlier image
 	oldRows  int
+	aside    specials // of rows
+	asideOld specials
 	out      change.Changes
 	marks    []change.Bitmap // values that the log left out, by column; a column without any has none
 	marked   bool
@@ -131,14 +133,17 @@ func (b *ChangesBuilder) row(e *Event, row *Tuple) error {
 	for i, c := range b.rows {
 		var err error
 		switch row.cells[i].kind {
-		case 't':
+		case cellText:
 			err = c.appendText(row.Bytes(i))
-		case 'b':
+		case cellBinary:
 			err = c.appendWire(row.Bytes(i))
 		case 'u':
 			err = b.leftOut(i, e)
 		default:
 			c.null()
+		}
+		if err != nil {
+			err = b.special(&b.aside, c, len(b.out.Ops), i, row, err)
 		}
 		if err != nil {
 			b.rollback()
@@ -151,13 +156,31 @@ func (b *ChangesBuilder) row(e *Event, row *Tuple) error {
 func (b *ChangesBuilder) leftOut(i int, e *Event) error {
 	c := b.rows[i]
 	if e.Kind == EventUpdate && i < e.Old.Len() {
+		var err error
 		switch e.Old.Kind(i) {
-		case 't':
-			return c.appendText(e.Old.Bytes(i))
-		case 'b':
-			return c.appendWire(e.Old.Bytes(i))
+		case cellText:
+			err = c.appendText(e.Old.Bytes(i))
+		case cellBinary:
+			err = c.appendWire(e.Old.Bytes(i))
+		default:
+			return b.mark(i)
 		}
+		if err != nil {
+			err = b.special(&b.aside, c, len(b.out.Ops), i, &e.Old, err)
+		}
+		return err
 	}
+	return b.mark(i)
+}
+
+// special keeps the text of the i-th value of a tuple, which would have been the n-th of its column, where that goes aside.
+func (b *ChangesBuilder) special(to *specials, c *column, n, i int, from *Tuple, err error) error {
+	return to.aside(c, n, b.plan.Table.Columns[i].Name, wireValue{from.Kind(i), from.Bytes(i)}, b.plan.rescue, err)
+}
+
+// mark notes that the log left a value out.
+func (b *ChangesBuilder) mark(i int) error {
+	c := b.rows[i]
 	b.marks[i] = b.marks[i].Set(c.n)
 	b.marked = true
 	c.null()
@@ -175,12 +198,15 @@ func (b *ChangesBuilder) earlier(e *Event) error {
 	for i, c := range b.old {
 		var err error
 		switch e.Old.Kind(i) {
-		case 't':
+		case cellText:
 			err = c.appendText(e.Old.Bytes(i))
-		case 'b':
+		case cellBinary:
 			err = c.appendWire(e.Old.Bytes(i))
 		default:
 			c.null()
+		}
+		if err != nil {
+			err = b.special(&b.asideOld, c, b.oldRows, i, &e.Old, err)
 		}
 		if err != nil {
 			return b.blame(i, e, err)
@@ -250,6 +276,8 @@ func (b *ChangesBuilder) rollback() {
 	for _, c := range b.old {
 		c.cut(b.oldRows)
 	}
+	b.aside.cut(n)
+	b.asideOld.cut(b.oldRows)
 }
 
 // Take returns the rows since the last Take. They are valid until the next Append, which begins anew.
@@ -259,9 +287,14 @@ func (b *ChangesBuilder) Take() *change.Changes {
 	}
 	b.taken = true
 	out := b.out
-	out.Rows = record(b.schema, b.rows, len(out.Ops))
+	schema, side, sideOld := b.schema, []arrow.Array(nil), []arrow.Array(nil)
+	if len(b.aside.entries)+len(b.asideOld.entries) > 0 {
+		schema, side = withSpecial(b.schema), []arrow.Array{b.aside.array(len(out.Ops))}
+		sideOld = []arrow.Array{b.asideOld.array(b.oldRows)}
+	}
+	out.Rows = record(schema, b.rows, len(out.Ops), side...)
 	if b.oldRows > 0 {
-		out.Old = record(b.schema, b.old, b.oldRows)
+		out.Old = record(schema, b.old, b.oldRows, sideOld...)
 	} else {
 		out.OldRow = nil
 	}
@@ -293,17 +326,30 @@ func (b *ChangesBuilder) reset() {
 	for i := range b.marks {
 		b.marks[i] = b.marks[i][:0]
 	}
+	b.aside.reset()
+	b.asideOld.reset()
 	o := &b.out
 	o.OldRow, o.Ops, o.LSN, o.Seq, o.Committed, o.XID = o.OldRow[:0], o.Ops[:0], o.LSN[:0], o.Seq[:0], o.Committed[:0], o.XID[:0]
 	b.oldRows, b.marked, b.bytes, b.taken = 0, false, 0, false
 }
 
-func record(schema *arrow.Schema, columns []*column, rows int) arrow.RecordBatch {
-	arrays := make([]arrow.Array, len(columns))
+// withSpecial is the schema of records some rows of which have special values.
+func withSpecial(schema *arrow.Schema) *arrow.Schema {
+	return arrow.NewSchema(append(slices.Clone(schema.Fields()), change.SpecialField), nil)
+}
+
+// record wraps columns, and behind them arrays, which it takes over.
+func record(schema *arrow.Schema, columns []*column, rows int, more ...arrow.Array) arrow.RecordBatch {
+	arrays := make([]arrow.Array, len(columns), len(columns)+len(more))
 	for i, c := range columns {
 		arrays[i] = c.array()
-		defer arrays[i].Release()
 	}
+	arrays = append(arrays, more...)
+	defer func() {
+		for _, a := range arrays {
+			a.Release()
+		}
+	}()
 	return array.NewRecordBatch(schema, arrays, int64(rows))
 }
 

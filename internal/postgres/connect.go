@@ -69,6 +69,18 @@ func Connect(ctx context.Context, set Settings) (*Source, error) {
 	return s, nil
 }
 
+// ascii says whether text in the database may be any bytes: the server knows no encoding of it.
+func (s *Source) ascii() bool { return s.Encoding == "SQL_ASCII" }
+
+// dataEncoding is the setting of sessions that read data where the server must hand on bytes of no known encoding: it does so only to a
+// client that asks for none. Who reads them looks at them.
+func (s *Source) dataEncoding() map[string]string {
+	if s.ascii() {
+		return map[string]string{"client_encoding": "SQL_ASCII"}
+	}
+	return map[string]string{}
+}
+
 // describe names the server without user, password or options.
 func describe(cfg *pgconn.Config) string {
 	if strings.HasPrefix(cfg.Host, "/") {

@@ -31,6 +31,9 @@ func malformed(format string, args ...any) error {
 func (c *column) append(b []byte) error {
 	switch c.op {
 	case opBytes:
+		if c.undecoded != "" {
+			return c.checked(b)
+		}
 		c.string(b)
 		return nil
 	case opInt32:
@@ -85,6 +88,9 @@ func (c *column) appendRare(b []byte) error {
 		// jsonb_send: a version byte, 1 since the type exists, then the text.
 		if len(b) < 1 || b[0] != 1 {
 			return malformed("jsonb of an unknown version")
+		}
+		if c.undecoded != "" {
+			return c.checked(b[1:])
 		}
 		c.string(b[1:])
 	case opTime:
@@ -150,9 +156,11 @@ func (c *column) special(what string, clamp func()) error {
 		c.null()
 	case c.policy == Clamp:
 		clamp()
+	case c.policy == Aside:
+		return ErrAside
 	default:
 		return fault.New(fault.ValueUncarriable, "", "holds %s, which %s cannot carry", what, c.arrow).
-			WithMend("Choose a policy: dump.types.%s: text (the whole column as text, exact), null or clamp; or take csv or jsonl, which carry everything.", c.class)
+			WithMend("Choose a policy: dump.types.%[1]s: text (the whole column as text, exact), null or clamp; of leat run run.types.%[1]s, which knows aside too. Or take csv or jsonl, which carry everything.", c.class)
 	}
 	c.applied++
 	return nil

@@ -23,7 +23,8 @@ var ErrAltered = errors.New("the table's definition has just changed")
 
 // ReadKeys reads the rows that have the given keys, as they are now. The columns of keys are named as the table's; the record
 // has the plan's columns, rows in no order, and lacks the rows that are gone. The caller releases it. Nothing is read, and
-// ErrAltered returned, when a column of the plan is no longer there as the plan has it.
+// ErrAltered returned, when a column of the plan is no longer there as the plan has it. Keys and the rows that are read may have
+// special values, in a last column of the record.
 func (s *Source) ReadKeys(ctx context.Context, p *Plan, keys arrow.RecordBatch) (arrow.RecordBatch, error) {
 	only := Selection{PartitionRoots: p.Table.Kind == change.KindPartitioned, Choose: func(all []Name, _ []string) (chosen []int, err error) {
 		for i, n := range all {
@@ -46,7 +47,8 @@ func (s *Source) ReadKeys(ctx context.Context, p *Plan, keys arrow.RecordBatch) 
 		return nil, err
 	}
 	defer r.Close()
-	parts := make([][]arrow.Array, p.Schema.NumFields())
+	parts := make([][]arrow.Array, p.Schema.NumFields()+1)
+	special := false
 	defer func() {
 		for _, column := range parts {
 			for _, a := range column {
@@ -61,7 +63,15 @@ func (s *Source) ReadKeys(ctx context.Context, p *Plan, keys arrow.RecordBatch) 
 			return nil, err
 		}
 		n, _, err := r.batches(ctx, p, where, func(b change.Batch) error {
-			for i, column := range b.Record.Columns() { // the batch's buffers are used again
+			columns := b.Record.Columns()
+			if m := change.SpecialOf(b.Record, p.Schema.NumFields()); m != nil {
+				special = true
+			} else {
+				none := array.MakeArrayOfNull(memory.DefaultAllocator, change.SpecialType, int(b.Record.NumRows()))
+				defer none.Release()
+				columns = append(slices.Clone(columns), none)
+			}
+			for i, column := range columns { // the batch's buffers are used again
 				own, err := array.Concatenate([]arrow.Array{column}, memory.DefaultAllocator)
 				if err != nil {
 					return fault.Wrap(err, fault.Internal, p.Table.String(), "cannot keep rows that were read by key")
@@ -75,7 +85,10 @@ func (s *Source) ReadKeys(ctx context.Context, p *Plan, keys arrow.RecordBatch) 
 		}
 		rows += n
 	}
-	return joined(p, parts, rows)
+	if special {
+		return joined(p, withSpecial(p.Schema), parts, rows)
+	}
+	return joined(p, p.Schema, parts[:p.Schema.NumFields()], rows)
 }
 
 // has says whether one of the tables, which are locked, has all columns of t just as t has them.
@@ -89,7 +102,7 @@ func has(tables []*change.Table, t *change.Table) bool {
 	})
 }
 
-func joined(p *Plan, parts [][]arrow.Array, rows int64) (arrow.RecordBatch, error) {
+func joined(p *Plan, schema *arrow.Schema, parts [][]arrow.Array, rows int64) (arrow.RecordBatch, error) {
 	columns := make([]arrow.Array, len(parts))
 	defer func() {
 		for _, c := range columns {
@@ -100,7 +113,7 @@ func joined(p *Plan, parts [][]arrow.Array, rows int64) (arrow.RecordBatch, erro
 	}()
 	for i, pieces := range parts {
 		if len(pieces) == 0 {
-			columns[i] = array.MakeArrayOfNull(memory.DefaultAllocator, p.Schema.Field(i).Type, 0)
+			columns[i] = array.MakeArrayOfNull(memory.DefaultAllocator, schema.Field(i).Type, 0)
 			continue
 		}
 		whole, err := array.Concatenate(pieces, memory.DefaultAllocator)
@@ -109,15 +122,20 @@ func joined(p *Plan, parts [][]arrow.Array, rows int64) (arrow.RecordBatch, erro
 		}
 		columns[i] = whole
 	}
-	return array.NewRecordBatch(p.Schema, columns, rows), nil
+	return array.NewRecordBatch(schema, columns, rows), nil
 }
 
 // whereKeys writes " where (a, b) in ((…), …)". Values are compared in their column's own type.
 func whereKeys(p *Plan, keys arrow.RecordBatch, from, to int) (string, error) {
 	var b strings.Builder
 	b.WriteString(" where (")
-	types := make([]string, keys.NumCols())
-	for i, f := range keys.Schema().Fields() {
+	fields := keys.Schema().Fields()
+	var special *array.Map
+	if last := len(fields) - 1; fields[last].Name == change.SpecialName {
+		fields, special = fields[:last], change.SpecialOf(keys, last)
+	}
+	types := make([]string, len(fields))
+	for i, f := range fields {
 		at := p.Schema.FieldIndices(f.Name)
 		if len(at) != 1 {
 			return "", fault.New(fault.Internal, p.Table.String(), "the table has no key column %s", f.Name)
@@ -134,11 +152,15 @@ func whereKeys(p *Plan, keys arrow.RecordBatch, from, to int) (string, error) {
 			b.WriteString(", ")
 		}
 		b.WriteByte('(')
-		for i, column := range keys.Columns() {
+		for i, f := range fields {
 			if i > 0 {
 				b.WriteString(", ")
 			}
-			b.WriteString(keyLiteral(column, row) + "::" + types[i])
+			literal := keyLiteral(keys.Column(i), row)
+			if text, ok := change.SpecialText(special, row, f.Name); ok {
+				literal = quoteLiteral(wholeText(text))
+			}
+			b.WriteString(literal + "::" + types[i])
 		}
 		b.WriteByte(')')
 	}

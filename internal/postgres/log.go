@@ -13,6 +13,7 @@ import (
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/session"
 )
 
 // LogOptions say which log to follow and how.
@@ -125,7 +126,7 @@ func (s *Source) replication(ctx context.Context) (*pgconn.PgConn, *burstConn, e
 		burst = &burstConn{Conn: c}
 		return burst, nil
 	}
-	c, err := r.walsender(ctx)
+	c, err := r.open(ctx, session.Replication, s.dataEncoding())
 	return c, burst, err
 }
 

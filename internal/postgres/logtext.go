@@ -46,7 +46,10 @@ func (c *column) appendText(b []byte) error {
 	case opList:
 		return c.textArray(b)
 	}
-	c.string(b) // jsonb
+	if c.undecoded != "" { // jsonb
+		return c.checked(b)
+	}
+	c.string(b)
 	return nil
 }
 
@@ -62,6 +65,9 @@ func (c *column) textBytes(b []byte) error {
 			c.data, _ = charText8(c.data, b)
 			c.string(nil)
 			return nil
+		}
+		if c.undecoded != "" {
+			return c.checked(b)
 		}
 		c.string(b)
 		return nil

@@ -48,6 +48,9 @@ func (c *column) appendWire(b []byte) error {
 	if c.expr == "" {
 		return c.append(b)
 	}
+	if c.wire == wireText && c.undecoded != "" {
+		return c.checked(b)
+	}
 	if c.wire == wireText {
 		c.string(b)
 		return nil

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"fmt"
 	"math/big"
 	"strconv"
@@ -21,6 +22,7 @@ const (
 	Null  Policy = "null"  // the value becomes NULL, and is counted
 	Text  Policy = "text"  // the whole column is carried as PostgreSQL's own text, exactly
 	Clamp Policy = "clamp" // the nearest value the column has (NaN, which has none, becomes NULL), and is counted
+	Aside Policy = "aside" // the value becomes NULL, and its exact text stands in change.SpecialName of the same row
 )
 
 // Policies holds one Policy a class of types; "" is Fail.
@@ -31,6 +33,7 @@ type Policies struct {
 	Timestamp   Policy // ±infinity, and years past 294246
 	Timestamptz Policy // the same
 	Array       Policy // more or fewer dimensions than declared, or a lower bound other than 1 (no clamp)
+	Text        Policy // bytes of a SQL_ASCII database that are not UTF-8 (no clamp, no text)
 	// UnboundedNumeric is how numeric without precision is carried: "" or "text" as
 	// PostgreSQL's text, or "decimal(p,s)", where Numeric rules what does not fit.
 	UnboundedNumeric string
@@ -73,6 +76,7 @@ type carrier struct {
 	dims      int
 	delim     byte     // lists: what stands between elements in the array's text
 	wire      wireForm // text-carried types: what the log's binary form is
+	undecoded Policy   // what becomes of text that is not UTF-8; "" where the server sees to it that there is none
 }
 
 // carriers decides how types are carried, by what the server says of them.
@@ -80,12 +84,13 @@ type carriers struct {
 	types   typeTable
 	money   int32 // decimals of money
 	version int
+	ascii   bool // text may be any bytes: the server's encoding is SQL_ASCII
 	// asTextIfGone carries a type that is not in the catalog any more as the text that the log holds.
 	asTextIfGone bool
 }
 
 func (sn *Snapshot) carriers() carriers {
-	return carriers{types: sn.types, money: sn.money, version: sn.source.Version}
+	return carriers{types: sn.types, money: sn.money, version: sn.source.Version, ascii: sn.source.ascii()}
 }
 
 // PlannedColumn tells the manifest how a column is carried.
@@ -107,7 +112,12 @@ type Plan struct {
 
 	carry []carrier
 	query string // SELECT list
+	// rescue keeps the text of what cannot be understood, as that of a special value.
+	rescue bool
 }
+
+// GoesAside says whether values of the i-th column may go aside.
+func (p *Plan) GoesAside(i int) bool { return p.carry[i].goesAside() }
 
 // Plan decides how each column of the table is carried.
 func (sn *Snapshot) Plan(t *change.Table, policies Policies) (*Plan, error) {
@@ -115,7 +125,7 @@ func (sn *Snapshot) Plan(t *change.Table, policies Policies) (*Plan, error) {
 }
 
 func (cs carriers) plan(t *change.Table, policies Policies) (*Plan, error) {
-	p := &Plan{Table: t}
+	p := &Plan{Table: t, rescue: policies.Text == Aside}
 	fields := make([]arrow.Field, len(t.Columns))
 	exprs := make([]string, len(t.Columns))
 	for i, col := range t.Columns {
@@ -123,11 +133,15 @@ func (cs carriers) plan(t *change.Table, policies Policies) (*Plan, error) {
 		if err != nil {
 			return nil, fault.Wrap(err, fault.TypeUncarriable, t.String()+"."+col.Name, "type %s", col.Type)
 		}
+		if cs.ascii {
+			c.checkText(cmp.Or(policies.Text, Fail))
+		}
 		meta := map[string]string{change.TypeKey: col.Type}
 		if c.logical != "" {
 			meta[change.LogicalKey] = c.logical
 		}
-		fields[i] = arrow.Field{Name: col.Name, Type: c.arrow, Nullable: !col.NotNull || c.policy == Null || c.policy == Clamp, Metadata: arrow.MetadataFrom(meta)}
+		lossy := c.policy == Null || c.policy == Clamp || c.undecoded == Null
+		fields[i] = arrow.Field{Name: col.Name, Type: c.arrow, Nullable: !col.NotNull || lossy, Metadata: arrow.MetadataFrom(meta)}
 		exprs[i] = quoteIdent(col.Name)
 		if c.expr != "" {
 			exprs[i] = fmt.Sprintf(c.expr, exprs[i])

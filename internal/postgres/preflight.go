@@ -69,11 +69,28 @@ func (p *preflight) server() error {
 		p.add("no-tid-range-scan", fault.SeverityInfo, p.source.Name, "Upgrade to 14 or newer to read one large table with several connections.",
 			"before PostgreSQL 14 each table is read by one connection")
 	}
+	p.encoding()
 	if p.source.InRecovery {
 		p.add("standby", fault.SeverityInfo, p.source.Name, "Set hot_standby_feedback = on, or a large max_standby_streaming_delay, so that long reads are not cancelled.",
 			"the server is a standby: what is read is as old as its replay")
 	}
 	return nil
+}
+
+// encoding tells of a database whose text may be any bytes.
+func (p *preflight) encoding() {
+	switch {
+	case !p.source.ascii():
+	case !p.opts.Typed:
+		p.add("encoding", fault.SeverityInfo, p.source.Name, "", "the database's encoding is SQL_ASCII: its text may be any bytes, which csv keeps as they are")
+	case p.opts.Policies.Text == Aside:
+		p.add("encoding", fault.SeverityInfo, p.source.Name, "", "the database's encoding is SQL_ASCII: its text may be any bytes. What is not UTF-8 becomes null and stands in %s of its row, as \\x and hexadecimal digits", change.SpecialName)
+	case p.opts.Policies.Text == Null:
+		p.add("encoding", fault.SeverityWarn, p.source.Name, "", "the database's encoding is SQL_ASCII: its text may be any bytes. What is not UTF-8 becomes null (types.text)")
+	default:
+		p.add("encoding", fault.SeverityWarn, p.source.Name, "Choose types.text: null, or aside for leat run; or take csv, which keeps the bytes.",
+			"the database's encoding is SQL_ASCII: its text may be any bytes, and the first that is not UTF-8 fails the job")
+	}
 }
 
 func (p *preflight) transport() error {
@@ -255,13 +272,13 @@ func (p *preflight) types(sn *Snapshot, t *change.Table, readable bool) error {
 		return err
 	}
 	for i, c := range plan.Columns {
-		if c.Policy != Fail || c.Class == "" {
+		if aside := c.Policy == Aside && p.opts.Deep && readable; c.Class == "" || c.Policy != Fail && !aside {
 			continue
 		}
 		where := t.String() + "." + c.Column.Name
-		mend := "Choose dump.types." + c.Class + ": text, null or clamp."
-		if !p.follows() {
-			mend += " Or take a text format, which carries everything."
+		mend := "Choose dump.types." + c.Class + ": text, null or clamp. Or take a text format, which carries everything."
+		if p.follows() {
+			mend = "Choose run.types." + c.Class + ": aside, text, null or clamp."
 		}
 		if !p.opts.Deep || !readable {
 			p.unchecked = append(p.unchecked, where)
@@ -271,7 +288,9 @@ func (p *preflight) types(sn *Snapshot, t *change.Table, readable bool) error {
 		if err != nil {
 			return err
 		}
-		if n > 0 {
+		if n > 0 && c.Policy == Aside {
+			p.add("type-policy", fault.SeverityInfo, where, "", "%d of its values cannot be carried exactly as %s: they become null, and their text stands in %s", n, c.Field.Type, change.SpecialName)
+		} else if n > 0 {
 			p.add("type-policy", fault.SeverityError, where, mend, "%d of its values cannot be carried exactly as %s", n, c.Field.Type)
 		}
 	}
@@ -292,7 +311,7 @@ func (p *preflight) mayNeedPolicy() {
 	if p.follows() {
 		job = "run"
 	}
-	p.add("type-policy", fault.SeverityInfo, p.source.Name, "leat check --deep counts such values; dump.types has the policies.",
+	p.add("type-policy", fault.SeverityInfo, p.source.Name, "leat check --deep counts such values; "+job+".types has the policies.",
 		"a %s fails if there is infinity, NaN or the like in %s", job, names)
 }
 

@@ -87,11 +87,8 @@ type Reader struct {
 
 // Reader opens a connection and enters the snapshot.
 func (sn *Snapshot) Reader(ctx context.Context, shared Shared) (*Reader, error) {
-	own := maps.Clone(sn.Form)
-	if !sn.typed && sn.source.Encoding == "SQL_ASCII" { // bytes of no known encoding, which UTF8 would make the server refuse
-		own = map[string]string{"client_encoding": "SQL_ASCII"}
-		maps.Copy(own, sn.Form)
-	}
+	own := sn.source.dataEncoding()
+	maps.Copy(own, sn.Form)
 	c, err := sn.source.open(ctx, session.Read, own)
 	if err != nil {
 		return nil, err
@@ -209,7 +206,11 @@ func (r *Reader) Text(ctx context.Context, t *change.Table, form TextFormat, chu
 		sql = "copy (select " + plainColumns(t) + from(t) + chunk.where() + ") to stdout (format csv)"
 		read = func() error { return r.stream.writeTo(w) }
 	case JSON:
-		sql = "copy (select pg_catalog.row_to_json(t.*) from (select " + r.snap.jsonColumns(t) + from(t) + chunk.where() + ") t) to stdout (format binary)"
+		row := "pg_catalog.row_to_json(t.*)"
+		if r.snap.source.ascii() { // the server lets any bytes through to this session, and JSON has no place for them
+			row = "pg_catalog.convert_from(pg_catalog.convert_to(" + row + "::pg_catalog.text, 'SQL_ASCII'), 'UTF8')"
+		}
+		sql = "copy (select " + row + " from (select " + r.snap.jsonColumns(t) + from(t) + chunk.where() + ") t) to stdout (format binary)"
 		read = func() error { return r.jsonLines(w) }
 	}
 	if err := r.run(ctx, t, sql, read); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"unicode/utf8"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
@@ -15,6 +16,7 @@ import (
 type decoder struct {
 	plan    *Plan
 	columns []*column
+	aside   specials
 	rows    int
 	wire    int    // bytes of the rows so far
 	scratch []byte // a value that stands in no buffer whole
@@ -31,6 +33,7 @@ func newDecoder(p *Plan) *decoder {
 func (d *decoder) reset() {
 	d.rows, d.wire = 0, 0
 	d.scratch = kept(d.scratch)
+	d.aside.reset()
 	for _, c := range d.columns {
 		c.reset()
 	}
@@ -50,6 +53,9 @@ func (d *decoder) applied() []int64 {
 }
 
 func (d *decoder) record() arrow.RecordBatch {
+	if len(d.aside.entries) > 0 {
+		return record(withSpecial(d.plan.Schema), d.columns, d.rows, d.aside.array(d.rows))
+	}
 	return record(d.plan.Schema, d.columns, d.rows)
 }
 
@@ -181,7 +187,9 @@ func (d *decoder) row(b []byte) (used, column int, err error) {
 		}
 		pos += 4
 		if err := c.append(b[pos : pos+n]); err != nil {
-			return pos, i, d.blame(i, err)
+			if err = d.special(i, b[pos:pos+n], err); err != nil {
+				return pos, i, err
+			}
 		}
 		pos += n
 	}
@@ -240,16 +248,30 @@ func (r *Reader) takeHuge(ctx context.Context) error {
 func (r *Reader) value(d *decoder, i, n int) (err error) {
 	c := d.columns[i]
 	if c.op == opBytes {
+		at := len(c.data)
 		if c.data, err = r.stream.appendPayload(c.data, n); err != nil {
 			return err
 		}
-		c.string(nil)
-		return nil
+		if c.undecoded == "" || utf8.Valid(c.data[at:]) {
+			c.string(nil)
+			return nil
+		}
+		value := bytes.Clone(c.data[at:])
+		c.cut(c.n)
+		return d.special(i, value, c.undecodable())
 	}
 	if d.scratch, err = r.stream.appendPayload(d.scratch[:0], n); err != nil {
 		return err
 	}
-	return d.blame(i, c.append(d.scratch))
+	return d.special(i, d.scratch, c.append(d.scratch))
+}
+
+// special keeps the text of a value that goes aside; of any other error it names the column.
+func (d *decoder) special(i int, value []byte, err error) error {
+	if err == nil {
+		return nil
+	}
+	return d.blame(i, d.aside.aside(d.columns[i], d.rows, d.plan.Table.Columns[i].Name, wireValue{cellBinary, value}, false, err))
 }
 
 // blame names the column a value's error belongs to.

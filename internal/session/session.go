@@ -45,7 +45,7 @@ var List = []Setting{
 	{Name: "transaction_timeout", Value: "0", Uses: all, Since: 17, Why: "a snapshot lives as long as its dump or copy"},
 
 	{Name: "search_path", Value: "pg_catalog", Uses: source, Form: true, Why: "no function, operator or table of another schema takes the place of the server's own; types and regclass values are written with their schema"},
-	{Name: "client_encoding", Value: "UTF8", Uses: all, Why: "text is UTF-8 everywhere (csv from a SQL_ASCII database keeps its bytes)"},
+	{Name: "client_encoding", Value: "UTF8", Uses: all, Why: "text is UTF-8 everywhere (data of a SQL_ASCII database is read as its bytes, and leat looks at each text)"},
 	{Name: "standard_conforming_strings", Value: "on", Uses: all, Why: "a backslash in a literal is a backslash, in row filters and in what a driver quotes"},
 	{Name: "transform_null_equals", Value: "off", Uses: all, Why: "a row filter means the same for the copy as in the publication"},
 	{Name: "array_nulls", Value: "on", Uses: source, Why: "NULL in an array that leat passes is null"},

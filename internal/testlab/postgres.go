@@ -81,7 +81,14 @@ func Postgres(t testing.TB, major ...int) *DB {
 		want = major[0]
 	}
 	s, err := sharedPostgres(want)
-	return newDB(t, s, err)
+	return newDB(t, s, err, "")
+}
+
+// ASCIIPostgres is Postgres with a database whose text may be any bytes.
+func ASCIIPostgres(t testing.TB) *DB {
+	t.Helper()
+	s, err := sharedPostgres(0)
+	return newDB(t, s, err, " encoding 'SQL_ASCII' template template0 lc_collate 'C' lc_ctype 'C'")
 }
 
 // OwnPostgres returns a fresh database on a server that no other test uses, to be crashed, stopped or set
@@ -92,14 +99,14 @@ func OwnPostgres(t testing.TB, o ServerOptions) *DB {
 	if err == nil {
 		t.Cleanup(s.Stop)
 	}
-	return newDB(t, s, err)
+	return newDB(t, s, err, "")
 }
 
-func newDB(t testing.TB, s *Server, err error) *DB {
+func newDB(t testing.TB, s *Server, err error, options string) *DB {
 	t.Helper()
 	need(t, err)
 	name := unique(t, "_")
-	need(t, s.do(superuser, "CREATE DATABASE "+name))
+	need(t, s.do(superuser, "CREATE DATABASE "+name+options))
 	db := &DB{Name: name, Server: s, t: t, URL: s.url(superuser, s.Password, name)}
 	db.Bare = bare(db.URL)
 	t.Cleanup(db.drop)

@@ -38,7 +38,7 @@ def text(value):
     if isinstance(value, bytes):
         return "\\x" + value.hex()
     if isinstance(value, list):
-        return json.dumps(value)
+        return json.dumps(value, default=str)
     return str(value)
 
 
