@@ -11,6 +11,7 @@ import (
 
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/format"
 )
 
 // Relocation carries one Iceberg table from one bucket to another and rewrites its metadata there, so that it can be read with the
@@ -66,7 +67,8 @@ type mover struct {
 // Run carries the table as the source has it now. Beside faults of the buckets and of Carry: lake-missing when there is no table,
 // lake-foreign when it names a file outside FromURL or the far side holds a newer version, lake-failed when a file cannot be understood.
 // After an error the far side has the version that it had before, or the new one.
-func (r *Relocation) Run(ctx context.Context) (Relocated, error) {
+func (r *Relocation) Run(ctx context.Context) (_ Relocated, err error) {
+	defer fault.Catch(&err, r.Log, r.where())
 	m := &mover{Relocation: *r, places: newPlaces(r.FromURL, r.ToURL),
 		manifests: make(chan struct{}, relocationWorkers), files: make(chan struct{}, relocationWorkers)}
 	if m.Log == nil {
@@ -94,7 +96,7 @@ func (r *Relocation) Run(ctx context.Context) (Relocated, error) {
 
 // relocate is the order of the steps: what names a file is written after it, and the pointer last.
 func (m *mover) relocate(ctx context.Context, v metadataVersion) error {
-	data, err := bucket.ReadAll(ctx, m.From, m.metadataKey(v.name), maxMetadata)
+	data, err := bucket.ReadAll(ctx, m.From, m.metadataKey(v.name), format.MostUnpacked)
 	if err != nil {
 		return err
 	}
@@ -106,7 +108,7 @@ func (m *mover) relocate(ctx context.Context, v metadataVersion) error {
 	if err != nil {
 		return err
 	}
-	if err := m.loadArrivals(ctx, there); err != nil {
+	if err := m.loadArrivals(ctx, v.name, there); err != nil {
 		return err
 	}
 	if err := m.snapshots(ctx, meta.lists); err != nil {
@@ -277,7 +279,7 @@ func (m *mover) prefix() string {
 func (m *mover) metadataKey(name string) string { return m.prefix() + "metadata/" + name }
 
 // where names the table in errors.
-func (m *mover) where() string { return strings.TrimSuffix(asFolder(m.FromURL)+m.Root, "/") }
+func (r *Relocation) where() string { return strings.TrimSuffix(asFolder(r.FromURL)+r.Root, "/") }
 
 // failed judges an error about a file. Faults stay what they are.
 func (m *mover) failed(err error, key, what string) error {

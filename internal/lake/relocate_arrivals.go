@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -23,11 +24,25 @@ type arrivals struct {
 	now    map[uint64]int64         // arrived or found whole in this run
 	beyond map[uint64]int64         // the same of keys elsewhere, which are not kept
 	flying map[uint64]chan struct{} // being carried
+	kinds  map[uint64]fileKind      // of those that name other files; all others are asPlain
+	log    *slog.Logger
 	before map[uint64]int64         // arrived in earlier runs and still there
 	gone   map[uint64]int64         // arrived in earlier runs and not there any more, or with another size
 	whole  bool                     // all that arrived earlier is still there
 	loaded int                      // how many are on the list that is kept
 }
+
+// fileKind is what a file is to the table. Each kind waits only for the later ones, so a file that is named as two kinds is refused: a list
+// that names itself as a manifest would wait for itself.
+type fileKind string
+
+const (
+	asMetadata  fileKind = "the table's metadata"
+	asList      fileKind = "a list of manifests"
+	asManifest  fileKind = "a manifest"
+	asPositions fileKind = "a file of position deletes"
+	asPlain     fileKind = "a file that is carried as it is"
+)
 
 // arrivalList is arrivals as they are kept. It counts only for the same two places.
 type arrivalList struct {
@@ -50,9 +65,10 @@ func (m *mover) listKey() string {
 }
 
 // loadArrivals compares the list that an earlier run left with what is there: sizes of the table's files at the far side, by hash.
-func (m *mover) loadArrivals(ctx context.Context, there map[uint64]int64) error {
+func (m *mover) loadArrivals(ctx context.Context, version string, there map[uint64]int64) error {
 	a := &arrivals{
-		inside: m.prefix(), flying: map[uint64]chan struct{}{},
+		inside: m.prefix(), flying: map[uint64]chan struct{}{}, log: m.Log,
+		kinds: map[uint64]fileKind{keyHash(m.metadataKey(version)): asMetadata, keyHash(m.metadataKey(hintName)): asMetadata},
 		now: map[uint64]int64{}, beyond: map[uint64]int64{}, before: map[uint64]int64{}, gone: map[uint64]int64{},
 	}
 	m.arrived = a
@@ -106,11 +122,34 @@ func (a *arrivals) arrivedSize(key string) (int64, bool) {
 	return a.size(keyHash(key))
 }
 
-// once calls carry for a key once in this run, whoever asks, and returns the file's size at the far side.
-func (a *arrivals) once(ctx context.Context, key string, carry func() (int64, error)) (int64, error) {
+// is notes of which kind a file is; an error when it has been named as another one. The lock must be held.
+func (a *arrivals) is(hash uint64, key string, kind fileKind) error {
+	was, known := a.kinds[hash]
+	if !known {
+		was = asPlain
+		_, arrived := a.size(hash)
+		_, flies := a.flying[hash]
+		known = arrived || flies
+	}
+	if known && was != kind {
+		return fault.New(fault.LakeFailed, key, "the table's metadata names it as %s and as %s", was, kind).
+			WithMend("The table's metadata is damaged. Restore it at the source, or leave the table out.")
+	}
+	if kind != asPlain {
+		a.kinds[hash] = kind
+	}
+	return nil
+}
+
+// once calls carry for a key once in this run, for all callers, and returns the file's size at the far side.
+func (a *arrivals) once(ctx context.Context, key string, kind fileKind, carry func() (int64, error)) (int64, error) {
 	hash := keyHash(key)
 	for {
 		a.mu.Lock()
+		if err := a.is(hash, key, kind); err != nil {
+			a.mu.Unlock()
+			return 0, err
+		}
 		if size, ok := a.size(hash); ok {
 			a.mu.Unlock()
 			return size, nil
@@ -129,7 +168,7 @@ func (a *arrivals) once(ctx context.Context, key string, carry func() (int64, er
 	done := make(chan struct{})
 	a.flying[hash] = done
 	a.mu.Unlock()
-	size, err := carry()
+	size, err := guarded(a.log, key, carry)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.flying, hash)
@@ -143,6 +182,12 @@ func (a *arrivals) once(ctx context.Context, key string, carry func() (int64, er
 		a.beyond[hash] = size
 	}
 	return size, nil
+}
+
+// guarded carries a file; a panic becomes its error.
+func guarded(log *slog.Logger, key string, carry func() (int64, error)) (size int64, err error) {
+	defer fault.Catch(&err, log, key)
+	return carry()
 }
 
 func (a *arrivals) size(hash uint64) (int64, bool) {

@@ -2,16 +2,13 @@ package lake
 
 import (
 	"bytes"
-	"compress/flate"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"hash/crc32"
-	"io"
 	"strings"
 
-	"github.com/apache/arrow-go/v18/parquet/compress"
+	"github.com/leatdata/leat/internal/format"
 )
 
 // Avro files are changed where they lie: records are walked by the schema in the file, and bytes that are not to change are
@@ -70,7 +67,7 @@ func avroObject(s map[string]any, named map[string]*avroNode) (*avroNode, error)
 	switch kind {
 	case "fixed":
 		size, ok := s["size"].(float64)
-		if !ok || size < 0 || size > maxMetadata {
+		if !ok || size < 0 || size > format.MostUnpacked {
 			return nil, errAvroSchema
 		}
 		n.size = int(size)
@@ -154,17 +151,70 @@ func (v avroValue) withNull() (avroEdit, bool) {
 	return avroEdit{v.start, v.end, binary.AppendVarint(nil, int64(v.null))}, v.null >= 0
 }
 
+// avroForm is what the value of a field must be: files of others may give any type to a field's id.
+type avroForm int
+
+const (
+	anyForm    avroForm = iota
+	numberForm          // int or long
+	textForm            // string or bytes
+)
+
+// allows says whether a value of this kind can be read; null stands for an absent one.
+func (f avroForm) allows(kind string) bool {
+	switch f {
+	case numberForm:
+		return kind == "int" || kind == "long" || kind == "null"
+	case textForm:
+		return kind == "string" || kind == "bytes" || kind == "null"
+	}
+	return true
+}
+
+// avroFields are the fields that are looked at, by Iceberg's ids.
+type avroFields map[int]avroForm
+
 // avroWalk goes through the records of a block.
 type avroWalk struct {
+	ctx   context.Context
 	block []byte
 	at    int
-	want  map[int]bool // field ids
-	found []avroValue  // those of the present record, without those that are null
-	edits []avroEdit   // that the walk itself needs
+	steps int // that the walk may take yet
+	want  avroFields
+	found []avroValue // those of the present record, without those that are null
+	edits []avroEdit  // that the walk itself needs
 	err   error
 }
 
-var errAvroBlock = errors.New("a block of the Avro file ends too early or holds what its schema does not allow")
+var (
+	errAvroBlock = errors.New("a block of the Avro file ends too early or holds what its schema does not allow")
+	errAvroSteps = errors.New("the Avro file's schema needs more steps than its bytes account for")
+	errAvroKind  = errors.New("a field of the Avro file is not of the type that Iceberg's specification gives to its id")
+)
+
+// A schema may need many steps for no bytes: records without fields, in one another. What Iceberg's writers make needs up to three a byte.
+const (
+	stepsAByte  = 16
+	stepsAtRest = 100_000
+	stepsAtOnce = 1 << 16 // between two looks at the context
+)
+
+func newAvroWalk(ctx context.Context, block []byte, want avroFields) *avroWalk {
+	return &avroWalk{ctx: ctx, block: block, want: want, steps: stepsAtRest + stepsAByte*len(block)}
+}
+
+// step counts; false ends the walk.
+func (w *avroWalk) step() bool {
+	if w.err != nil {
+		return false
+	}
+	if w.steps--; w.steps <= 0 {
+		w.err = errAvroSteps
+	} else if w.steps%stepsAtOnce == 0 && w.ctx.Err() != nil {
+		w.err = context.Cause(w.ctx)
+	}
+	return w.err == nil
+}
 
 func (w *avroWalk) long() int64 {
 	n, width := binary.Varint(w.block[w.at:])
@@ -184,12 +234,15 @@ func (w *avroWalk) skip(n int64) {
 	w.at += int(n)
 }
 
+// mostAvroDepth is how deep values may lie in one another.
+const mostAvroDepth = 200
+
 // walk passes one value. A schema may contain itself: it is not followed for ever.
 func (w *avroWalk) walk(n *avroNode, depth int) {
-	if w.err != nil {
+	if !w.step() {
 		return
 	}
-	if depth > 200 {
+	if depth > mostAvroDepth {
 		w.err = errAvroBlock
 		return
 	}
@@ -234,7 +287,7 @@ func (w *avroWalk) field(id int, n *avroNode, depth int) {
 	v := avroValue{id: id, kind: n.kind, start: w.at, branch: -1, null: -1}
 	inner := w.at
 	slot := len(w.found)
-	wanted := w.want[id]
+	form, wanted := w.want[id]
 	if wanted {
 		w.found = append(w.found, v) // before those of the values inside it
 	}
@@ -252,10 +305,15 @@ func (w *avroWalk) field(id int, n *avroNode, depth int) {
 	} else {
 		w.walk(n, depth+1)
 	}
-	if wanted && w.err == nil {
-		v.data, v.end = w.block[inner:w.at], w.at
-		w.found[slot] = v
+	if !wanted || w.err != nil {
+		return
 	}
+	if !form.allows(v.kind) {
+		w.err = errAvroKind
+		return
+	}
+	v.data, v.end = w.block[inner:w.at], w.at
+	w.found[slot] = v
 }
 
 // items passes an array or a map. Its blocks may carry their length in bytes, which an edit inside would make wrong: it is taken out.
@@ -276,6 +334,9 @@ func (w *avroWalk) items(n *avroNode, depth int) {
 			return
 		}
 		for range count {
+			if !w.step() {
+				return
+			}
 			if n.kind == "map" {
 				w.skip(w.long())
 			}
@@ -302,7 +363,8 @@ func openAvro(data []byte) (*avroFile, error) {
 	if !bytes.HasPrefix(data, avroMagic) {
 		return nil, errors.New("it is no Avro file")
 	}
-	w := &avroWalk{block: data, at: len(avroMagic), want: map[int]bool{}}
+	w := newAvroWalk(context.Background(), data, nil)
+	w.at = len(avroMagic)
 	f := &avroFile{codec: "null"}
 	for count := w.long(); count != 0 && w.err == nil; count = w.long() {
 		if count < 0 {
@@ -344,9 +406,12 @@ func (w *avroWalk) prefixed() []byte {
 }
 
 // each calls back with each block, uncompressed.
-func (f *avroFile) each(block func(data []byte, count int64) error) error {
-	w := &avroWalk{block: f.blocks}
+func (f *avroFile) each(ctx context.Context, block func(data []byte, count int64) error) error {
+	w := newAvroWalk(ctx, f.blocks, nil)
 	for w.at < len(w.block) {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
 		count := w.long()
 		packed := w.prefixed()
 		sync := w.at
@@ -354,7 +419,7 @@ func (f *avroFile) each(block func(data []byte, count int64) error) error {
 		if w.err != nil || count < 0 || !bytes.Equal(w.block[sync:w.at], f.sync) {
 			return errAvroBlock
 		}
-		data, err := avroUnpack(f.codec, packed)
+		data, err := format.UnpackAvro(f.codec, packed)
 		if err != nil {
 			return err
 		}
@@ -367,12 +432,12 @@ func (f *avroFile) each(block func(data []byte, count int64) error) error {
 
 // records calls back with the values of some fields, record by record. They are good until it returns. What the callback returns is
 // changed in the record, and all goes to out, if there is one.
-func (f *avroFile) records(want map[int]bool, out *bytes.Buffer, record func([]avroValue) ([]avroEdit, error)) error {
+func (f *avroFile) records(ctx context.Context, want avroFields, out *bytes.Buffer, record func([]avroValue) ([]avroEdit, error)) error {
 	if out != nil {
 		out.Write(f.header)
 	}
-	return f.each(func(data []byte, count int64) error {
-		w := &avroWalk{block: data, want: want}
+	return f.each(ctx, func(data []byte, count int64) error {
+		w := newAvroWalk(ctx, data, want)
 		var changed bytes.Buffer
 		for range count {
 			start := w.at
@@ -430,76 +495,4 @@ func splice(out *bytes.Buffer, data []byte, start, end int, own, edits []avroEdi
 		at = e.end
 	}
 	out.Write(data[at:end])
-}
-
-func avroUnpack(codec string, packed []byte) ([]byte, error) {
-	switch codec {
-	case "null":
-		return packed, nil
-	case "deflate":
-		return readLimited(flate.NewReader(bytes.NewReader(packed)))
-	case "zstandard":
-		c, err := compress.GetCodec(compress.Codecs.Zstd)
-		if err != nil {
-			return nil, err
-		}
-		stream, ok := c.(compress.StreamingCodec)
-		if !ok {
-			return nil, errors.New("zstd cannot be read as a stream")
-		}
-		r := stream.NewReader(bytes.NewReader(packed))
-		defer r.Close()
-		return readLimited(r)
-	case "snappy":
-		if n, w := binary.Uvarint(packed); w <= 0 || n > maxMetadata || len(packed) < 4 {
-			return nil, errAvroBlock
-		}
-		c, err := compress.GetCodec(compress.Codecs.Snappy)
-		if err != nil {
-			return nil, err
-		}
-		data, sum := packed[:len(packed)-4], packed[len(packed)-4:]
-		data, err = compress.Decode(c, nil, data)
-		if err == nil && binary.BigEndian.Uint32(sum) != crc32.ChecksumIEEE(data) {
-			err = errors.New("a block of the Avro file has another checksum than its bytes")
-		}
-		return data, err
-	}
-	return nil, fmt.Errorf("the Avro file is packed by %q, which is not known here", strings.ToLower(codec))
-}
-
-func readLimited(r io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxMetadata+1))
-	if err == nil && len(data) > maxMetadata {
-		err = fmt.Errorf("a block of the Avro file has more than %d bytes", maxMetadata)
-	}
-	return data, err
-}
-
-func avroPack(codec string, data []byte) ([]byte, error) {
-	switch codec {
-	case "deflate":
-		var out bytes.Buffer
-		w, err := flate.NewWriter(&out, flate.DefaultCompression)
-		if err == nil {
-			_, err = w.Write(data)
-		}
-		if err == nil {
-			err = w.Close()
-		}
-		return out.Bytes(), err
-	case "zstandard":
-		c, err := compress.GetCodec(compress.Codecs.Zstd)
-		if err != nil {
-			return nil, err
-		}
-		return c.Encode(nil, data), nil
-	case "snappy":
-		c, err := compress.GetCodec(compress.Codecs.Snappy)
-		if err != nil {
-			return nil, err
-		}
-		return binary.BigEndian.AppendUint32(c.Encode(nil, data), crc32.ChecksumIEEE(data)), nil
-	}
-	return data, nil
 }

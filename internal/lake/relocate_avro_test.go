@@ -74,7 +74,7 @@ func TestOnlyWhatIsMeantChangesInAnAvroFile(t *testing.T) {
 				t.Fatal(err)
 			}
 			var out bytes.Buffer
-			err = file.records(entryIDs, &out, func(all []avroValue) ([]avroEdit, error) {
+			err = file.records(t.Context(), entryIDs, &out, func(all []avroValue) ([]avroEdit, error) {
 				f := fieldsOf(all)
 				none, ok := f[idSplitOffsets].withNull()
 				if !ok || f.text(idFilePath) != "old" || f.text(idReferenced) != "r" || f.long(idFileSize) != 5 || f.long(idStatus) != 1 {
@@ -103,7 +103,7 @@ func TestABrokenAvroFileIsAnErrorAndNothingElse(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return f.records(entryIDs, &bytes.Buffer{}, func(all []avroValue) ([]avroEdit, error) {
+		return f.records(t.Context(), entryIDs, &bytes.Buffer{}, func(all []avroValue) ([]avroEdit, error) {
 			f := fieldsOf(all)
 			return []avroEdit{f[idFilePath].withBytes([]byte("x"))}, nil
 		})

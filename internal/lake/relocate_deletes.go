@@ -25,7 +25,7 @@ func (m *mover) carryPositions(ctx context.Context, path, kind string, size int6
 	if err != nil {
 		return 0, err
 	}
-	return m.arrived.once(ctx, key, func() (int64, error) {
+	return m.arrived.once(ctx, key, asPositions, func() (int64, error) {
 		if old, has := m.arrived.earlier(key); has {
 			return old, nil
 		}
@@ -59,7 +59,7 @@ func (m *mover) moveAvro(ctx context.Context, key string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return m.writeAvroFile(ctx, key, f, map[int]bool{deletePathID: true}, func(r []avroValue) ([]avroEdit, error) {
+	return m.writeAvroFile(ctx, key, f, avroFields{deletePathID: textForm}, func(r []avroValue) ([]avroEdit, error) {
 		path := fieldsOf(r)
 		if !path.has(deletePathID) {
 			return nil, errNoPaths
@@ -75,6 +75,11 @@ const (
 	puffinTail  = 4 + 4 + len(puffinMagic)
 )
 
+// mostFooter bounds the footer of a file of deletes, in bytes: a Parquet footer of a few bytes a schema element nests that deep.
+const mostFooter = 16 << 20
+
+var errFooter = fmt.Errorf("its footer has more than %d bytes", mostFooter)
+
 // movePuffin copies the blobs, which therefore stay where they are in the file, and writes a footer that names the new paths.
 func (m *mover) movePuffin(ctx context.Context, key string, size int64) (int64, error) {
 	tail, err := m.readRange(ctx, key, size-int64(puffinTail), int64(puffinTail))
@@ -88,6 +93,9 @@ func (m *mover) movePuffin(ctx context.Context, key string, size int64) (int64, 
 	}
 	if flags := binary.LittleEndian.Uint32(tail[4:]); flags != 0 {
 		return 0, fmt.Errorf("its footer is packed or of a later form (flags %#x), which is not known here", flags)
+	}
+	if length > mostFooter {
+		return 0, errFooter
 	}
 	footer, err := m.readRange(ctx, key, start, length+int64(len(puffinMagic)))
 	if err != nil {
@@ -170,6 +178,9 @@ func (m *mover) moveParquet(ctx context.Context, key string, size int64) (int64,
 		return 0, err
 	}
 	defer in.Close()
+	if err := boundedFooter(in, mostFooter); err != nil {
+		return 0, err
+	}
 	rd, err := file.NewParquetReader(in)
 	if err != nil {
 		return 0, err
@@ -199,6 +210,23 @@ func (m *mover) moveParquet(ctx context.Context, key string, size int64) (int64,
 		}
 		return out.Close()
 	})
+}
+
+// boundedFooter is an error when a Parquet file says that its footer has more bytes than are held in memory for it.
+func boundedFooter(in readable, most int64) error {
+	end, err := in.Seek(-8, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	var tail [4]byte
+	if _, err := in.ReadAt(tail[:], end); err != nil {
+		return err
+	}
+	if int64(binary.LittleEndian.Uint32(tail[:])) > most {
+		return errFooter
+	}
+	_, err = in.Seek(0, io.SeekStart)
+	return err
 }
 
 // readable is what a Parquet file is read from.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/format"
 )
 
 // Field ids of manifest lists and of manifests, as Iceberg's specification gives them.
@@ -34,9 +35,9 @@ const (
 )
 
 var (
-	listIDs  = map[int]bool{idManifestPath: true, idManifestLength: true, idManifestContent: true}
-	entryIDs = map[int]bool{idStatus: true, idContent: true, idFilePath: true, idFileFormat: true, idFileSize: true, idSplitOffsets: true,
-		idLowKey: true, idLowValue: true, idHighKey: true, idHighValue: true, idReferenced: true}
+	listIDs  = avroFields{idManifestPath: textForm, idManifestLength: numberForm, idManifestContent: numberForm}
+	entryIDs = avroFields{idStatus: numberForm, idContent: numberForm, idFilePath: textForm, idFileFormat: textForm, idFileSize: numberForm,
+		idSplitOffsets: anyForm, idLowKey: numberForm, idLowValue: textForm, idHighKey: numberForm, idHighValue: textForm, idReferenced: textForm}
 )
 
 // snapshots carries all that snapshots need, and their manifest lists.
@@ -44,7 +45,7 @@ func (m *mover) snapshots(ctx context.Context, lists []listedSnapshot) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(relocationWorkers)
 	for _, s := range lists {
-		g.Go(func() error {
+		g.Go(m.safely(m.where(), func() error {
 			if s.list == "" {
 				var named []namedManifest
 				for _, path := range s.manifests {
@@ -53,7 +54,7 @@ func (m *mover) snapshots(ctx context.Context, lists []listedSnapshot) error {
 				return m.carryManifests(ctx, named)
 			}
 			return m.carryList(ctx, s.list)
-		})
+		}))
 	}
 	return g.Wait()
 }
@@ -70,7 +71,7 @@ func (m *mover) carryList(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = m.arrived.once(ctx, key, func() (int64, error) {
+	_, err = m.arrived.once(ctx, key, asList, func() (int64, error) {
 		old, has := m.arrived.earlier(key)
 		if has && m.arrived.whole {
 			return old, nil
@@ -80,7 +81,7 @@ func (m *mover) carryList(ctx context.Context, path string) error {
 			return 0, err
 		}
 		var named []namedManifest
-		err = file.records(listIDs, nil, func(r []avroValue) ([]avroEdit, error) {
+		err = file.records(ctx, listIDs, nil, func(r []avroValue) ([]avroEdit, error) {
 			f := fieldsOf(r)
 			named = append(named, namedManifest{path: f.text(idManifestPath), deletes: f.long(idManifestContent) == 1})
 			return nil, nil
@@ -136,7 +137,7 @@ func (m *mover) carryManifests(ctx context.Context, named []namedManifest) error
 		g.SetLimit(relocationWorkers)
 		for _, n := range named {
 			if n.deletes == deletes {
-				g.Go(func() error { return m.carryManifest(ctx, n.path) })
+				g.Go(m.safely(n.path, func() error { return m.carryManifest(ctx, n.path) }))
 			}
 		}
 		if err := g.Wait(); err != nil {
@@ -152,7 +153,7 @@ func (m *mover) carryManifest(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = m.arrived.once(ctx, key, func() (int64, error) {
+	_, err = m.arrived.once(ctx, key, asManifest, func() (int64, error) {
 		old, has := m.arrived.earlier(key)
 		if has && m.arrived.whole {
 			return old, nil
@@ -190,31 +191,34 @@ func (m *mover) carryFiles(ctx context.Context, manifest string, file *avroFile)
 	sizes := map[string]*atomic.Int64{}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(relocationWorkers)
-	err := file.records(entryIDs, nil, func(r []avroValue) ([]avroEdit, error) {
+	err := file.records(ctx, entryIDs, nil, func(r []avroValue) ([]avroEdit, error) {
 		f := fieldsOf(r)
 		path, size := f.text(idFilePath), f.long(idFileSize)
 		if path == "" {
 			return nil, fault.New(fault.LakeFailed, asFolder(m.FromURL)+manifest, "the manifest has an entry without a path")
+		}
+		if size < 0 {
+			return nil, fault.Wrap(errNegativeSize, fault.LakeFailed, path, "the manifest %s cannot be right", manifest)
 		}
 		if f.long(idStatus) == statusDeleted { // may be gone for good
 			return nil, nil
 		}
 		switch content := f.long(idContent); content {
 		case contentData:
-			g.Go(func() error { return m.carry(gctx, path, size, &m.dataFiles) })
+			g.Go(m.safely(path, func() error { return m.carry(gctx, path, size, &m.dataFiles) }))
 		case contentEquality:
-			g.Go(func() error { return m.carry(gctx, path, size, &m.deleteFiles) })
+			g.Go(m.safely(path, func() error { return m.carry(gctx, path, size, &m.deleteFiles) }))
 		case contentPositions:
 			if sizes[path] != nil { // one file holds the vectors of many
 				return nil, nil
 			}
-			moved, format := new(atomic.Int64), strings.ToLower(f.text(idFileFormat))
+			moved, kind := new(atomic.Int64), strings.ToLower(f.text(idFileFormat))
 			sizes[path] = moved
-			g.Go(func() error {
-				n, err := m.carryPositions(gctx, path, format, size)
+			g.Go(m.safely(path, func() error {
+				n, err := m.carryPositions(gctx, path, kind, size)
 				moved.Store(n)
 				return err
-			})
+			}))
 		default:
 			return nil, fault.New(fault.LakeFailed, asFolder(m.FromURL)+manifest, "the manifest names a file of a kind that is not known here: %d", content)
 		}
@@ -232,7 +236,7 @@ func (m *mover) carry(ctx context.Context, path string, size int64, count *atomi
 	if err != nil {
 		return err
 	}
-	_, err = m.arrived.once(ctx, key, func() (int64, error) {
+	_, err = m.arrived.once(ctx, key, asPlain, func() (int64, error) {
 		if old, has := m.arrived.earlier(key); has {
 			return old, nil
 		}
@@ -269,7 +273,9 @@ func (m *mover) moveEntry(f fields, all []avroValue, sizes map[string]*atomic.In
 		return sorted(edits), nil
 	}
 	if size := sizes[path]; size != nil {
-		edits = append(edits, f[idFileSize].withLong(size.Load()))
+		if f.has(idFileSize) {
+			edits = append(edits, f[idFileSize].withLong(size.Load()))
+		}
 		// The file was written anew: its row groups lie elsewhere.
 		if f.has(idSplitOffsets) {
 			if e, ok := f[idSplitOffsets].withNull(); ok {
@@ -339,8 +345,16 @@ func sorted(edits []avroEdit) []avroEdit {
 	return edits
 }
 
+// safely is for goroutines: a panic in one would end the process.
+func (m *mover) safely(where string, work func() error) func() error {
+	return func() (err error) {
+		defer fault.Catch(&err, m.Log, where)
+		return work()
+	}
+}
+
 func (m *mover) readAvroFile(ctx context.Context, key string) (*avroFile, error) {
-	data, err := bucket.ReadAll(ctx, m.From, key, maxMetadata)
+	data, err := bucket.ReadAll(ctx, m.From, key, format.MostUnpacked)
 	if err != nil {
 		return nil, err
 	}
@@ -349,9 +363,9 @@ func (m *mover) readAvroFile(ctx context.Context, key string) (*avroFile, error)
 }
 
 // writeAvroFile writes a file with changes to the far side and returns its size there.
-func (m *mover) writeAvroFile(ctx context.Context, key string, file *avroFile, want map[int]bool, change func([]avroValue) ([]avroEdit, error)) (int64, error) {
+func (m *mover) writeAvroFile(ctx context.Context, key string, file *avroFile, want avroFields, change func([]avroValue) ([]avroEdit, error)) (int64, error) {
 	var out bytes.Buffer
-	if err := file.records(want, &out, change); err != nil {
+	if err := file.records(ctx, want, &out, change); err != nil {
 		return 0, m.failed(err, key, "it cannot be written with its new paths")
 	}
 	return int64(out.Len()), m.put(ctx, key, out.Bytes(), bucket.WriteOptions{ContentType: "application/octet-stream", Lazy: true})

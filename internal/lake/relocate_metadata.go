@@ -5,10 +5,12 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/format"
 )
 
 // movedMetadata is a version of the table's metadata with its new paths.
@@ -37,11 +39,8 @@ func (m *mover) readMetadata(name string, data []byte) (*movedMetadata, error) {
 	out := &movedMetadata{}
 	packed := bytes.HasPrefix(data, []byte{0x1f, 0x8b})
 	if packed {
-		r, err := gzip.NewReader(bytes.NewReader(data))
-		if err == nil {
-			data, err = readLimited(r)
-		}
-		if err != nil {
+		var err error
+		if data, err = format.UnpackGzip(data); err != nil {
 			return nil, m.failed(err, m.metadataKey(name), "the table's metadata cannot be unpacked")
 		}
 	}
@@ -122,6 +121,9 @@ func (m *mover) moveStatistics(s object, out *movedMetadata) error {
 	if err := json.Unmarshal(s["file-size-in-bytes"], &f.size); err != nil {
 		return err
 	}
+	if f.size < 0 {
+		return errNegativeSize
+	}
 	err := s.text("statistics-path", func(path string) (string, error) {
 		f.path = path
 		return m.places.moved(path)
@@ -129,6 +131,8 @@ func (m *mover) moveStatistics(s object, out *movedMetadata) error {
 	out.statistics = append(out.statistics, f)
 	return err
 }
+
+var errNegativeSize = errors.New("it names a file whose size is below zero")
 
 // pathProperties are those that say where writers put files.
 var pathProperties = []string{"write.data.path", "write.metadata.path", "write.object-storage.path", "write.folder-storage.path"}

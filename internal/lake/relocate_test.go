@@ -267,7 +267,7 @@ func holdsNot(t *testing.T, s *sides, text string) {
 		if strings.HasSuffix(o.Key, ".avro") {
 			f, err := openAvro(data)
 			if err == nil {
-				err = f.each(func(block []byte, _ int64) error { data = append(data, block...); return nil })
+				err = f.each(t.Context(), func(block []byte, _ int64) error { data = append(data, block...); return nil })
 			}
 			if err != nil {
 				t.Fatal(err)
