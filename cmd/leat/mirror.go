@@ -117,7 +117,8 @@ func (c *cli) mirrorOnce(ctx context.Context, cfg *config.Config, from, to bucke
 	view := c.newMirrorView(cfg, opts.DryRun)
 	defer view.close()
 	opts.Watch = view
-	opts.Tables = &tables{from: from, to: to, log: c.logger(cfg, view)}
+	opts.Log = c.logger(cfg, view)
+	opts.Tables = &tables{from: from, to: to, log: opts.Log}
 	report, err := mirror.Run(ctx, from, to, opts)
 	view.close()
 	view.summary(report)

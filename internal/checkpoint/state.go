@@ -191,13 +191,13 @@ func decode(data []byte, where string, into any) error {
 	var v struct {
 		Version int `json:"version"`
 	}
-	if err := json.Unmarshal(data, &v); err != nil {
+	if err := bucket.DecodeJSON(data, &v); err != nil {
 		return fault.Wrap(err, fault.StateUnusable, where, "it is not JSON of ours")
 	}
 	if v.Version < 1 || v.Version > Version {
 		return fault.New(fault.StateUnusable, where, "it has version %d, and this leat knows up to %d", v.Version, Version)
 	}
-	return fault.Wrap(json.Unmarshal(data, into), fault.StateUnusable, where, "it is not JSON of ours")
+	return fault.Wrap(bucket.DecodeJSON(data, into), fault.StateUnusable, where, "it is not JSON of ours")
 }
 
 func readState(ctx context.Context, b bucket.Bucket, prefix string) (State, string, error) {

@@ -183,7 +183,7 @@ func (m *Manifest) write(ctx context.Context, b bucket.Bucket) error {
 }
 
 // maxManifest bounds what is read of an object that says it is a manifest.
-const maxManifest = 1 << 30
+const maxManifest = 128 << 20
 
 // ManifestKey is where the manifest of a dump's folder lies; "" is the bucket's root.
 func ManifestKey(folder string) string {
@@ -201,11 +201,18 @@ func ReadManifest(ctx context.Context, b bucket.Bucket, folder string) (*Manifes
 		return nil, err
 	}
 	var m Manifest
-	if err := json.Unmarshal(data, &m); err != nil {
+	if err := bucket.DecodeJSON(data, &m); err != nil {
 		return nil, fault.Wrap(err, fault.BucketFailed, key, "is not a manifest")
 	}
 	if m.FormatVersion != ManifestVersion {
 		return nil, fault.New(fault.BucketUnsupported, key, "has format_version %d; this leat reads %d", m.FormatVersion, ManifestVersion)
+	}
+	for _, t := range m.Tables {
+		for _, f := range t.Files {
+			if f.Bytes < 0 || f.Rows < 0 {
+				return nil, fault.New(fault.BucketFailed, key, "is not a manifest: %s has %d bytes and %d rows", f.Key, f.Bytes, f.Rows)
+			}
+		}
 	}
 	return &m, nil
 }

@@ -208,7 +208,7 @@ func (r *run) readMark(ctx context.Context, key string) (m mark, err error) {
 	if err != nil {
 		return m, err
 	}
-	if err := json.Unmarshal(data, &m); err != nil || !m.Layout.names(m.Folder) {
+	if err := bucket.DecodeJSON(data, &m); err != nil || !m.Layout.names(m.Folder) {
 		return m, fault.New(fault.BucketFailed, key, "is not the mark of a dump").WithMend("Look at the object; if it is no use, delete it.")
 	}
 	return m, nil

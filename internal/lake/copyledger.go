@@ -59,7 +59,7 @@ func openCopyLedgers(ctx context.Context, b bucket.Bucket, folder string) (*copy
 	case err != nil:
 		return nil, err
 	default:
-		if err := json.Unmarshal(data, &note); err != nil || note.ID == "" {
+		if err := bucket.DecodeJSON(data, &note); err != nil || note.ID == "" {
 			return nil, fault.New(fault.StateUnusable, key, "the note of a copy cannot be understood")
 		}
 	}
@@ -161,7 +161,7 @@ func readLedger[L any](ctx context.Context, b bucket.Bucket, key string) (l L, e
 	if err != nil {
 		return l, err
 	}
-	return l, fault.Wrap(json.Unmarshal(data, &l), fault.StateUnusable, key, "the ledger of a chunk cannot be understood")
+	return l, fault.Wrap(bucket.DecodeJSON(data, &l), fault.StateUnusable, key, "the ledger of a chunk cannot be understood")
 }
 
 // remove forgets the copy: what it knew of chunks is gone with its note.

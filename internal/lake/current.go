@@ -274,9 +274,17 @@ type indexNote struct {
 	Keyed []int             `json:"keyed"`
 }
 
+// mostFileNumber bounds the list of files that a note asks for; an index that has given out more numbers is built from the table.
+const mostFileNumber = 1 << 24
+
 func (c *currentTable) readNote(note []byte) (map[string]uint32, bool) {
 	var n indexNote
 	err := json.Unmarshal(note, &n)
+	for _, number := range n.Files {
+		if number > mostFileNumber {
+			return nil, false
+		}
+	}
 	return n.Files, err == nil && slices.Equal(n.Keyed, c.keyed())
 }
 

@@ -83,7 +83,7 @@ func (f fileIO) ReadFile(name string) ([]byte, error) {
 }
 
 // maxMetadata is the largest metadata object we are willing to hold in memory.
-const maxMetadata = 1 << 30
+const maxMetadata = 256 << 20
 
 // Remove deletes an object; one that is not there is no error.
 func (f fileIO) Remove(name string) error {

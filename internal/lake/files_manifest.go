@@ -113,7 +113,7 @@ func (t *filesTable) manifest(ctx context.Context, n int64) (*fileManifest, erro
 		return nil, err
 	}
 	m := &fileManifest{}
-	if err := json.Unmarshal(data, m); err != nil || m.FormatVersion != manifestVersion || m.Number != n {
+	if err := bucket.DecodeJSON(data, m); err != nil || m.FormatVersion != manifestVersion || m.Number != n {
 		return nil, fault.New(fault.StateUnusable, key, "the manifest cannot be understood (format version %d)", m.FormatVersion)
 	}
 	return m, nil

@@ -97,7 +97,7 @@ func (m *mover) loadArrivals(ctx context.Context, version string, there map[uint
 
 // understand reads a list, if it is one of these two places.
 func (m *mover) understand(data []byte) (list arrivalList, ok bool) {
-	err := json.Unmarshal(data, &list)
+	err := bucket.DecodeJSON(data, &list)
 	return list, err == nil && list.Version == 1 && list.From == m.FromURL && list.To == m.ToURL && len(list.Files)%16 == 0
 }
 

@@ -24,8 +24,14 @@ type avroNode struct {
 
 var errAvroSchema = errors.New("the file's Avro schema cannot be understood")
 
+// mostAvroSchema bounds a schema in bytes: each may become a node of many.
+const mostAvroSchema = 4 << 20
+
 // parseAvroSchema reads a schema. Names of types that were defined before stand for them.
 func parseAvroSchema(data []byte) (*avroNode, error) {
+	if len(data) > mostAvroSchema {
+		return nil, errAvroSchema
+	}
 	var schema any
 	if err := json.Unmarshal(data, &schema); err != nil {
 		return nil, errors.Join(errAvroSchema, err)

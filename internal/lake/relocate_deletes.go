@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -127,7 +126,7 @@ func (m *mover) movePuffin(ctx context.Context, key string, size int64) (int64, 
 
 func (m *mover) movePuffinFooter(payload []byte) ([]byte, error) {
 	var footer object
-	if err := json.Unmarshal(payload, &footer); err != nil {
+	if err := bucket.DecodeJSON(payload, &footer); err != nil {
 		return nil, err
 	}
 	err := footer.objects("blobs", func(blob object) error {

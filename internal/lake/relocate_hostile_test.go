@@ -191,7 +191,7 @@ func zeros(t *testing.T, before string, mib int, after string) []byte {
 }
 
 // It measures memory, so no other test runs beside it.
-func TestABombIsRefusedInLittleMemory(t *testing.T) { //nolint:paralleltest // see above
+func TestABombIsRefusedInLittleMemory(t *testing.T) {
 	const mib = 300
 	packed := func(f foreign, schema, codec string) []byte {
 		return container(t, schema, codec, 1, append(prefixed(f.url("metadata/m.avro")), make([]byte, mib<<20)...))

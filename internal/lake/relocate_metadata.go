@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/fault"
 	"github.com/leatdata/leat/internal/format"
 )
@@ -62,7 +63,7 @@ func (m *mover) readMetadata(name string, data []byte) (*movedMetadata, error) {
 
 func (m *mover) moveMetadata(data []byte, out *movedMetadata) ([]byte, error) {
 	var doc object
-	if err := json.Unmarshal(data, &doc); err != nil {
+	if err := bucket.DecodeJSON(data, &doc); err != nil {
 		return nil, err
 	}
 	if doc["location"] == nil || doc["format-version"] == nil {

@@ -141,7 +141,7 @@ func (r *run) bringWhole(ctx context.Context, o bucket.Object, exact bool) error
 		return err
 	}
 	defer body.Close()
-	if c.Size > onePart || c.Size < 0 {
+	if c.Size > max(o.Size, 0) || c.Size > onePart { // more than memory was taken for
 		return r.changed(o.Key)
 	}
 	buffer := r.buffers.Get().(*[]byte)

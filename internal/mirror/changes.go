@@ -3,7 +3,6 @@ package mirror
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"strings"
 
 	"github.com/leatdata/leat/internal/bucket"
@@ -19,6 +18,16 @@ type changesManifest struct {
 		Key   string `json:"key"`
 		Bytes int64  `json:"bytes"`
 	} `json:"files"`
+}
+
+// plausible says whether it can be one of ours: other programs may name their files so.
+func (m *changesManifest) plausible() bool {
+	for _, f := range m.Files {
+		if f.Key == "" || f.Bytes < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // carryChanges makes commits of change files visible, each after its files; what points to manifests comes after all of them. Readers take
@@ -50,7 +59,7 @@ func (r *run) bringNamed(ctx context.Context, manifest string) error {
 		return err
 	}
 	var m changesManifest
-	if json.Unmarshal(data, &m) != nil {
+	if bucket.DecodeJSON(data, &m) != nil || !m.plausible() {
 		return nil //nolint:nilerr // another program's, under the same name
 	}
 	below := strings.TrimSuffix(folderOf(manifest), changesFolder)

@@ -128,7 +128,7 @@ func (c *crew) work() {
 
 // do carries an object once, and decides what becomes of it.
 func (c *crew) do(j job) {
-	err := c.carry(c.ctx, j)
+	err := c.run.guarded(j.object.Key, func() error { return c.carry(c.ctx, j) })
 	j.attempts++
 	switch {
 	case err == nil:
@@ -163,6 +163,12 @@ func (r *run) again(j *job, err error) bool {
 		return on
 	}
 	return j.attempts < r.o.Attempts
+}
+
+// guarded works on an object or a table; a panic becomes its error, and the others go on.
+func (r *run) guarded(key string, work func() error) (err error) {
+	defer fault.Catch(&err, r.o.Log, r.where(key))
+	return work()
 }
 
 func (c *crew) breakOff(err error) {

@@ -56,8 +56,12 @@ func (r *run) carryTable(ctx context.Context, root string, entries []entry) erro
 		}
 		return nil
 	}
-	changed, err := r.o.Tables.Relocate(ctx, root, func(ctx context.Context, key string, size int64) error {
-		return r.carryFile(ctx, bucket.Object{Key: key, Size: size}, r.arrived[root])
+	var changed bool
+	err := r.guarded(root, func() (err error) {
+		changed, err = r.o.Tables.Relocate(ctx, root, func(ctx context.Context, key string, size int64) error {
+			return r.guarded(key, func() error { return r.carryFile(ctx, bucket.Object{Key: key, Size: size}, r.arrived[root]) })
+		})
+		return err
 	})
 	switch {
 	case err != nil && r.ends(ctx, err):
@@ -141,7 +145,7 @@ func (r *run) carryManifests(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err := r.carryManifest(ctx, e)
+		err := r.guarded(e.Key, func() error { return r.carryManifest(ctx, e) })
 		if err != nil && r.ends(ctx, err) {
 			return err
 		}

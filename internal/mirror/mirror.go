@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,7 @@ type Options struct {
 
 	Tables Tables
 	Watch  Watcher
+	Log    *slog.Logger // of what is wrong in leat itself; nil for none
 	Now    func() time.Time
 }
 

@@ -179,7 +179,7 @@ func (t *transfer) send(ctx context.Context) (etag string, err error) {
 			if closed(failed) {
 				return nil
 			}
-			err := t.part(ctx, number)
+			err := t.run.guarded(t.c.Key, func() error { return t.part(ctx, number) })
 			if err != nil {
 				once.Do(func() { first = err; close(failed) })
 				if t.inTurn != nil {

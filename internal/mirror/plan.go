@@ -315,7 +315,10 @@ func (r *run) isTable(ctx context.Context, root string) (bool, error) {
 		clear(r.tables)
 	}
 	var look tableLook
-	look.is, look.err = r.o.Tables.Is(ctx, root)
+	look.err = r.guarded(root, func() (err error) {
+		look.is, err = r.o.Tables.Is(ctx, root)
+		return err
+	})
 	r.tables[root] = look
 	return look.is, look.err
 }

@@ -88,12 +88,15 @@ type budget struct {
 
 func newBudget(bytes int64) *budget { return &budget{bytes, semaphore.NewWeighted(bytes)} }
 
-// take waits for memory; what is more than all counts as all.
+// counted is what bytes count as: more than all as all, and less than none, which a file of others may say, as none.
+func (b *budget) counted(bytes int64) int64 { return max(0, min(bytes, b.all)) }
+
+// take waits for memory.
 func (b *budget) take(ctx context.Context, bytes int64) error {
-	if err := b.free.Acquire(ctx, min(bytes, b.all)); err != nil {
+	if err := b.free.Acquire(ctx, b.counted(bytes)); err != nil {
 		return fault.Wrap(context.Cause(ctx), fault.Interrupted, "", "the mirror was ended")
 	}
 	return nil
 }
 
-func (b *budget) give(bytes int64) { b.free.Release(min(bytes, b.all)) }
+func (b *budget) give(bytes int64) { b.free.Release(b.counted(bytes)) }

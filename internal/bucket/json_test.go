@@ -1,0 +1,31 @@
+package bucket_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/leatdata/leat/internal/bucket"
+)
+
+func TestJSONThatIsMostlyObjectsIsRefused(t *testing.T) {
+	t.Parallel()
+	type file struct{ Key, Sum string }
+	many := func(one string, n int) []byte {
+		return []byte("[" + strings.TrimSuffix(strings.Repeat(one+",", n), ",") + "]")
+	}
+	var files []file
+	if err := bucket.DecodeJSON(many("{}", 2_000_000), &files); err == nil || len(files) > 0 {
+		t.Errorf("two million objects of two bytes became %d files, %v", len(files), err)
+	}
+	if err := bucket.DecodeJSON(many(`{"key":"public.orders/1.csv.gz","sum":"00"}`, 500_000), &files); err != nil || len(files) != 500_000 {
+		t.Errorf("a manifest of 500,000 files became %d, %v", len(files), err)
+	}
+	if err := bucket.DecodeJSON(many("{}", 1000), &files); err != nil {
+		t.Errorf("a small one: %v", err)
+	}
+	var deep any
+	if err := bucket.DecodeJSON(bytes.Repeat([]byte("["), 1<<20), &deep); err == nil {
+		t.Error("a million levels are read")
+	}
+}

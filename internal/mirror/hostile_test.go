@@ -1,0 +1,116 @@
+package mirror_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/mirror"
+	"github.com/leatdata/leat/internal/testlab"
+)
+
+func folder(t testing.TB, objects map[string]string) bucket.Bucket {
+	t.Helper()
+	b, err := bucket.Open(t.Context(), t.TempDir(), bucket.Options{})
+	must(t, err)
+	t.Cleanup(func() { b.Close() })
+	for key, data := range objects {
+		_, err := bucket.WriteAll(t.Context(), b, key, []byte(data), bucket.WriteOptions{Lazy: true})
+		must(t, err)
+	}
+	return b
+}
+
+// worn is a bucket that fails on some keys as a fault of ours would.
+type worn struct{ bucket.Bucket }
+
+func (w worn) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	if strings.Contains(key, "broken") {
+		var none []int
+		_ = none[len(key)]
+	}
+	return w.Bucket.Open(ctx, key, offset, length)
+}
+
+type wornTables struct{ tables }
+
+func (w *wornTables) Relocate(ctx context.Context, root string, carry func(context.Context, string, int64) error) (bool, error) {
+	if root == "bad" {
+		panic("a table of others")
+	}
+	return w.tables.Relocate(ctx, root, carry)
+}
+
+func TestAPanicIsTheErrorOfOneObject(t *testing.T) {
+	t.Parallel()
+	const commit, dump = `{"files":[{"key":"x/broken","bytes":1}]}`, `{"format_version":1,"folder":"d","tables":[{"files":[{"key":"d/broken","bytes":1}]}]}`
+	from := folder(t, map[string]string{
+		"a": "a", "broken": "b", "c": "c", "t/metadata/v1.metadata.json": "{}", "bad/metadata/v1.metadata.json": "{}",
+		"x/_manifests/000000000001.json": commit, "d/manifest.json": dump, "z/_manifests/000000000001.json": "{}",
+	})
+	to := folder(t, nil)
+	var log bytes.Buffer
+	lake := &wornTables{tables{from: from, to: to}}
+	r, w, err := run(t, worn{from}, to, func(o *mirror.Options) {
+		o.Tables, o.Parallel = lake, 1
+		o.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	if !fault.Is(err, fault.MirrorIncomplete) {
+		t.Fatal(err)
+	}
+	var broken []string
+	for _, d := range r.SetAside {
+		if d.Code == fault.Internal {
+			broken = append(broken, d.Key)
+		}
+	}
+	if slices.Sort(broken); !slices.Equal(broken, []string{"bad/metadata", "broken"}) {
+		t.Errorf("failed: %+v", r.SetAside)
+	}
+	if slices.Sort(w.carried); !slices.Equal(w.carried, []string{"a", "c", "z/_manifests/000000000001.json"}) || r.Tables != 1 {
+		t.Errorf("carried: %q, tables %d", w.carried, r.Tables)
+	}
+	if !strings.Contains(log.String(), "hostile_test.go") {
+		t.Error("the debug log has no stack")
+	}
+}
+
+func TestSizesThatAFileNamesAreNotBelieved(t *testing.T) {
+	t.Parallel()
+	near, far := testlab.S3(t), testlab.Ceph(t)
+	hostile := map[string]string{
+		"app/_manifests/1.json":   `{"files":[{"key":"app/part-1","bytes":-1}]}`,
+		"app/_manifests/2.json":   `{"files":[{"key":"","bytes":1}]}`,
+		"app/_manifests/3.json":   `{"files":[{"key":"app/part-1","bytes":9223372036854775807},{"key":"app/part-2","bytes":0}]}`,
+		"app/_manifests/4.json":   `{"files":[` + strings.Repeat("{},", 200_000) + `{}]}`,
+		"app/part-1":              "one",
+		"app/part-2":              "two",
+		"dump/manifest.json":      `{"format_version":1,"folder":"dump","tables":[{"files":[{"key":"dump/a","bytes":-5}]}]}`,
+		"dump/a":                  "a",
+		"other/manifest.json":     strings.Repeat("[", 1<<16),
+		"t/metadata/1.other.json": "{}",
+	}
+	for key, data := range hostile {
+		put(t, near, s3.PutObjectInput{Key: aws.String("src/" + key)}, []byte(data))
+	}
+	r, _, err := run(t, open(t, near, "src"), open(t, far, "dst"), nil)
+	must(t, err)
+	got := content(t, far, "dst")
+	for key := range hostile {
+		if _, ok := got[key]; !ok {
+			t.Errorf("%s is not there", key)
+		}
+	}
+	if r.Failed != 0 {
+		t.Errorf("failed: %+v", r.SetAside)
+	}
+}
