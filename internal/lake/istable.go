@@ -11,6 +11,7 @@ import (
 
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/format"
 )
 
 // mostLookedAt is how many files with the name of a version are read before a folder counts as no table.
@@ -62,13 +63,13 @@ func (m *mover) isMetadata(ctx context.Context, name string) (bool, error) {
 	}
 	defer in.Close()
 	read := &faultsOf{in: in}
-	plain := bufio.NewReader(io.LimitReader(read, maxMetadata))
+	plain := bufio.NewReader(io.LimitReader(read, format.MostUnpacked))
 	if head, _ := plain.Peek(2); string(head) == "\x1f\x8b" {
 		unpacked, err := gzip.NewReader(plain)
 		if err != nil {
 			return false, read.fault
 		}
-		plain = bufio.NewReader(io.LimitReader(unpacked, maxMetadata))
+		plain = bufio.NewReader(io.LimitReader(unpacked, format.MostUnpacked))
 	}
 	is := saysTable(json.NewDecoder(plain))
 	return is, read.fault
