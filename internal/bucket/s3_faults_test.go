@@ -119,7 +119,7 @@ func TestAnUploadHealsOrSaysWhatIsWrong(t *testing.T) {
 		"a condition that fails, and a look":      {small, absent, testlab.Always(isPut, testlab.Fail(412, "PreconditionFailed")), fault.ObjectExists, 1},
 		"412 without a condition":                 {small, bucket.WriteOptions{}, testlab.Always(isPut, testlab.Fail(412, "PreconditionFailed")), fault.BucketFailed, 1},
 		"404 without a condition":                 {large, bucket.WriteOptions{}, testlab.Always(isPart, testlab.Fail(404, "NoSuchUpload")), fault.BucketFailed, 0},
-		"another write at the same moment":        {small, absent, testlab.Always(isPut, testlab.Fail(409, "Whatever")), fault.BucketBusy, 1},
+		"another write at the same moment":        {small, absent, testlab.Always(isPut, testlab.Fail(409, "UnknownConflict")), fault.BucketBusy, 1},
 		"an error inside 200 for a moment":        {large, bucket.WriteOptions{}, testlab.Times(2, isComplete, errorInside), "", 3},
 		"an error inside 200 for ever":            {large, bucket.WriteOptions{}, testlab.Always(isComplete, errorInside), fault.BucketBusy, 4},
 		"a byte that changes":                     {small, bucket.WriteOptions{}, testlab.Times(1, isPut, flipByte), "", 2},

@@ -217,7 +217,7 @@ func errOver(where string) error {
 
 // settle asks whether a write that seems to have failed was done all the same: its answer may have
 // been lost, and a repeated conditional write finds itself in the way. The mark tells. A refusal that speaks of what is there counts only
-// when it could be looked at: else nobody knows whether the write itself is what is in its way.
+// when it could be looked at: else the write itself may be what is in its way.
 func settle(ctx context.Context, grace time.Duration, failed error, mark string,
 	look func(context.Context) (Object, string, error),
 ) (Object, error) {
@@ -239,7 +239,7 @@ func settle(ctx context.Context, grace time.Duration, failed error, mark string,
 	return Object{}, failed
 }
 
-// unsettled is the error of a conditional write of which nobody knows what became of it; look is why it could not be looked at.
+// unsettled is the error of a conditional write whose outcome is unknown; look is why it could not be looked at.
 func unsettled(ctx context.Context, look, failed error) error {
 	f := fault.Of(look)
 	code := f.Code

@@ -16,7 +16,7 @@ import (
 	"github.com/leatdata/leat/internal/testlab"
 )
 
-// takeOver lets another process take the pipeline over, whatever the lease says.
+// takeOver lets another process take the pipeline over, as if the lease had been given back.
 func takeOver(t testing.TB, b bucket.Bucket) *checkpoint.Store {
 	t.Helper()
 	data, err := bucket.ReadAll(t.Context(), b, "p/lease.json", 1<<20)
@@ -67,7 +67,7 @@ func TestATakeoverIsFoundByTheNextSave(t *testing.T) {
 	})
 }
 
-func TestASaveThatIsInterruptedAtAnyStepTellsOfNobodyElse(t *testing.T) {
+func TestASaveThatIsInterruptedAtAnyStepNamesNoOtherWriter(t *testing.T) {
 	onEveryKind(t, func(t *testing.T, b bucket.Bucket) {
 		a := open(t, b, checkpoint.Options{TTL: time.Hour})
 		for n, over := 1, false; !over; n += 1 + n/8 {
@@ -125,11 +125,11 @@ func storm(t *testing.T, fails *atomic.Pointer[testlab.Script]) bucket.Bucket {
 	return b
 }
 
-// Each request of a save, of a renewal and of taking a pipeline over fails in each way. Nobody else is there, so nobody else may be named.
-func TestAStoreThatFailsAtAnyRequestTellsOfNobodyElse(t *testing.T) {
+// Each request of a save, of a renewal and of taking a pipeline over fails in each way. No other process is there, so none may be named.
+func TestAStoreThatFailsAtAnyRequestNamesNoOtherWriter(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]testlab.Answer{
-		"500": testlab.Fail(500, "InternalError"), "403": testlab.Fail(403, "AccessDenied"), "409": testlab.Fail(409, "Whatever"),
+		"500": testlab.Fail(500, "InternalError"), "403": testlab.Fail(403, "AccessDenied"), "409": testlab.Fail(409, "UnknownConflict"),
 		"412": testlab.Fail(412, "PreconditionFailed"), "reset": testlab.Reset, "a lost answer": testlab.LoseReply,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -162,7 +162,7 @@ func TestAStoreThatFailsAtAnyRequestTellsOfNobodyElse(t *testing.T) {
 }
 
 // The store says that another version is there, and then does not show it.
-func TestARefusalThatCannotBeLookedAtTellsOfNobodyElse(t *testing.T) {
+func TestARefusalThatCannotBeLookedAtNamesNoOtherWriter(t *testing.T) {
 	t.Parallel()
 	var fails atomic.Pointer[testlab.Script]
 	b := storm(t, &fails)

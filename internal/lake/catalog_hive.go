@@ -197,7 +197,7 @@ func (m *metastore) AlterTable(ctx context.Context, database, name string, t *hm
 		lock, err := m.CheckLock(ctx, id)
 		var declared thrift.TException
 		if err != nil && !(errors.As(err, &declared) && declared.TExceptionType() == thrift.TExceptionTypeCompiled) {
-			return fmt.Errorf("nobody knows whether the lock of %s.%s is still ours: %w", database, name, err) // nothing was altered
+			return fmt.Errorf("whether the lock of %s.%s is still ours is unknown: %w", database, name, err) // nothing was altered
 		}
 		if err != nil { // the metastore says that there is none
 			return fmt.Errorf("%w: the lock of %s.%s is lost: %w", table.ErrCommitFailed, database, name, err)

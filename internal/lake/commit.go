@@ -322,7 +322,7 @@ func (t *icebergTable) judge(ctx context.Context, mark string, err error) error 
 	return t.failed(err, "the commit failed")
 }
 
-// unknown is the error of a commit of which nobody knows what became of it, because the table cannot be looked at. Where one of the two
+// unknown is the error of a commit whose outcome is unknown, because the table cannot be looked at. Where one of the two
 // errors says that it may be otherwise later, that counts.
 func (t *icebergTable) unknown(commit, look error) error {
 	code := fault.LakeFailed
@@ -332,7 +332,7 @@ func (t *icebergTable) unknown(commit, look error) error {
 			break
 		}
 	}
-	return fault.Wrap(errors.Join(commit, look), code, t.where(), "nobody knows whether the commit took place")
+	return fault.Wrap(errors.Join(commit, look), code, t.where(), "whether the commit took place is unknown")
 }
 
 // changed says whether somebody has committed since. Where the metadata lies does not tell: servers exist that give it another

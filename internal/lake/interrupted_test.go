@@ -14,7 +14,7 @@ import (
 )
 
 // A commit that is interrupted may have taken place or not. It never says that another process was there, or that the table is gone.
-func TestACommitThatIsInterruptedAtAnyStepTellsOfNobodyElse(t *testing.T) {
+func TestACommitThatIsInterruptedAtAnyStepNamesNoOtherWriter(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(*testing.T) *Lake{
 		"file": func(t *testing.T) *Lake { return testLake(t, t.TempDir(), nil) },
@@ -70,8 +70,8 @@ func interrupts(t *testing.T, l *Lake) {
 	}
 }
 
-// Each request of a commit fails in each way, while nobody else is there.
-func TestACommitToAStoreThatFailsTellsOfNobodyElse(t *testing.T) {
+// Each request of a commit fails in each way, while no other process is there.
+func TestACommitToAStoreThatFailsNamesNoOtherWriter(t *testing.T) {
 	t.Parallel()
 	s, spec := testlab.S3(t), historySpec()
 	var fails atomic.Pointer[testlab.Script]

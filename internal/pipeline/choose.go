@@ -291,7 +291,7 @@ func (r *run) holds(c *candidate, spec lake.Spec, places map[string]*candidate) 
 }
 
 // leaveOut says which tables are left out and why. The first start refuses a table that is named outright, and settings that do
-// not fit: whoever starts it is there to hear of it. A pipeline at work goes on with the others.
+// not fit: that is the moment to correct them. A pipeline at work goes on with the others.
 func (r *run) leaveOut(all []*candidate, next *again) error {
 	first := len(r.state.Tables) == 0
 	var loose, refused []*candidate

@@ -105,6 +105,28 @@ func TestAFirstStartThatIsRefusedLeavesNothingBehind(t *testing.T) {
 	}
 }
 
+func TestATableOfAnotherPipelineIsLeftOutOrRefusedBeforeASlotIsMade(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 16, "--table", "public.notes")
+	b.db.Exec("create table notes (id int primary key); create table others (id int primary key); insert into notes values (1); insert into others values (1)")
+	b.mustCatchUp()
+	second := &bed{t: t, db: b.db, dir: b.dir, more: []string{"--name", "second", "--set", "run.slot=" + b.slot() + "_2", "--table", "public.*"}}
+	if r := second.mustCatchUp(); warned(r.Stderr, "belongs to pipeline") != 1 {
+		t.Errorf("it does not say why the table is left out:\n%s", r.Stderr)
+	}
+	b.db.Exec("insert into notes values (2); insert into others values (2)")
+	second.mustCatchUp()
+	b.mustCatchUp()
+	b.judge("notes", "others")
+	third := &bed{t: t, db: b.db, dir: b.dir, more: []string{"--name", "third", "--set", "run.slot=" + b.slot() + "_3", "--table", "public.notes"}}
+	if r := third.catchUp(); r.Exit != 4 || !strings.Contains(r.Stderr, "lake-foreign") {
+		t.Errorf("leat run ends with %d: %s", r.Exit, r.Stderr)
+	}
+	if n := b.db.One("select (select count(*) from pg_replication_slots where slot_name like '%\\_3') + (select count(*) from pg_publication where pubname = 'leat_third')"); n != "0" {
+		t.Errorf("slots and publications that are left: %s", n)
+	}
+}
+
 func TestATableWithoutAnIdentityIsKeptRightByCopyingItAgain(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, 16, "--table", "public.*", "--set", "run.without_identity=recopy", "--set", "run.recopy_every=1h")

@@ -138,7 +138,7 @@ func attempt(ctx context.Context, source *postgres.Source, o Options, next *agai
 	}
 	defer r.store.Close(context.WithoutCancel(ctx))
 	caller := ctx
-	ctx, done := r.store.WhileOurs(ctx) // whatever is waited for below, a pipeline that is another's waits no more
+	ctx, done := r.store.WhileOurs(ctx) // what waits below waits no more once the pipeline is another's
 	defer done()
 	defer func() { err = r.unlessFenced(caller, err) }()
 	defer r.close()

@@ -34,7 +34,7 @@ func (b *bed) takeOver() {
 	}
 }
 
-func TestATakeoverEndsARunWhateverItWaitsFor(t *testing.T) {
+func TestATakeoverEndsARunThatWaits(t *testing.T) {
 	t.Parallel()
 	for name, wait := range map[string]func(b *bed) *testlab.Process{
 		"for changes, of which none come": func(b *bed) *testlab.Process {
@@ -44,7 +44,7 @@ func TestATakeoverEndsARunWhateverItWaitsFor(t *testing.T) {
 			b.until("the log is followed", func() bool { return b.active() != "" })
 			return p
 		},
-		"for somebody to resume it": func(b *bed) *testlab.Process {
+		"to be resumed": func(b *bed) *testlab.Process {
 			b.mustCatchUp()
 			b.ask("pause")
 			p := b.start()

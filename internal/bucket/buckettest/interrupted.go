@@ -13,7 +13,7 @@ import (
 // Dying is a context that ends when it is asked for the nth time: so an interruption comes at each step of the work.
 type Dying struct {
 	context.Context
-	// End ends it, whatever is left.
+	// End ends it at once.
 	End  context.CancelFunc
 	mu   sync.Mutex
 	left int
@@ -48,7 +48,7 @@ func (d *Dying) Done() <-chan struct{} { d.asked(); return d.Context.Done() }
 func (d *Dying) Err() error { d.asked(); return d.Context.Err() }
 
 // interruptedConditions interrupts writes on condition at each step. What such a write says must be true: it is never told that an
-// object is there, is not there, or was written, because nobody looked.
+// object is there, is not there, or was written, without a look.
 func interruptedConditions(t *testing.T, b bucket.Bucket) {
 	if !conditional(t, b, false) {
 		return
