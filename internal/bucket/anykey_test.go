@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -228,6 +229,60 @@ func TestAListingThatContradictsItselfIsAnError(t *testing.T) {
 		}
 		if !fault.Is(last, fault.BucketFailed) {
 			t.Errorf("%s: %d objects, then %v", name, n, last)
+		}
+	}
+}
+
+func TestAListingOfGCSIsOneOfKeysThatItHas(t *testing.T) {
+	t.Parallel()
+	item := func(name string) string { return `{"items":[{"name":"` + name + `","size":"1","generation":"1"}]}` }
+	for name, c := range map[string]struct {
+		page func(token string) string
+		key  string // "" for an error
+	}{
+		"a plain key":               {func(string) string { return item("root/a") }, "a"},
+		"an escaped backslash":      {func(string) string { return item(`root/\\ud800`) }, `\ud800`},
+		"a pair":                    {func(string) string { return item(`root/\ud83e\udd86`) }, "\U0001F986"},
+		"the replacement itself":    {func(string) string { return item("root/\uFFFD") }, "\uFFFD"},
+		"half a pair":               {func(string) string { return item(`root/\ud800x`) }, ""},
+		"two halves in wrong order": {func(string) string { return item(`root/\udd86\ud83e`) }, ""},
+		"bytes that are no UTF-8":   {func(string) string { return item("root/\xff") }, ""},
+		"a key that was not asked":  {func(string) string { return item("other/a") }, ""},
+		"a circle": {func(t string) string {
+			return `{"nextPageToken":"` + map[string]string{"": "x", "x": "y", "y": "x"}[t] + `"}`
+		}, ""},
+	} {
+		g := newGoogle(t, func(_ *google, w http.ResponseWriter, r *http.Request) bool {
+			fmt.Fprint(w, c.page(r.URL.Query().Get("pageToken")))
+			return true
+		})
+		for o, err := range g.open(t).List(t.Context(), "") {
+			if (err == nil) != (c.key != "") || o.Key != c.key {
+				t.Errorf("%s: %q, %v", name, o.Key, err)
+			}
+		}
+	}
+}
+
+func TestAListingOfAzureIsOneOfKeysThatItHas(t *testing.T) {
+	t.Parallel()
+	const blob = `<Blob><Name%s>%s</Name><Properties><Content-Length>1</Content-Length></Properties></Blob>`
+	for name, c := range map[string]struct{ blob, marker, key string }{
+		"a plain key":              {fmt.Sprintf(blob, "", "root/a"), "", "a"},
+		"one that XML cannot say":  {fmt.Sprintf(blob, ` Encoded="true"`, "root%2Fa%01%EF%BF%BE%2Bb"), "", "a\x01\uFFFE+b"},
+		"a key that was not asked": {fmt.Sprintf(blob, "", "other/a"), "", ""},
+		"a circle":                 {"", "x", ""},
+	} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/xml")
+			fmt.Fprintf(w, `<?xml version="1.0" encoding="utf-8"?><EnumerationResults><Blobs>%s</Blobs><NextMarker>%s</NextMarker></EnumerationResults>`, c.blob, c.marker)
+		}))
+		defer s.Close()
+		b := open(t, "azblob://box/root", bucket.Options{Endpoint: s.URL + "/a", AccessKeyID: "a", SecretAccessKey: func() string { return "c2VjcmV0" }})
+		for o, err := range b.List(t.Context(), "") {
+			if (err == nil) != (c.key != "") || o.Key != c.key {
+				t.Errorf("%s: %q, %v", name, o.Key, err)
+			}
 		}
 	}
 }

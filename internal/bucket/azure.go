@@ -2,6 +2,7 @@ package bucket
 
 import (
 	"context"
+	"errors"
 	"io"
 	"iter"
 	"net/http"
@@ -13,6 +14,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/leatdata/leat/internal/fault"
 )
 
 // azureBucket speaks to an Azure Blob Storage container.
@@ -122,6 +125,10 @@ func azureConditions(opts WriteOptions) *blob.AccessConditions {
 func (b *azureBucket) List(ctx context.Context, prefix string) iter.Seq2[Object, error] {
 	return func(yield func(Object, error) bool) {
 		full := b.at.root + prefix
+		bad := func(what string) {
+			yield(Object{}, fault.New(fault.BucketFailed, b.at.object(prefix), "%s", whats[fault.BucketFailed]).Because(errors.New(what)))
+		}
+		var passed tokens
 		pages := b.client.NewListBlobsFlatPager(&container.ListBlobsFlatOptions{Prefix: &full})
 		for pages.More() {
 			page, err := pages.NextPage(ctx)
@@ -130,6 +137,10 @@ func (b *azureBucket) List(ctx context.Context, prefix string) iter.Seq2[Object,
 				return
 			}
 			for _, item := range page.Segment.BlobItems {
+				if !strings.HasPrefix(value(item.Name), full) {
+					bad("the listing has a key that was not asked for")
+					return
+				}
 				o := Object{Key: strings.TrimPrefix(value(item.Name), b.at.root)}
 				if p := item.Properties; p != nil {
 					o.Size, o.ETag, o.Modified = value(p.ContentLength), quoted(p.ETag), value(p.LastModified)
@@ -137,6 +148,10 @@ func (b *azureBucket) List(ctx context.Context, prefix string) iter.Seq2[Object,
 				if o.Key != "" && !yield(o, nil) {
 					return
 				}
+			}
+			if next := value(page.NextMarker); next != "" && passed.again(next) {
+				bad("the listing goes on where it was before")
+				return
 			}
 		}
 	}

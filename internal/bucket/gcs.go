@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/leatdata/leat/internal/fault"
 )
 
 // gcsBucket speaks to Google Cloud Storage. The ETag of its objects is GCS's generation: conditions
@@ -140,6 +142,7 @@ func (b *gcsBucket) List(ctx context.Context, prefix string) iter.Seq2[Object, e
 			"prefix": {b.at.root + prefix}, "projection": {"noAcl"}, "prettyPrint": {"false"},
 			"fields": {"nextPageToken,items(name,size,generation,updated)"},
 		}
+		var passed tokens
 		for {
 			var page struct {
 				Items         []gcsObject `json:"items"`
@@ -150,6 +153,10 @@ func (b *gcsBucket) List(ctx context.Context, prefix string) iter.Seq2[Object, e
 				return
 			}
 			for _, item := range page.Items {
+				if !strings.HasPrefix(item.Name, b.at.root+prefix) {
+					yield(Object{}, b.newFault(fault.BucketFailed, b.at.object(prefix), "the listing has a key that was not asked for", "", nil))
+					return
+				}
 				o, _ := item.describe(strings.TrimPrefix(item.Name, b.at.root))
 				o.Encryption = ""
 				if o.Key != "" && !yield(o, nil) {
@@ -157,6 +164,10 @@ func (b *gcsBucket) List(ctx context.Context, prefix string) iter.Seq2[Object, e
 				}
 			}
 			if page.NextPageToken == "" {
+				return
+			}
+			if passed.again(page.NextPageToken) {
+				yield(Object{}, b.newFault(fault.BucketFailed, b.at.object(prefix), "the listing goes on where it was before", "", nil))
 				return
 			}
 			query.Set("pageToken", page.NextPageToken)

@@ -10,7 +10,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"golang.org/x/oauth2"
 
@@ -109,12 +112,46 @@ func (b *gcsBucket) ask(ctx context.Context, c gcsCall, into any) (answer gcsAns
 		if err != nil || into == nil || resp.StatusCode == resumeIncomplete {
 			return err
 		}
+		if !sayable(text) { // it would be decoded as other text: as the key of another object
+			return errors.New("the answer cannot be understood: it has text that is no Unicode")
+		}
 		if err := json.Unmarshal(text, into); err != nil {
 			return fmt.Errorf("the answer cannot be understood: %w", err)
 		}
 		return nil
 	})
 	return answer, err
+}
+
+// sayable says whether JSON has no bytes and no numbers of characters that stand for nothing, which the decoder would replace by U+FFFD.
+func sayable(text []byte) bool {
+	if !utf8.Valid(text) {
+		return false
+	}
+	number := func(at int) rune {
+		if at+6 > len(text) || text[at] != '\\' || text[at+1] != 'u' {
+			return -1
+		}
+		n, err := strconv.ParseUint(string(text[at+2:at+6]), 16, 16)
+		if err != nil {
+			return -1
+		}
+		return rune(n)
+	}
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' {
+			continue
+		}
+		switch r := number(i); {
+		case !utf16.IsSurrogate(r):
+			i++ // what is escaped
+		case utf16.DecodeRune(r, number(i+6)) == utf8.RuneError:
+			return false
+		default:
+			i += 11
+		}
+	}
+	return true
 }
 
 // again calls what may fail until it does not, it cannot heal, or it was too often. Pauses grow by doubling, up to the

@@ -220,12 +220,16 @@ func parse(raw string) (place, error) {
 		// The path is taken as it stands, without decoding: keys hold % and ? as they are.
 		name, root, _ := strings.Cut(rest, "/")
 		root = strings.TrimRight(root, "/")
-		if name == "" || strings.ContainsAny(name, "@:?#% ") {
+		if name == "" || strings.ContainsAny(name, "@:?*#% ") {
 			return place{}, fault.New(fault.URLInvalid, scheme+"://…", "the name of the bucket is missing or has characters no name has").
 				WithMend("Write %s://bucket/path; credentials and settings do not go into the URL.", scheme)
 		}
 		if root != "" {
-			if err := checkKey(scheme+"://"+name, root); err != nil {
+			err := checkKey(scheme+"://"+name, root)
+			if err == nil && strings.ContainsAny(root, "\uFFFE\uFFFF") { // the rules of a bucket, which are XML, would be another path's
+				err = fault.New(fault.UsageInvalid, root, "it has a character that XML does not have")
+			}
+			if err != nil {
 				return place{}, fault.New(fault.URLInvalid, scheme+"://"+name, "the path cannot be the beginning of keys").Because(err)
 			}
 			root += "/"

@@ -78,11 +78,15 @@ func Draft(o DraftOptions) (Document, error) {
 	if err != nil {
 		return Document{}, err
 	}
+	path, err := literal(o)
+	if err != nil {
+		return Document{}, err
+	}
 	arn := "arn:" + partition(o.Principal) + ":s3:::" + o.Name
-	objects, list := []string{arn + "/" + o.Root + "*"}, Statement{Action: []string{"s3:ListBucket"}, Resource: []string{arn}}
+	objects, list := []string{arn + "/" + path + "*"}, Statement{Action: []string{"s3:ListBucket"}, Resource: []string{arn}}
 	if o.Root != "" && o.Job == Dump {
 		// Also without the slash: that is how a listing of the path itself is asked for.
-		list.Condition = map[string]any{"StringLike": map[string][]string{"s3:prefix": {o.Root + "*", strings.TrimSuffix(o.Root, "/")}}}
+		list.Condition = map[string]any{"StringLike": map[string][]string{"s3:prefix": {path + "*", strings.TrimSuffix(path, "/")}}}
 	}
 	d := Document{Version: "2012-10-17"}
 	add := func(part string, s Statement) {
@@ -110,6 +114,18 @@ func Draft(o DraftOptions) (Document, error) {
 		add("Key", Statement{Action: actions, Resource: []string{o.KMSKeyID}})
 	}
 	return d, nil
+}
+
+// literal is the path as it stands in a policy, where * and ? stand for any characters and ${ begins a variable: taken as they are they would let in
+// more than the path. AWS has variables for these characters themselves
+// (docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html); other servers have no way to say them.
+func literal(o DraftOptions) (string, error) {
+	path := strings.NewReplacer("*", "${*}", "?", "${?}", "${", "${$}{").Replace(o.Root)
+	if path != o.Root && o.Server != bucket.ServerAWS {
+		return "", fault.New(fault.UsageInvalid, o.Root, "a policy of this server cannot say a path with *, ? or ${: it would hold for other paths too").
+			WithMend("Choose a path without these characters.")
+	}
+	return path, nil
 }
 
 func jobNames() string {

@@ -162,3 +162,30 @@ func TestWhereEveryPolicyIsTakenForPublicTheBlockIsLiftedForAMoment(t *testing.T
 		t.Errorf("the block was %+v and is %+v, %v", before, after, err)
 	}
 }
+
+func TestAPolicyHoldsForItsPathAndForNoOther(t *testing.T) {
+	t.Parallel()
+	for root, want := range map[string]string{
+		"a*b/":    "arn:aws:s3:::egress/a${*}b/*",
+		"a?/":     "arn:aws:s3:::egress/a${?}/*",
+		"${aws}/": "arn:aws:s3:::egress/${$}{aws}/*",
+		"a$b/":    "arn:aws:s3:::egress/a$b/*",
+		`q"\/`:    `arn:aws:s3:::egress/q"\/*`,
+	} {
+		d, err := warden.Draft(warden.DraftOptions{Job: warden.Dump, Server: bucket.ServerAWS, Name: "egress", Root: root})
+		if err != nil || d.Statement[0].Resource[0] != want {
+			t.Errorf("%s: %v, %v", root, d.Statement, err)
+			continue
+		}
+		prefixes := d.Statement[1].Condition["StringLike"].(map[string][]string)["s3:prefix"]
+		if below := strings.TrimPrefix(want, "arn:aws:s3:::egress/"); !slices.Equal(prefixes, []string{below, strings.TrimSuffix(below, "/*")}) {
+			t.Errorf("%s: listings of %q", root, prefixes)
+		}
+		for _, server := range []bucket.Server{bucket.ServerCeph, bucket.ServerOther} {
+			_, err := warden.Draft(warden.DraftOptions{Job: warden.Run, Server: server, Name: "egress", Root: root, Principal: "arn:aws:iam:::user/u"})
+			if plain := !strings.Contains(want, "${"); plain != (err == nil) || err != nil && !fault.Is(err, fault.UsageInvalid) {
+				t.Errorf("%s on %s: %v", root, server, err)
+			}
+		}
+	}
+}
