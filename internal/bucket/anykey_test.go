@@ -159,6 +159,9 @@ func TestAKeyThatAListingCannotSayIsNotTakenForAnother(t *testing.T) {
 		}
 		untold[o.Key] = o.Untold
 	}
+	for o, err := range openAny(t, s.Store).List(t.Context(), "a\x01") {
+		t.Errorf("the listing of one key shows %q, %v", o.Key, err)
+	}
 	if len(untold) != 3 || !untold["a\uFFFDb"] || untold["real\uFFFD"] || untold["plain"] {
 		t.Errorf("keys and whether they are others: %v", untold)
 	}

@@ -28,17 +28,21 @@ type azureWrite struct {
 	blocks atomic.Int64
 }
 
+// checkKey refuses a key that Azure would take for another one and say nothing
+// (learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata).
+func (b *azureBucket) checkKey(key string) error {
+	for segment := range strings.SplitSeq(key, "/") {
+		if strings.Contains(segment, `\`) || strings.HasSuffix(segment, ".") {
+			return fault.New(fault.BucketUnsupported, b.at.object(key), "Azure changes keys with a backslash or with a dot at a segment's end").
+				WithMend("Choose another key.")
+		}
+	}
+	return nil
+}
+
 func (b *azureBucket) Create(ctx context.Context, key string, opts WriteOptions) (Upload, error) {
 	if ctx.Err() != nil {
 		return nil, interrupted(ctx, b.at.object(key))
-	}
-	// Azure would store the object under another name and say nothing
-	// (learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata).
-	for segment := range strings.SplitSeq(key, "/") {
-		if strings.Contains(segment, `\`) || strings.HasSuffix(segment, ".") {
-			return nil, fault.New(fault.BucketUnsupported, b.at.object(key), "Azure changes keys with a backslash or with a dot at a segment's end").
-				WithMend("Choose another key.")
-		}
 	}
 	w := &azureWrite{bucket: b, client: b.client.NewBlockBlobClient(b.at.root + key), key: key, opts: opts, mark: rand.Text()}
 	return newPartUpload(ctx, sending{

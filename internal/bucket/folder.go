@@ -205,6 +205,19 @@ func (f *folder) Delete(ctx context.Context, keys ...string) error {
 	return nil
 }
 
+// checkKey refuses a key that no file can have.
+func (f *folder) checkKey(key string) error {
+	for name := range strings.SplitSeq(key, "/") {
+		if len(name) > maxFileName {
+			return pathFault(syscall.ENAMETOOLONG, f.at.object(key))
+		}
+	}
+	return nil
+}
+
+// maxFileName is how many bytes a name may have on the file systems in use.
+const maxFileName = 255
+
 // prune removes folders that are empty, upwards from dir, and returns the first that stays.
 func (f *folder) prune(dir string) string {
 	for dir != "." && f.root.Remove(dir) == nil {

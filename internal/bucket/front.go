@@ -27,8 +27,17 @@ func newFront(b Bucket, at place, maxRate int64) *front {
 	return f
 }
 
+// check refuses a key that no kind may see, or that this one would take for another.
+func (f *front) check(key string) error {
+	err := checkKey(f.at.String(), key)
+	if k, ok := f.Bucket.(interface{ checkKey(key string) error }); ok && err == nil {
+		err = k.checkKey(key)
+	}
+	return err
+}
+
 func (f *front) Create(ctx context.Context, key string, opts WriteOptions) (Upload, error) {
-	if err := checkKey(f.at.String(), key); err != nil {
+	if err := f.check(key); err != nil {
 		return nil, err
 	}
 	if opts.IfAbsent && opts.IfMatch != "" {
@@ -45,7 +54,7 @@ func (f *front) Create(ctx context.Context, key string, opts WriteOptions) (Uplo
 }
 
 func (f *front) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	if err := checkKey(f.at.String(), key); err != nil {
+	if err := f.check(key); err != nil {
 		return nil, err
 	}
 	if offset < 0 {
@@ -59,7 +68,7 @@ func (f *front) Open(ctx context.Context, key string, offset, length int64) (io.
 }
 
 func (f *front) Stat(ctx context.Context, key string) (Object, error) {
-	if err := checkKey(f.at.String(), key); err != nil {
+	if err := f.check(key); err != nil {
 		return Object{}, err
 	}
 	return f.Bucket.Stat(ctx, key)
@@ -67,7 +76,7 @@ func (f *front) Stat(ctx context.Context, key string) (Object, error) {
 
 func (f *front) Delete(ctx context.Context, keys ...string) error {
 	for _, key := range keys {
-		if err := checkKey(f.at.String(), key); err != nil {
+		if err := f.check(key); err != nil {
 			return err
 		}
 	}

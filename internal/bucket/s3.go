@@ -24,10 +24,11 @@ type s3Bucket struct {
 	client  *s3.Client
 	wire    *watchdog
 	opts    Options
-	known   Properties  // what Properties returns, without what is probed
-	put     ability     // conditions on small objects
-	multi   ability     // conditions on objects in parts
-	sse     ability     // the encryption that is asked for
+	known   Properties // what Properties returns, without what is probed
+	put     ability    // conditions on small objects
+	multi   ability    // conditions on objects in parts
+	sse     ability    // the encryption that is asked for
+	keeps   [oddKinds]ability
 	bare    atomic.Bool // If-Match wants the ETag without its quotes
 	seen    atomic.Bool // the bucket exists: a 404 is the object's
 	buffers buffers

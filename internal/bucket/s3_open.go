@@ -94,6 +94,9 @@ func (b *s3Bucket) configure(o *s3.Options) {
 		b.put.set(Supported)
 		b.multi.set(Supported)
 		b.sse.set(Supported)
+		for kind := range b.keeps {
+			b.keeps[kind].set(Supported)
+		}
 	}
 }
 

@@ -130,6 +130,7 @@ func TestABadURLIsNotRepeated(t *testing.T) {
 	for _, raw := range []string{
 		"s3://user:" + secret + "@bucket/path", "s3://bucket?secret=" + secret, "file://host/path?" + secret, "ftp://" + secret + "@host/",
 		"azblob://container?sig=" + secret, "gs://:" + secret, "s3://", "s3:///path", "", "file:///a\x00b", "s3://bucket/a/../b", "s3://bucket//a",
+		"s3://*", "s3://b*/path", "s3://bucket/\uFFFE", "gs://bucket/a\uFFFF/b",
 	} {
 		_, err := bucket.Open(t.Context(), raw, bucket.Options{})
 		if !fault.Is(err, fault.URLInvalid) {

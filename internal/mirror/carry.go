@@ -48,6 +48,9 @@ func (r *run) carry(ctx context.Context, j job) error {
 
 func (r *run) attempt(ctx context.Context, j job) (err error) {
 	o := j.object
+	if err := r.held(ctx, o.Key); err != nil {
+		return err
+	}
 	if j.attempts > 0 && !j.exact { // it may have failed because it changed since it was listed
 		if o, err = r.from.bucket.Stat(ctx, o.Key); err != nil {
 			return err
@@ -71,6 +74,14 @@ func (r *run) attempt(ctx context.Context, j job) (err error) {
 		}
 	}
 	return r.bring(ctx, o, j.exact)
+}
+
+// held is an error for a key that the target would take for another one, which may lie outside of its path. A dry run does not try what it does.
+func (r *run) held(ctx context.Context, key string) error {
+	if r.o.DryRun && r.to.carrier != nil {
+		return nil
+	}
+	return bucket.Holds(ctx, r.to.bucket, key)
 }
 
 // gone takes the end of an object for its end: it was deleted at the source since it was listed. Only the source's listing is believed in

@@ -157,6 +157,9 @@ func (r *run) carryManifests(ctx context.Context) error {
 }
 
 func (r *run) carryManifest(ctx context.Context, e entry) error {
+	if err := r.held(ctx, e.Key); err != nil {
+		return err
+	}
 	if r.veils.lifted(e.Key) {
 		e.Far = nil
 	}
@@ -202,6 +205,9 @@ func (r *run) proveDump(ctx context.Context, m *dump.Manifest, folder string) er
 	sums := map[string]*[sha256.Size]byte{}
 	files := filesOf(m, folder)
 	for _, f := range files {
+		if err := r.held(ctx, f.Key); err != nil {
+			return err
+		}
 		sums[f.Key] = nil
 	}
 	if err := r.sums.find(sums); err != nil {

@@ -109,6 +109,14 @@ func (r *run) writeMark(ctx context.Context, key string) error {
 	return nil
 }
 
+// marked looks at an object of our own that the source lists, which may be a mark below a path that was not tried.
+func (r *run) marked(ctx context.Context, p pair) error {
+	if p.from == nil {
+		return nil
+	}
+	return r.seesMark(ctx, p.from.Key)
+}
+
 // seesMark is an error when the source shows one of the marks under a key.
 func (r *run) seesMark(ctx context.Context, key string) error {
 	path, marked := strings.CutSuffix(key, r.markKey)

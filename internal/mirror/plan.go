@@ -13,6 +13,13 @@ import (
 // pair is a key with what each side has of it; nil where it has nothing.
 type pair struct{ from, to *bucket.Object }
 
+func (p pair) key() string {
+	if p.from != nil {
+		return p.from.Key
+	}
+	return p.to.Key
+}
+
 // listedAhead is how many objects of a listing wait for the other one: a page.
 const listedAhead = 1000
 
@@ -146,6 +153,12 @@ func (r *run) plan(ctx context.Context) error {
 		if err := r.crew.failed(); err != nil {
 			return err
 		}
+		if ours(p.key()) {
+			if err := r.marked(ctx, p); err != nil {
+				return err
+			}
+			continue
+		}
 		r.count(p)
 		if p.from == nil {
 			if err := r.planDeletion(ctx, *p.to); err != nil {
@@ -153,10 +166,7 @@ func (r *run) plan(ctx context.Context) error {
 			}
 			continue
 		}
-		if err := r.seesMark(ctx, p.from.Key); err != nil {
-			return err
-		}
-		if ours(p.from.Key) || !r.o.Filter.passes(*p.from) {
+		if !r.o.Filter.passes(*p.from) {
 			continue
 		}
 		if err := r.planObject(ctx, p); err != nil {
@@ -169,8 +179,7 @@ func (r *run) plan(ctx context.Context) error {
 // count counts what takes part on each side.
 func (r *run) count(p pair) {
 	switch {
-	case p.from != nil && (ours(p.from.Key) || !r.o.Filter.names(p.from.Key)), p.to != nil && (ours(p.to.Key) || !r.o.Filter.names(p.to.Key)):
-		return
+	case !r.o.Filter.names(p.key()):
 	case p.from == nil && r.o.Filter.passes(*p.to):
 		r.listed.to++
 	case p.to == nil && r.o.Filter.passes(*p.from):
@@ -182,8 +191,11 @@ func (r *run) count(p pair) {
 }
 
 func (r *run) planDeletion(ctx context.Context, o bucket.Object) error {
-	if !r.o.Delete || ours(o.Key) || !r.o.Filter.passes(o) {
+	if !r.o.Delete || !r.o.Filter.passes(o) {
 		return nil
+	}
+	if err := r.held(ctx, o.Key); err != nil { // another object would be deleted
+		return r.unplanned(ctx, o.Key, err)
 	}
 	if root, hint := strings.CutSuffix("/"+o.Key, "/"+metadataFolder+"/"+versionHint); hint && r.o.Tables != nil {
 		// A table of a catalog has a pointer at the far side only.
