@@ -9,8 +9,8 @@ import (
 	"github.com/leatdata/leat/internal/fault"
 )
 
-// counted is how many objects a listing has that take part.
-type counted struct{ from, to int64 }
+// counted is how many objects of the source take part, how many the target had, and by how many of those the source has fewer.
+type counted struct{ from, had, lost int64 }
 
 // leastShrunk is how many objects must be missing before their share of all counts.
 const leastShrunk = 20
@@ -55,19 +55,19 @@ func (r *run) deleteAll(ctx context.Context) error {
 
 // mayDelete refuses to delete more than is allowed, and to believe a listing of the source that has lost much.
 func (r *run) mayDelete(n int) error {
-	lost := r.listed.to - r.listed.from
+	l := &r.listed
 	switch {
-	case r.listed.from == 0:
+	case l.from == 0:
 		return fault.New(fault.MirrorRefused, r.from.bucket.Properties().URL, "the source has no objects and the far side has %d: nothing is deleted", n).
 			WithMend("If the source is meant to be empty, delete the far side's objects by hand.")
 	case n > r.o.MaxDelete:
 		return fault.New(fault.MirrorRefused, r.to.bucket.Properties().URL, "%d objects would be deleted, and at most %d may be: nothing is deleted", n, r.o.MaxDelete).
 			WithMend("If it is meant, give --max-delete %d.", n)
-	case lost > leastShrunk && lost*100 > int64(r.o.MaxDeleteShare)*r.listed.to:
-		share := min((lost*100+r.listed.to-1)/r.listed.to, 100)
+	case l.lost > leastShrunk && l.lost*100 > int64(r.o.MaxDeleteShare)*l.had:
+		share := min((l.lost*100+l.had-1)/l.had, 100)
 		return fault.New(fault.MirrorRefused, r.from.bucket.Properties().URL,
-			"the source lists %d objects where the target has %d, which is %d %% fewer, and at most %d %% may be missing: nothing is deleted",
-			r.listed.from, r.listed.to, share, r.o.MaxDeleteShare).
+			"the source lists %d objects fewer than the %d that the target has, which is %d %%, and at most %d %% may be missing: nothing is deleted",
+			l.lost, l.had, share, r.o.MaxDeleteShare).
 			WithMend("Look at the source. If so many objects are meant to be gone, give --max-delete-share %d.", share)
 	}
 	return nil

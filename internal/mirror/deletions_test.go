@@ -150,3 +150,31 @@ func TestAListingThatShrankByMoreThanItsShareDeletesNothing(t *testing.T) {
 		})
 	}
 }
+
+func TestFilesOfATableDoNotCountAsLost(t *testing.T) {
+	t.Parallel()
+	near, far := testlab.AnyKey(t, 1000), testlab.AnyKey(t, 1000)
+	for i := range 100 {
+		far.Put(fmt.Sprintf("app/t/data/%03d.parquet", i), []byte("small"))
+		far.Put(fmt.Sprintf("app/gone/data/%03d.parquet", i), []byte("x"))
+		near.Put(fmt.Sprintf("app/kept/%03d", i), []byte("x"))
+		far.Put(fmt.Sprintf("app/kept/%03d", i), []byte("x"))
+	}
+	near.Put("app/t/data/one.parquet", []byte("large"))
+	near.Put("app/t/metadata/v1.metadata.json", []byte("{}"))
+	from, to := open(t, near.Store, "app"), open(t, far.Store, "app")
+	with := func(share int) func(*mirror.Options) {
+		return func(o *mirror.Options) {
+			o.Delete, o.MaxDelete, o.MaxDeleteShare = true, 1000, share
+			o.Tables = &tables{from: from, to: to, files: []string{"data/one.parquet"}}
+		}
+	}
+	// Of 200 objects beside the table's, the 100 of a table that is gone are lost.
+	if _, _, err := run(t, from, to, with(49)); !fault.Is(err, fault.MirrorRefused) {
+		t.Errorf("half is lost, and 49 percent may be: %v", err)
+	}
+	r, _, err := run(t, from, to, with(50))
+	if must(t, err); r.Deleted != 200 {
+		t.Errorf("%d deleted", r.Deleted)
+	}
+}

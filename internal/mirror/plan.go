@@ -159,7 +159,7 @@ func (r *run) plan(ctx context.Context) error {
 			}
 			continue
 		}
-		r.count(p)
+		r.count(ctx, p)
 		if p.from == nil {
 			if err := r.planDeletion(ctx, *p.to); err != nil {
 				return err
@@ -176,18 +176,41 @@ func (r *run) plan(ctx context.Context) error {
 	return nil
 }
 
-// count counts what takes part on each side.
-func (r *run) count(p pair) {
-	switch {
-	case !r.o.Filter.names(p.key()):
-	case p.from == nil && r.o.Filter.passes(*p.to):
-		r.listed.to++
-	case p.to == nil && r.o.Filter.passes(*p.from):
-		r.listed.from++
-	case p.from != nil && p.to != nil: // the time that a filter asks for is another one on each side
-		r.listed.from++
-		r.listed.to++
+// count counts what takes part, and what the source has lost since the target got it. Files of a table of the source are not counted in that: a
+// compaction puts few in the place of many.
+func (r *run) count(ctx context.Context, p pair) {
+	l := &r.listed
+	from, to := p.from != nil && r.o.Filter.passes(*p.from), p.to != nil && r.o.Filter.passes(*p.to)
+	if from {
+		l.from++
 	}
+	switch {
+	case !r.o.Delete || r.inTable(ctx, p.key()):
+	case p.from != nil && p.to != nil: // the time that a filter asks for is another one on each side
+		l.had++
+	case to:
+		l.had++
+		l.lost++
+	case from:
+		l.lost--
+	}
+}
+
+// inTable says whether a key belongs to a table of the source. Where that cannot be known it counts as any other.
+func (r *run) inTable(ctx context.Context, key string) bool {
+	if r.o.Tables == nil {
+		return false
+	}
+	for _, folder := range []string{dataFolder, metadataFolder} {
+		i := strings.LastIndex("/"+key, "/"+folder+"/")
+		if i < 0 {
+			continue
+		}
+		if is, err := r.takesPart(ctx, strings.TrimSuffix(key[:i], "/")); is && err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *run) planDeletion(ctx context.Context, o bucket.Object) error {
