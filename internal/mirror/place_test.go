@@ -137,8 +137,8 @@ func TestPlacesThatLieInOneAnotherAreRefusedByWhatTheyHold(t *testing.T) {
 				t.Errorf("it ends with %v", err)
 			}
 			after := slices.DeleteFunc(s.Keys(), func(key string) bool { return c.fine && strings.HasPrefix(key, "copy/") })
-			if name == "a folder of another name, which only the listing shows" {
-				before, after = before[:3], after[:3] // what comes before the mark in the listing may have been carried, and nothing is deleted
+			if strings.Contains(name, "only the listing shows") { // what comes before the mark may have been carried, and nothing is deleted or replaced
+				after = slices.DeleteFunc(after, func(key string) bool { return strings.HasPrefix(key, "lake/zz/app/") || key == "lake/zz/precious" })
 			}
 			if !slices.Equal(after, before) {
 				t.Errorf("there was %q and is %q", before, after)
