@@ -32,6 +32,8 @@ type State struct {
 	LeftOut     map[string]string     `json:"left_out,omitempty"` // tables that were chosen and cannot be followed, and why
 	Control     Control               `json:"control"`
 	Guard       Guard                 `json:"guard,omitempty"`
+	// Horizon: the facts of the tables are of a moment at which every transaction with a lower number had ended; 0 when nobody knows.
+	Horizon uint64 `json:"horizon,omitempty"`
 	// Unreadable: the log cannot be read on from Position, and never will be. A new copy of all tables needs a slot made anew.
 	Unreadable bool      `json:"unreadable,omitempty"`
 	Saved      time.Time `json:"saved"` // by the writer's clock: for people
@@ -76,6 +78,12 @@ type TableState struct {
 	Leaves []uint32 `json:"leaves,omitzero"`
 	// Special counts values that went aside, of copies and of the log. Changes that are told again after a crash count again.
 	Special int64 `json:"special,omitempty"`
+	// Former are partitions that it had once, whose rows the lake still keeps.
+	Former []uint32 `json:"former,omitempty"`
+	// Facts are the versions of the catalog rows that decide whether the WAL tells all of the table; "" where nobody has looked.
+	Facts string `json:"facts,omitempty"`
+	// Truncated are the latest transactions of which the WAL told a TRUNCATE of it.
+	Truncated []uint32 `json:"truncated,omitempty"`
 	// Tended is when upkeep was done last, or when the table came into the lake: by the writer's clock.
 	Tended time.Time `json:"tended,omitzero"`
 	// Foreign is how many rows other programs have added to the lake's tables, or removed from them.

@@ -16,6 +16,7 @@ type Run struct {
 	Partitions       Partitions     `yaml:"partitions" default:"root" doc:"Whether a partitioned table is followed as one, or each leaf as a table of its own."`
 	WithoutIdentity  Identityless   `yaml:"without_identity" default:"refuse" doc:"Tables whose updates and deletes the log cannot tell (no primary key, or REPLICA IDENTITY NOTHING): refuse, or leave out with a warning where only a pattern selects them; skip; inserts: follow inserts and truncates alone; recopy: copy them again every recopy_every."`
 	RecopyEvery      Duration       `yaml:"recopy_every" default:"1h" doc:"How old the copy of a table may become that without_identity: recopy keeps; each copy reads the whole table."`
+	WithoutWAL       WithoutWAL     `yaml:"partitions_without_wal" default:"skip" doc:"Unlogged and foreign partitions of a table that is followed as one, whose changes the WAL does not tell: skip: leave their rows out; copy: take them with each copy of the table, and not follow them; refuse."`
 	Slot             string         `yaml:"slot" doc:"Replication slot; empty is leat_<name>. It is made when it is missing and nothing has been copied yet."`
 	Publication      string         `yaml:"publication" doc:"Publication; empty is leat_<name>."`
 	OwnPublication   bool           `yaml:"own_publication" default:"true" doc:"Whether leat makes and alters the publication; false only checks it."`
@@ -153,6 +154,20 @@ const (
 
 func (ForeignWrites) allowed() []string {
 	return names(ForeignWritesAllow, ForeignWritesWarn, ForeignWritesStop)
+}
+
+// WithoutWAL says what happens to partitions whose changes the WAL does not tell.
+type WithoutWAL string
+
+// The values of WithoutWAL.
+const (
+	WithoutWALSkip   WithoutWAL = "skip"
+	WithoutWALCopy   WithoutWAL = "copy"
+	WithoutWALRefuse WithoutWAL = "refuse"
+)
+
+func (WithoutWAL) allowed() []string {
+	return names(WithoutWALSkip, WithoutWALCopy, WithoutWALRefuse)
 }
 
 // SchemaChange is the policy for a change of a table's definition that cannot be followed in place.

@@ -29,7 +29,11 @@ func (r *run) lookAround(ctx context.Context) error {
 	if at := change.LSN(r.outwaited.Load()); at > 0 && r.position >= at && !r.indivisible.Load() {
 		return r.takeLate(ctx)
 	}
-	if r.changed.Load() || r.recopyDue() {
+	changed := r.changed.Load() || r.recopyDue() // what was found with it is taken first
+	if _, err := r.takeSight(ctx); err != nil {
+		return err
+	}
+	if changed {
 		if err := r.commit(ctx); err != nil {
 			return err
 		}
@@ -134,14 +138,29 @@ func (r *run) takeRequests(ctx context.Context, next *again) error {
 	return nil
 }
 
+// lookAll looks at the source beside the loop. It may have to wait for a table's lock, which tend must not.
+func (r *run) lookAll(ctx context.Context) error {
+	tables := time.NewTicker(tablesEvery)
+	defer tables.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tables.C:
+		case <-r.lookNow:
+		}
+		if err := r.look(ctx); err != nil && ctx.Err() == nil {
+			r.o.Log.Debug("cannot look at the tables now", "error", err) // the loop's own connection tells of a server that is gone
+		}
+	}
+}
+
 // tend runs beside the loop: it keeps the log of a quiet database moving, watches the slot and looks for requests. It
 // never touches what the loop owns.
 func (r *run) tend(ctx context.Context) error {
 	beat := newTicker(r.o.Heartbeat)
 	look := time.NewTicker(slotEvery)
 	ask := time.NewTicker(askEvery)
-	tables := time.NewTicker(tablesEvery)
-	defer tables.Stop()
 	defer beat.Stop()
 	defer look.Stop()
 	defer ask.Stop()
@@ -155,8 +174,6 @@ func (r *run) tend(ctx context.Context) error {
 			}
 		case <-look.C:
 			r.lookAtSlot(ctx)
-		case <-tables.C:
-			r.lookForTables(ctx)
 		case <-ask.C:
 			select {
 			case r.asked <- struct{}{}:
@@ -171,27 +188,6 @@ const (
 	askEvery    = 3 * time.Second
 	tablesEvery = 5 * time.Second
 )
-
-// lookForTables notices tables that were made, dropped, made again or renamed since the attempt began, and partitions that came
-// or went.
-func (r *run) lookForTables(ctx context.Context) {
-	sel := r.o.Selection
-	sel.Missing = func(error) bool { return true } // the look that follows tells
-	now, leaves, err := r.source.Look(ctx, sel, r.roots)
-	if err != nil {
-		return // the loop's own connection tells of a server that is gone
-	}
-	seen := 0
-	for _, s := range now {
-		if r.chosen[s] {
-			seen++
-		}
-	}
-	if seen != len(now) || seen != len(r.chosen) || !slices.Equal(leaves, r.leaves) {
-		r.o.Log.Info("tables or partitions were made, dropped or renamed; the run looks at them")
-		r.changed.Store(true)
-	}
-}
 
 // newTicker never ticks when the interval is 0.
 func newTicker(every time.Duration) *time.Ticker {

@@ -74,7 +74,23 @@ func (c *checker) chosen(ctx context.Context) error {
 	for _, one := range all {
 		c.follows(one)
 	}
+	for _, l := range c.leaves {
+		if !l.Logged && c.o.WithoutWAL != "refuse" {
+			c.unloggedLeaf(l)
+		}
+	}
 	return err
+}
+
+// unloggedLeaf tells what a run does with a partition of which the WAL does not tell.
+func (c *checker) unloggedLeaf(l postgres.Leaf) {
+	what := "its rows are left out"
+	if c.o.WithoutWAL == "copy" {
+		what = "its rows are copied with its table and not followed"
+	}
+	c.add("not-followed", fault.SeverityWarn, l.Schema+"."+l.Name,
+		"alter table "+postgres.QuoteTable(l.Schema, l.Name)+" set logged; or see run.partitions_without_wal.",
+		"the WAL does not tell of unlogged and foreign partitions: "+what)
 }
 
 const identityCode = "replica-identity"

@@ -70,12 +70,9 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 		return err
 	}
 	if len(r.tables) == 0 {
-		return noTable(all)
+		return r.noTable(all)
 	}
-	if err := r.lookAtLeaves(ctx, catalog, next); err != nil {
-		return err
-	}
-	if err := r.publish(ctx, full, inserts); err != nil {
+	if err := r.publishWatched(ctx, full, inserts, next); err != nil {
 		return err
 	}
 	for _, t := range r.tables {
@@ -90,7 +87,8 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 }
 
 // noTable is the error of a run that has nothing to follow: the reason of the first that was left out, if any was.
-func noTable(all []*candidate) error {
+// A pipeline at work waits for one that has lost its identity.
+func (r *run) noTable(all []*candidate) error {
 	var loose []*candidate
 	for _, c := range all {
 		switch {
@@ -99,6 +97,10 @@ func noTable(all []*candidate) error {
 		case c.why != nil:
 			return c.why
 		}
+	}
+	if len(loose) > 0 && len(r.state.Tables) > 0 && !r.o.UntilCaughtUp {
+		f := fault.Of(together(loose))
+		return fault.New(fault.SourceBusy, f.Where, "no table is left to follow: there is no replica identity, and the run waits for one").WithMend("%s", f.HowToMend())
 	}
 	if len(loose) > 0 {
 		return together(loose)
@@ -110,7 +112,10 @@ func noTable(all []*candidate) error {
 func (r *run) candidates(ctx context.Context, catalog *postgres.Catalog, chosen []*change.Table, next *again) (all []*candidate, err error) {
 	r.chosen = map[postgres.Seen]bool{}
 	for _, source := range chosen {
-		r.chosen[postgres.Seen{OID: source.OID, Name: postgres.Name{Schema: source.Schema, Name: source.Name}, Unlogged: source.Unlogged}] = true
+		r.chosen[postgres.Seen{
+			OID: source.OID, Name: postgres.Name{Schema: source.Schema, Name: source.Name}, Unlogged: source.Unlogged,
+			Identified: source.ReplicaIdentity == 'f' || len(source.Identity()) > 0,
+		}] = true
 		if source.Kind != change.KindTable && source.Kind != change.KindPartitioned {
 			continue // views and foreign tables have no log
 		}
@@ -190,7 +195,7 @@ func (r *run) identifyLeaves(ctx context.Context, catalog *postgres.Catalog, all
 	roots := map[uint32]*candidate{}
 	r.roots = nil
 	for _, c := range all {
-		if c.source.Kind == change.KindPartitioned && c.table != nil && (c.whole || c.why != nil) {
+		if c.source.Kind == change.KindPartitioned && c.table != nil {
 			roots[c.source.OID], r.roots = c, append(r.roots, c.source.OID)
 		}
 	}
@@ -199,7 +204,13 @@ func (r *run) identifyLeaves(ctx context.Context, catalog *postgres.Catalog, all
 	}
 	weak := map[uint32][]string{}
 	for _, l := range r.leaves {
-		if c := roots[l.Root]; l.Weak {
+		c := roots[l.Root]
+		switch {
+		case !l.Logged:
+			if r.o.WithoutWAL == "refuse" && c.why == nil {
+				c.why = unloggedLeaf(l)
+			}
+		case l.Weak && (c.whole || c.why != nil):
 			weak[l.Root] = append(weak[l.Root], l.Schema+"."+l.Name)
 			c.sql = append(c.sql, identitySQL(l.Schema, l.Name))
 		}

@@ -212,7 +212,7 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 	if err != nil {
 		return nil, err
 	}
-	plan.RowFilter = r.gives[postgres.Name{Schema: source.Schema, Name: source.Name}].RowFilter
+	plan.RowFilter = t.copied(r.gives[postgres.Name{Schema: source.Schema, Name: source.Name}].RowFilter)
 	r.opening.Lock() // the loop never touches a diverted table, but two copies may want one lake
 	err = r.open(ctx, t, plan)
 	r.opening.Unlock()
@@ -248,6 +248,22 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 	}
 	job.cut(snap, shape, chunkBytes)
 	return job, nil
+}
+
+// copied is the condition of the rows that a copy takes: those that the publication gives, without partitions that are left out.
+func (t *table) copied(filter string) string {
+	if len(t.skipped) == 0 {
+		return filter
+	}
+	oids := make([]string, len(t.skipped))
+	for i, oid := range t.skipped {
+		oids[i] = strconv.FormatUint(uint64(oid), 10)
+	}
+	skip := "tableoid not in (" + strings.Join(oids, ", ") + ")"
+	if filter == "" {
+		return skip
+	}
+	return "(" + filter + ") and " + skip
 }
 
 // held is where the table in the lake stands: in the log that is followed, nowhere if that has begun anew since.

@@ -76,6 +76,7 @@ func (r *run) apply(ctx context.Context, ev *postgres.Event) error {
 		if t := r.byOID[ev.Relation.OID]; t != nil {
 			return r.change(ctx, t, ev)
 		}
+		r.stranger(ev.Relation)
 	case postgres.EventTruncate:
 		return r.truncate(ctx, ev)
 	case postgres.EventMessage:
@@ -146,6 +147,7 @@ func (r *run) truncate(ctx context.Context, ev *postgres.Event) error {
 		if t == nil {
 			continue
 		}
+		r.noteTruncated(t, ev.Tx.XID)
 		var err error
 		if t.diverted() {
 			err = r.divert(ctx, t, ev, ev.Seq+uint64(i), ev.TruncateOf(i))
@@ -194,7 +196,10 @@ func (r *run) between(ctx context.Context) (stop bool, err error) {
 	if err := r.lookAround(ctx); err != nil {
 		return false, err
 	}
-	return r.o.UntilCaughtUp && r.caughtUp() && r.saved >= r.target && r.settled(), nil
+	if !r.caughtUp() || r.saved < r.target || !r.settled() {
+		return false, nil
+	}
+	return r.nothingMissed(ctx)
 }
 
 // lookEvery is how often the loop looks for finished copies and requests.

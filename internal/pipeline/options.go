@@ -30,6 +30,8 @@ type Options struct {
 	RecopyEvery  time.Duration
 	// Judge says whether the lake can hold a table, without asking it, and which of its places the table takes; nil holds all.
 	Judge func(lake.Spec) (places []string, err error)
+	// WithoutWAL is "skip", "copy" or "refuse": for unlogged and foreign partitions of a table that is followed as one.
+	WithoutWAL string
 
 	Slot           string
 	Publication    string

@@ -34,6 +34,7 @@ type run struct {
 	tables       map[string]*table // by key
 	byOID        map[uint32]*table
 	publications []string
+	ours         []uint32                                  // the transactions of this attempt that changed them
 	gives        map[postgres.Name]postgres.PublishedTable // what they give of each table
 	messages     *table                                    // where logical messages are kept; nil where they are not
 
@@ -60,6 +61,8 @@ type run struct {
 	drainedAt     time.Time
 	warnedAt      time.Time
 	drainable     []*table
+	pending       map[uint32]pendingDoubt // by the table's OID
+	strangers     map[uint32]bool         // relations of the WAL that are not followed, and that were told of
 
 	// What follows is shared with the goroutines beside it.
 	stopping *atomic.Bool
@@ -73,12 +76,15 @@ type run struct {
 	outwaited   atomic.Uint64 // where the transactions have ended that tables which came late wait for
 	retained    atomic.Int64
 	lost        atomic.Bool
-	changed     atomic.Bool            // the database has other tables than chosen, or other partitions
+	changed     atomic.Bool            // the database has other tables than chosen, or other partitions, or the WAL may not have told all
 	chosen      map[postgres.Seen]bool // all that the selection gave
 	roots       []uint32               // of them, those that are followed as one although they have partitions
 	leaves      []postgres.Leaf        // theirs
-	seen        atomic.Uint64          // the position that is saved
-	seenAt      atomic.Int64           // when its newest transaction committed, microseconds since 1970; 0 for none yet
+	watched     watched
+	sighted     atomic.Pointer[sighted] // what the last look found, until the loop takes it
+	lookNow     chan struct{}
+	seen        atomic.Uint64 // the position that is saved
+	seenAt      atomic.Int64  // when its newest transaction committed, microseconds since 1970; 0 for none yet
 	asked       chan struct{}
 
 	// What follows belongs to tend.
@@ -131,7 +137,8 @@ func backoff(failures int, most time.Duration) time.Duration {
 // attempt is the order of the steps; see docs/INVARIANTS.md before changing it.
 func attempt(ctx context.Context, source *postgres.Source, o Options, next *again, delivered *recent, self string) (err error) {
 	r := &run{
-		o: o, source: source, delivered: delivered, tables: map[string]*table{}, byOID: map[uint32]*table{}, asked: make(chan struct{}, 1), stopping: new(atomic.Bool),
+		o: o, source: source, delivered: delivered, tables: map[string]*table{}, byOID: map[uint32]*table{}, pending: map[uint32]pendingDoubt{}, strangers: map[uint32]bool{},
+		asked: make(chan struct{}, 1), lookNow: make(chan struct{}, 1), stopping: new(atomic.Bool),
 	}
 	if err := r.takeLease(ctx, self); err != nil {
 		return err
@@ -293,6 +300,7 @@ func (r *run) work(ctx context.Context) error {
 	side, endSide := context.WithCancel(gctx)
 	g.Go(func() error { defer endSide(); return r.follow(gctx) })
 	g.Go(func() error { return unlessEnded(side, r.tend(side)) })
+	g.Go(func() error { return unlessEnded(side, r.lookAll(side)) })
 	g.Go(func() error { return unlessEnded(side, r.copyAll(side)) })
 	g.Go(func() error { return unlessEnded(side, r.maintainAll(side)) })
 	err := g.Wait()

@@ -56,9 +56,9 @@ func (r *run) sameServer(ctx context.Context, next *again) error {
 
 // startOver forgets all positions: they are of another log.
 func (r *run) startOver() {
-	r.state.Position, r.state.Spooled = 0, 0
+	r.state.Position, r.state.Spooled, r.state.Horizon = 0, 0, 0
 	for key, t := range r.state.Tables {
-		t.Since, t.Upper = 0, 0
+		t.Since, t.Upper, t.Facts, t.Leaves, t.Former, t.Truncated = 0, 0, "", nil, nil, nil // of the other server's catalog
 		r.state.Tables[key] = t
 	}
 }
@@ -76,15 +76,20 @@ func (r *run) restoreModes(next *again) {
 		}
 		t.mode, t.since, t.upper, t.anew = was.Phase, was.Since, was.Upper, was.Anew || anew
 		t.exact, t.late, t.nullable = was.Exact || anew && next.exact, was.Late, slices.Contains(next.nullable, t.name)
-		t.published, t.renumbered, t.copiedAt = r.givenOf(t.source), was.Renumbered, was.Recopied
+		t.published, t.renumbered, t.copiedAt = r.givenOf(t), was.Renumbered, was.Recopied
 		t.special.Store(was.Special)
 		if t.recopied {
 			r.restoreRecopied(t, known && was.OID == t.source.OID, anew)
 			continue
 		}
+		t.truncated = was.Truncated
+		if known && was.OID == t.source.OID && !anew {
+			t.former = formerLeaves(was, t)
+		}
 		if known && was.OID == t.source.OID && was.Published != t.published {
+			t.former = nil
 			// What the log told by the old rules stands in it yet, so the copy must know what of it the snapshot holds.
-			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "the publication gives other rows or columns of it")
+			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "other rows, columns or partitions of it are followed than before")
 			t.published, t.exact, t.anew, anew = was.Published, true, true, true
 		}
 		switch {
@@ -119,11 +124,12 @@ func (r *run) setMode(t *table, mode checkpoint.Phase) {
 	copying := mode == checkpoint.Copying
 	t.mode, t.anew, t.exact, t.late, t.renumbered = mode, t.anew && copying, t.exact && copying, t.late && copying, t.renumbered && copying
 	if !copying {
-		t.published = r.givenOf(t.source)
+		t.published = r.givenOf(t)
 	}
 	r.state.Tables[t.key] = checkpoint.TableState{
 		Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper, Anew: t.anew, Exact: t.exact, Late: t.late,
-		Renumbered: t.renumbered, Published: t.published, Leaves: t.leaves, Tended: t.tendedAt(), Foreign: r.state.Tables[t.key].Foreign, Recopied: t.copiedAt,
+		Renumbered: t.renumbered, Published: t.published, Leaves: t.leaves, Former: t.former, Facts: t.facts.String(), Truncated: t.truncated,
+		Tended: t.tendedAt(), Foreign: r.state.Tables[t.key].Foreign, Recopied: t.copiedAt,
 		Special: t.special.Load(),
 	}
 	r.o.Watch.Mode(t.name, string(mode))
@@ -132,15 +138,13 @@ func (r *run) setMode(t *table, mode checkpoint.Phase) {
 // publish brings the publications to the tables that are followed. Tables without a replica identity never get into one
 // that publishes updates: the server would refuse the application's own UPDATE.
 func (r *run) publish(ctx context.Context, full, inserts []*change.Table) error {
-	if err := r.forgetUnpublished(ctx); err != nil {
-		return err
-	}
 	for _, p := range r.o.publications(full, inserts) {
-		changed, err := r.source.EnsurePublication(ctx, p)
+		by, err := r.source.EnsurePublication(ctx, p)
 		if err != nil {
 			return err
 		}
-		if changed {
+		if by != 0 {
+			r.ours = append(r.ours, by)
 			r.o.Log.Info("the publication was brought up to date", "publication", p.Name, "tables", len(p.Tables))
 		}
 		r.publications = append(r.publications, p.Name)
@@ -179,86 +183,21 @@ func (o *Options) publications(full, inserts []*change.Table) (all []postgres.Pu
 	return all
 }
 
-// forgetUnpublished forgets tables that somebody has taken out of the publications: what happened to them since is never told. Like any
-// other that is not known they are copied when they are in again, which is saved before they are.
-func (r *run) forgetUnpublished(ctx context.Context) error {
-	if r.state.Position == 0 {
-		return nil
-	}
-	given, err := r.source.Published(ctx, []string{r.o.Publication, r.o.Publication + insertsSuffix})
-	if err != nil {
-		return err
-	}
-	forgotten := false
-	for key, t := range r.tables {
-		in := slices.ContainsFunc(given, func(g postgres.PublishedTable) bool { return g.Schema == t.source.Schema && g.Name == t.source.Name })
-		if _, known := r.state.Tables[key]; known && !in && !t.recopied {
-			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "it was not in the publication any more")
-			delete(r.state.Tables, key)
-			forgotten = true
-		}
-	}
-	if !forgotten {
-		return nil
-	}
-	saved := r.store.State() // what an operator asks for is saved with what follows from it, and not before
-	saved.Tables = r.state.Tables
-	return r.store.Save(ctx, saved)
-}
-
-// givenOf is what the publications give of a table, in one word to compare it by: "" is all of it.
-func (r *run) givenOf(source *change.Table) string {
-	g := r.gives[postgres.Name{Schema: source.Schema, Name: source.Name}]
-	computed := slices.ContainsFunc(source.Columns, func(c change.Column) bool { return c.Generated == 's' })
+// givenOf is what is followed of a table, in one word to compare it by: "" is all of it.
+func (r *run) givenOf(t *table) string {
+	g := r.gives[postgres.Name{Schema: t.source.Schema, Name: t.source.Name}]
+	computed := slices.ContainsFunc(t.source.Columns, func(c change.Column) bool { return c.Generated == 's' })
+	given := ""
 	switch {
 	case g.Columns == nil && computed && g.Generated:
-		return "generated columns too where " + g.RowFilter
-	case g.Columns == nil && g.RowFilter == "":
-		return ""
+		given = "generated columns too where " + g.RowFilter
+	case g.Columns != nil || g.RowFilter != "":
+		given = fmt.Sprintf("%q where %s", g.Columns, g.RowFilter)
 	}
-	return fmt.Sprintf("%q where %s", g.Columns, g.RowFilter)
-}
-
-// lookAtLeaves looks at the partitions of tables that are followed as one. One that was attached with its rows brought them without a
-// word in the log: then only a new copy has them. Of one that was detached or dropped the lake keeps the rows, as it does of a table.
-func (r *run) lookAtLeaves(ctx context.Context, catalog *postgres.Catalog, next *again) error {
-	for _, t := range r.byOID {
-		if t.source.Kind == change.KindPartitioned {
-			t.leaves = []uint32{}
-		}
+	if len(t.skipped) > 0 {
+		given += fmt.Sprintf(" without partitions %d", t.skipped)
 	}
-	for _, l := range r.leaves {
-		t := r.byOID[l.Root]
-		if t == nil { // of a table that is left out
-			continue
-		}
-		t.leaves = append(t.leaves, l.OID)
-		was, known := r.state.Tables[t.key]
-		if !known || was.OID != l.Root || was.Leaves == nil || slices.Contains(was.Leaves, l.OID) {
-			continue
-		}
-		had, err := catalog.AttachedWithRows(ctx, l)
-		if err != nil {
-			return err
-		}
-		if had {
-			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "a partition was attached with its rows: "+l.Schema+"."+l.Name)
-			next.tables = append(next.tables, t.name)
-		}
-	}
-	r.tellOfLostLeaves()
-	return nil
-}
-
-func (r *run) tellOfLostLeaves() {
-	for key, t := range r.tables {
-		was := r.state.Tables[key]
-		lost := slices.DeleteFunc(slices.Clone(was.Leaves), func(oid uint32) bool { return slices.Contains(t.leaves, oid) })
-		if was.OID == t.source.OID && len(lost) > 0 {
-			r.o.Log.Warn("partitions were detached or dropped; the lake keeps their rows until the table is copied anew: leat resync --table "+t.name,
-				"table", t.name, "partitions", len(lost))
-		}
-	}
+	return given
 }
 
 const insertsSuffix = "_inserts"

@@ -38,7 +38,10 @@ type table struct {
 	// See checkpoint.TableState.
 	late, renumbered bool
 	published        string
-	leaves           []uint32
+	leaves, former   []uint32
+	skipped          []uint32 // of the leaves, those that are left out
+	facts            postgres.Facts
+	truncated        []uint32
 	// nullable: NOT NULL is believed of the key's columns only.
 	nullable bool
 	// recopied: the log does not tell of it, and it is kept right by a copy that is made again. copiedAt is when the last one began.
@@ -215,6 +218,9 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, fro
 	shape, err := postgres.AlignAt(known(t), now, rel, postgres.Moment{XID: xid, Behind: from < t.upper})
 	if err != nil {
 		return err
+	}
+	if t.keep.Current && shape.ReplicaIdentity != 'f' && len(shape.Identity()) == 0 {
+		return r.anew(t, "rows were written while it had no key, and by the key of before nobody can tell them apart")
 	}
 	shape = t.named(shape)
 	for i, c := range shape.Columns {

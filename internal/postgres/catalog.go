@@ -21,6 +21,8 @@ type Seen struct {
 	OID      uint32
 	Name     Name
 	Unlogged bool
+	// Identified: the WAL can tell its updates and deletes.
+	Identified bool
 }
 
 // Selection says which relations are wanted.
@@ -45,11 +47,14 @@ type relation struct {
 	kind         change.Kind
 	isPartition  bool
 	unlogged     bool
+	identified   bool
 }
 
 // Names are left out of the server's own schemas and of other sessions' temporary tables.
 const relationsSQL = `
-select c.oid, n.nspname, c.relname, c.relkind, c.relispartition, c.relpersistence = 'u'
+select c.oid, n.nspname, c.relname, c.relkind, c.relispartition, c.relpersistence = 'u',
+       c.relreplident = 'f' or exists (select from pg_catalog.pg_index i where i.indrelid = c.oid
+         and case c.relreplident when 'd' then i.indisprimary and i.indimmediate when 'i' then i.indisreplident end)
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r','p','v','m','f') and c.relpersistence <> 't'
   and n.nspname not in ('pg_catalog','information_schema') and n.nspname not like 'pg\_toast%'
@@ -64,7 +69,7 @@ func (s *Source) relations(ctx context.Context, c *pgconn.PgConn, sel Selection)
 	all := make([]relation, len(rows))
 	names := make([]Name, len(rows))
 	for i, r := range rows {
-		all[i] = relation{oid: oid(r[0]), schema: string(r[1]), name: string(r[2]), kind: change.Kind(r[3][0]), isPartition: string(r[4]) == "t", unlogged: string(r[5]) == "t"}
+		all[i] = relation{oid: oid(r[0]), schema: string(r[1]), name: string(r[2]), kind: change.Kind(r[3][0]), isPartition: string(r[4]) == "t", unlogged: string(r[5]) == "t", identified: string(r[6]) == "t"}
 		names[i] = Name{all[i].schema, all[i].name}
 	}
 	picked, err := sel.Choose(names, s.searchPath)
@@ -96,7 +101,9 @@ func (s *Source) relations(ctx context.Context, c *pgconn.PgConn, sel Selection)
 // leavesOf lists the leaf partitions below the roots: pg_partition_tree exists since 12.
 func leavesOf(ctx context.Context, c *pgconn.PgConn, roots map[uint32]bool) ([]relation, error) {
 	rows, err := query(ctx, c, `
-select distinct k.oid, n.nspname, k.relname, k.relkind, k.relpersistence = 'u'
+select distinct k.oid, n.nspname, k.relname, k.relkind, k.relpersistence = 'u',
+       k.relreplident = 'f' or exists (select from pg_catalog.pg_index i where i.indrelid = k.oid
+         and case k.relreplident when 'd' then i.indisprimary and i.indimmediate when 'i' then i.indisreplident end)
 from unnest($1::oid[]) r(oid), pg_catalog.pg_partition_tree(r.oid) t
 join pg_catalog.pg_class k on k.oid = t.relid join pg_catalog.pg_namespace n on n.oid = k.relnamespace
 where t.isleaf and k.relkind <> 'p' order by 2, 3`, oidArray(roots))
@@ -105,7 +112,7 @@ where t.isleaf and k.relkind <> 'p' order by 2, 3`, oidArray(roots))
 	}
 	var leaves []relation
 	for _, r := range rows {
-		leaves = append(leaves, relation{oid: oid(r[0]), schema: string(r[1]), name: string(r[2]), kind: change.Kind(r[3][0]), isPartition: true, unlogged: string(r[4]) == "t"})
+		leaves = append(leaves, relation{oid: oid(r[0]), schema: string(r[1]), name: string(r[2]), kind: change.Kind(r[3][0]), isPartition: true, unlogged: string(r[4]) == "t", identified: string(r[5]) == "t"})
 	}
 	return leaves, nil
 }

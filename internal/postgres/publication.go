@@ -57,37 +57,37 @@ type publication struct {
 	generated                  bool   // publishes stored generated columns (18+)
 }
 
-// EnsurePublication makes the publication give the tables, all their operations and nothing else, and says whether it had to
-// change anything. A given one is only looked at, and so is any on a standby. What is lacking, or what the role may not do, is
+// EnsurePublication makes the publication give the tables, all their operations and nothing else. by is the transaction
+// that had to change it, 0 for none. A given one is only looked at, and so is any on a standby. What is lacking, or what the role may not do, is
 // publication-unusable with the SQL to run.
 //
 // Publishing the updates of a table makes PostgreSQL refuse the updates that the log could not identify, and with them the
 // application's work. So a table without a usable replica identity is key-missing here, unless InsertsOnly; and so is a row
 // filter or column list that would have that effect.
-func (s *Source) EnsurePublication(ctx context.Context, o PublicationOptions) (changed bool, err error) {
+func (s *Source) EnsurePublication(ctx context.Context, o PublicationOptions) (by uint32, err error) {
 	o.Given = o.Given || s.InRecovery
 	if err := s.publishable(o); err != nil {
-		return false, err
+		return 0, err
 	}
 	c, err := s.writer(ctx)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	defer leave(c)
 	have, err := s.publication(ctx, c, o.Name)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	statements, err := s.publicationSQL(ctx, c, have, o)
 	if err != nil || len(statements) == 0 {
-		return false, err
+		return 0, err
 	}
 	if o.Given {
 		what := "it does not exist"
 		if have.exists {
 			what = "it does not give all that is needed"
 		}
-		return false, s.publicationUnusable(o.Name, nil, statements, what)
+		return 0, s.publicationUnusable(o.Name, nil, statements, what)
 	}
 	return s.publish(ctx, c, o, statements)
 }
@@ -382,23 +382,27 @@ func (s *Source) serversFilters(ctx context.Context, c *pgconn.PgConn, o Publica
 }
 
 // publish runs the statements in one transaction, unless the application would suffer from them.
-func (s *Source) publish(ctx context.Context, c *pgconn.PgConn, o PublicationOptions, statements []string) (bool, error) {
+func (s *Source) publish(ctx context.Context, c *pgconn.PgConn, o PublicationOptions, statements []string) (by uint32, err error) {
 	defer func() { _ = exec(ctx, c, "rollback") }() // after a commit there is nothing to roll back
 	if err := exec(ctx, c, "begin; "+strings.Join(statements, "; ")); err != nil {
-		return false, s.publicationRefused(ctx, err, o.Name, statements)
+		return 0, s.publicationRefused(ctx, err, o.Name, statements)
 	}
 	if s.Version >= 150000 && !o.InsertsOnly {
 		if err := s.identified(ctx, c, o.Name); err != nil {
-			return false, err
+			return 0, err
 		}
 	}
 	if o.Trial {
-		return false, nil
+		return 0, nil
+	}
+	rows, err := query(ctx, c, "select txid_current() % 4294967296")
+	if err != nil {
+		return 0, classify(ctx, err, s.Name, "cannot ask for the transaction's number")
 	}
 	if err := exec(ctx, c, "commit"); err != nil {
-		return false, classify(ctx, err, s.Name, "cannot change publication %s", o.Name)
+		return 0, classify(ctx, err, s.Name, "cannot change publication %s", o.Name)
 	}
-	return true, nil
+	return oid(rows[0][0]), nil
 }
 
 // identifiedSQL finds filters that look at columns outside the replica identity, and column lists that lack columns of it:

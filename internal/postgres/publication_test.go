@@ -62,8 +62,8 @@ func TestAPublicationIsMadeAndKeptAsWanted(t *testing.T) {
 			o.Name = `le"at`
 			for _, expect := range []bool{changed, false} {
 				got, err := s.EnsurePublication(t.Context(), o)
-				if err != nil || got != expect {
-					t.Errorf("changed %t, %v", got, err)
+				if err != nil || (got != 0) != expect {
+					t.Errorf("changed by %d, %v", got, err)
 				}
 			}
 			if got := gives(t, s, o.Name); got != want {
@@ -164,7 +164,7 @@ func TestARootsPublicationCoversItsPartitions(t *testing.T) {
 		t.Errorf("%s %v", gives(t, s, "leat"), err)
 	}
 	root.ViaRoot = true
-	if changed, err := s.EnsurePublication(t.Context(), root); err != nil || !changed || gives(t, s, "leat") != "leat_p iudtr" {
+	if by, err := s.EnsurePublication(t.Context(), root); err != nil || by == 0 || gives(t, s, "leat") != "leat_p iudtr" {
 		t.Errorf("%s %v", gives(t, s, "leat"), err)
 	}
 }
@@ -182,8 +182,8 @@ func TestAGivenPublicationIsLookedAtAndNotTouched(t *testing.T) {
 		for _, n := range names {
 			o.Tables = append(o.Tables, tables[n])
 		}
-		changed, err := s.EnsurePublication(t.Context(), o)
-		if changed || (lacks == "") != (err == nil) {
+		by, err := s.EnsurePublication(t.Context(), o)
+		if by != 0 || (lacks == "") != (err == nil) {
 			t.Errorf("%s: %v", ddl, err)
 		}
 		if err != nil && (!fault.Is(err, fault.PublicationUnusable) || !strings.Contains(fault.Of(err).Mend, lacks)) {
@@ -214,7 +214,7 @@ func TestWhoMayNotPublishIsToldWhatToRun(t *testing.T) {
 	}
 	_, sql, _ := strings.Cut(fault.Of(err).Mend, "database: ")
 	db.Exec(sql)
-	if changed, err := s.EnsurePublication(t.Context(), o); changed || err != nil {
+	if by, err := s.EnsurePublication(t.Context(), o); by != 0 || err != nil {
 		t.Errorf("after %s: %v", sql, err)
 	}
 	if _, err := s.Heartbeat(t.Context(), "leat"); !fault.Is(err, fault.SourceRights) || !strings.Contains(fault.Of(err).Mend, "grant execute") {

@@ -1,0 +1,393 @@
+package pipeline
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/checkpoint"
+	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/postgres"
+)
+
+// watched is what the looks at the source share: which facts are known, and that only one look runs.
+type watched struct {
+	looking sync.Mutex
+	mu      sync.Mutex // guards options
+	options postgres.LookOptions
+}
+
+func (w *watched) now() postgres.LookOptions {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o := w.options
+	o.Known = maps.Clone(o.Known)
+	return o
+}
+
+func (w *watched) learn(facts map[uint32]postgres.Facts, horizon uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.Copy(w.options.Known, facts)
+	if horizon > 0 {
+		w.options.Horizon = horizon
+	}
+}
+
+// sighted is what a look has found.
+type sighted struct {
+	facts   map[uint32]postgres.Facts // of tables without a doubt
+	pending map[uint32]pendingDoubt
+	horizon uint64 // 0 while there are doubts
+}
+
+// pendingDoubt is one that ends if the WAL has told of the TRUNCATEs by the time it has come to a position.
+type pendingDoubt struct {
+	postgres.Doubt
+	at    change.LSN
+	facts postgres.Facts
+}
+
+// publishWatched brings the publications to the tables, between two looks at all that decides whether the WAL tells
+// everything. What has moved since the saved look, and what other transactions than ours have moved meanwhile,
+// makes a table be copied again.
+//
+// A process that dies between the publications' change and the saved state finds its own change at the next start
+// and takes it for another's: tables are copied needlessly then, and nothing is lost.
+func (r *run) publishWatched(ctx context.Context, full, inserts []*change.Table, next *again) error {
+	o := r.lookOptions()
+	before, err := r.source.Look(ctx, o)
+	if err != nil {
+		return err
+	}
+	r.takeLeaves()
+	unpublished := r.doubt(before, next)
+	if err := r.forgetUnpublished(ctx, unpublished); err != nil {
+		return err
+	}
+	if err := r.publish(ctx, full, inserts); err != nil {
+		return err
+	}
+	o.Known, o.Leaves, o.Ours = before.Facts, nil, append(r.ours, 0)
+	for oid := range o.Former {
+		o.Former[oid] = formerLeaves(r.state.Tables[r.byOID[oid].key], r.byOID[oid])
+	}
+	after, err := r.source.Look(ctx, o)
+	if err != nil {
+		return err
+	}
+	for _, oid := range r.doubt(after, next) {
+		r.forget(r.byOID[oid])
+	}
+	o.Ours, o.Known = nil, map[uint32]postgres.Facts{}
+	for oid, t := range r.byOID {
+		p, waits := r.pending[oid]
+		copied := next.all || slices.Contains(next.tables, t.name)
+		if known, ok := postgres.ParseFacts(r.state.Tables[t.key].Facts); waits && ok && !copied {
+			p.facts, r.pending[oid], t.facts = after.Facts[oid], p, known
+		} else {
+			t.facts = after.Facts[oid]
+			delete(r.pending, oid)
+		}
+		o.Known[oid] = t.facts
+	}
+	if len(r.pending) == 0 {
+		r.state.Horizon = after.Horizon
+	}
+	o.Horizon = r.state.Horizon
+	r.watched.options = o
+	return nil
+}
+
+// lookOptions are those of the first look: what the saved state knows is what is compared.
+func (r *run) lookOptions() postgres.LookOptions {
+	o := postgres.LookOptions{
+		Selection: r.o.Selection, Publications: []string{r.o.Publication, r.o.Publication + insertsSuffix},
+		Roots: r.roots, Known: map[uint32]postgres.Facts{}, Leaves: map[uint32][]uint32{}, Former: map[uint32][]uint32{}, Horizon: r.state.Horizon,
+	}
+	o.Selection.Missing = func(error) bool { return true } // chooseTables tells
+	for oid, t := range r.byOID {
+		o.Tables = append(o.Tables, oid)
+		was, known := r.state.Tables[t.key]
+		if !known || was.OID != oid {
+			continue
+		}
+		if facts, ok := postgres.ParseFacts(was.Facts); ok {
+			o.Known[oid] = facts
+		} else if was.Leaves != nil {
+			o.Leaves[oid] = was.Leaves
+		}
+		o.Former[oid] = was.Former
+	}
+	return o
+}
+
+// doubt lets tables be copied again of which the WAL may not have told everything. Those that were not published
+// come later: they are returned. A TRUNCATE that the WAL has told is no reason, and it may be yet to come.
+func (r *run) doubt(sight postgres.Sight, next *again) (unpublished []uint32) {
+	for _, d := range sight.Doubts {
+		t := r.byOID[d.Table]
+		switch {
+		case d.Published:
+			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", d.Because)
+			unpublished = append(unpublished, d.Table)
+		case len(d.Truncated) > 0:
+			r.pending[d.Table] = pendingDoubt{Doubt: d, at: sight.At}
+		default:
+			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", d.Because)
+			next.tables, next.exact = append(next.tables, t.name), true
+		}
+	}
+	return unpublished
+}
+
+// forgetUnpublished forgets tables that are not in the publications, or were not for a time: what happened to them
+// meanwhile is never told. Like those that come late they are copied when they are in again, which is saved before
+// they are.
+func (r *run) forgetUnpublished(ctx context.Context, unpublished []uint32) error {
+	if r.state.Position == 0 {
+		return nil
+	}
+	given, err := r.source.Published(ctx, []string{r.o.Publication, r.o.Publication + insertsSuffix})
+	if err != nil {
+		return err
+	}
+	forgotten := false
+	for oid, t := range r.byOID {
+		in := slices.ContainsFunc(given, func(g postgres.PublishedTable) bool { return g.Schema == t.source.Schema && g.Name == t.source.Name })
+		_, known := r.state.Tables[t.key]
+		doubted := slices.Contains(unpublished, oid)
+		if !known || in && !doubted {
+			continue
+		}
+		if !doubted {
+			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "it was not in the publication any more")
+		}
+		r.forget(t)
+		forgotten = true
+	}
+	if !forgotten {
+		return nil
+	}
+	saved := r.store.State() // what an operator asks for is saved with what follows from it, and not before
+	saved.Tables = r.state.Tables
+	return r.store.Save(ctx, saved)
+}
+
+// forget gives a table the state of one that has come late.
+func (r *run) forget(t *table) {
+	was := r.state.Tables[t.key]
+	r.state.Tables[t.key] = checkpoint.TableState{
+		Phase: checkpoint.Copying, OID: was.OID, Since: r.state.Position, Anew: true, Late: true,
+		Renumbered: was.Renumbered, Published: was.Published, Tended: was.Tended,
+	}
+}
+
+// takeLeaves notes the partitions of tables that are followed as one. Of one that was detached or dropped the lake keeps
+// the rows, as it does of a table.
+func (r *run) takeLeaves() {
+	for _, t := range r.byOID {
+		if t.source.Kind == change.KindPartitioned {
+			t.leaves = []uint32{}
+		}
+	}
+	for _, l := range r.leaves {
+		t := r.byOID[l.Root]
+		if t == nil { // it is left out, or copied again on a schedule
+			continue
+		}
+		t.leaves = append(t.leaves, l.OID)
+		if !l.Logged {
+			r.skipLeaf(t, l)
+		}
+	}
+	r.tellOfLostLeaves()
+}
+
+// skipLeaf leaves out a partition whose changes the WAL does not tell, or takes its rows with the copies of its table.
+func (r *run) skipLeaf(t *table, l postgres.Leaf) {
+	name := l.Schema + "." + l.Name
+	if r.o.WithoutWAL == "copy" {
+		r.o.Log.Warn("a partition's rows are copied with its table and not followed: the WAL does not tell of unlogged and foreign tables",
+			"table", t.name, "partition", name)
+		return
+	}
+	t.skipped = append(t.skipped, l.OID)
+	r.o.Log.Warn("a partition is left out: the WAL does not tell of unlogged and foreign tables", "table", t.name, "partition", name)
+}
+
+// unloggedLeaf is the error of a partition whose changes the WAL does not tell, where that is refused.
+func unloggedLeaf(l postgres.Leaf) error {
+	return fault.New(fault.PublicationUnusable, l.Schema+"."+l.Name, "the partition is unlogged or a foreign table: the WAL does not tell its changes").
+		WithMend("Run: alter table %s set logged; or detach it, or choose run.partitions_without_wal: skip or copy.", postgres.QuoteTable(l.Schema, l.Name))
+}
+
+func (r *run) tellOfLostLeaves() {
+	for key, t := range r.tables {
+		was := r.state.Tables[key]
+		lost := slices.DeleteFunc(slices.Clone(was.Leaves), func(oid uint32) bool { return slices.Contains(t.leaves, oid) })
+		if was.OID == t.source.OID && len(lost) > 0 {
+			r.o.Log.Warn("partitions were detached or dropped; the lake keeps their rows until the table is copied anew: leat resync --table "+t.name,
+				"table", t.name, "partitions", len(lost))
+		}
+	}
+}
+
+// formerLeaves are the partitions that a table had once and has no more.
+func formerLeaves(was checkpoint.TableState, t *table) []uint32 {
+	former := slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(was.Former), was.Leaves...))))
+	return slices.DeleteFunc(former, func(oid uint32) bool { return slices.Contains(t.leaves, oid) })
+}
+
+// look notices what has happened at the source since the attempt began: tables that were made, dropped, made again
+// or renamed, partitions that came or went, and whatever else can keep changes out of the WAL. It runs beside the
+// loop.
+func (r *run) look(ctx context.Context) error {
+	r.watched.looking.Lock()
+	defer r.watched.looking.Unlock()
+	sight, err := r.source.Look(ctx, r.watched.now())
+	if err != nil {
+		return err
+	}
+	found := &sighted{facts: maps.Clone(sight.Facts), pending: map[uint32]pendingDoubt{}}
+	certain := false
+	for _, d := range sight.Doubts {
+		if delete(found.facts, d.Table); len(d.Truncated) == 0 {
+			certain = true
+			continue
+		}
+		found.pending[d.Table] = pendingDoubt{Doubt: d, at: sight.At, facts: sight.Facts[d.Table]}
+	}
+	if len(sight.Doubts) == 0 {
+		found.horizon = sight.Horizon
+	}
+	r.watched.learn(found.facts, found.horizon)
+	r.sighted.Store(found)
+	seen := 0
+	for _, s := range sight.Seen {
+		if r.chosen[s] {
+			seen++
+		}
+	}
+	if certain || seen != len(sight.Seen) || seen != len(r.chosen) || !slices.Equal(sight.Leaves, r.leaves) {
+		r.o.Log.Info("tables, partitions or publications were made, changed or dropped; the run looks at them")
+		r.changed.Store(true)
+	}
+	return nil
+}
+
+// takeSight takes what the last look has found into the state, which is saved with the next commit, and decides
+// doubts whose time has come. moved says that there is something to save.
+func (r *run) takeSight(ctx context.Context) (moved bool, err error) {
+	if s := r.sighted.Swap(nil); s != nil {
+		for oid, f := range s.facts {
+			delete(r.pending, oid)
+			if t := r.byOID[oid]; t != nil && !t.facts.Equal(f) {
+				r.noteFacts(t, f)
+				moved = true
+			}
+		}
+		for oid, p := range s.pending {
+			if old, ok := r.pending[oid]; ok && slices.Equal(old.Truncated, p.Truncated) {
+				p.at = old.at
+			}
+			r.pending[oid] = p
+		}
+		if s.horizon > 0 {
+			r.state.Horizon = s.horizon
+		}
+	}
+	for oid, p := range r.pending {
+		t := r.byOID[oid]
+		if r.position < p.at {
+			continue
+		}
+		if untold := slices.ContainsFunc(p.Truncated, func(x uint32) bool { return !slices.Contains(t.truncated, x) }); untold {
+			if err := r.commit(ctx); err != nil {
+				return false, err
+			}
+			return false, r.anew(t, p.Because)
+		}
+		r.watched.learn(map[uint32]postgres.Facts{oid: p.facts}, 0)
+		r.noteFacts(t, p.facts)
+		delete(r.pending, oid)
+		moved = true
+	}
+	return moved, nil
+}
+
+// noteTruncated notes that the WAL has told of a TRUNCATE. It is saved with the position, behind which it is not
+// told again.
+func (r *run) noteTruncated(t *table, xid uint32) {
+	const most = 32
+	if t.source.Kind != change.KindPartitioned && t.facts.Named {
+		return
+	}
+	t.truncated = append(slices.Clone(t.truncated[max(0, len(t.truncated)-most+1):]), xid)
+	state := r.state.Tables[t.key]
+	state.Truncated = t.truncated
+	r.state.Tables[t.key] = state
+}
+
+func (r *run) noteFacts(t *table, f postgres.Facts) {
+	t.facts = f
+	state := r.state.Tables[t.key]
+	state.Facts = f.String()
+	r.state.Tables[t.key] = state
+}
+
+// nothingMissed looks once more before a run says that it has caught up: what was changed since the last look
+// counts too.
+func (r *run) nothingMissed(ctx context.Context) (bool, error) {
+	if len(r.pending) == 0 {
+		if err := r.look(ctx); err != nil {
+			return false, err
+		}
+	}
+	moved, err := r.takeSight(ctx)
+	if err != nil {
+		return false, err
+	}
+	if moved || r.changed.Load() {
+		if err := r.commit(ctx); err != nil {
+			return false, err
+		}
+	}
+	switch {
+	case r.changed.Load():
+		return false, &again{}
+	case len(r.pending) > 0: // the WAL has to come past the look
+		return false, r.nudge(ctx)
+	}
+	return true, nil
+}
+
+// stranger hears that the WAL tells of a relation that is not followed. A given publication may have tables that
+// were not chosen; any other one is looked for at once: what is told under its name may belong to a table that is
+// followed.
+func (r *run) stranger(rel *postgres.Relation) {
+	if r.strangers[rel.OID] {
+		return
+	}
+	r.strangers[rel.OID] = true
+	known := false
+	for s := range r.chosen { // chosen, and left out with a word
+		known = known || s.OID == rel.OID
+	}
+	leaf := slices.ContainsFunc(r.leaves, func(l postgres.Leaf) bool { return l.OID == rel.OID })
+	if known && !leaf {
+		return
+	}
+	if !r.o.OwnPublication && !leaf {
+		if chosen, _ := r.o.Selection.Choose([]postgres.Name{{Schema: rel.Schema, Name: rel.Name}}, nil); len(chosen) == 0 {
+			return
+		}
+	}
+	r.o.Log.Warn("the WAL tells of a relation that is not followed; its changes are not taken, and the tables are looked at now", "oid", rel.OID, "relation", rel.Schema+"."+rel.Name)
+	select {
+	case r.lookNow <- struct{}{}:
+	default:
+	}
+}

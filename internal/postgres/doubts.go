@@ -1,0 +1,343 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/leatdata/leat/internal/change"
+)
+
+// Doubt is a reason why the WAL may not have told everything that happened to a table since a look that found it in
+// order.
+type Doubt struct {
+	Table   uint32
+	Because string
+	// Published: it was not published, or not as it is now. What transactions of that time wrote may be told later
+	// in part.
+	Published bool
+	// Truncated are transactions that may have done no more than a TRUNCATE that the WAL told. If all have, there
+	// is no doubt.
+	Truncated []uint32
+}
+
+// LookOptions say what to look at.
+type LookOptions struct {
+	Selection    Selection
+	Roots        []uint32 // partitioned tables that are followed as one
+	Publications []string
+	Tables       []uint32 // those that are followed
+	// Known are the facts of a look of before, and Horizon its Sight.Horizon; 0 when nobody knows.
+	Known   map[uint32]Facts
+	Horizon uint64
+	// Leaves are all that is known of the partitions of a table without known facts.
+	Leaves map[uint32][]uint32
+	// Ours are transactions of our own: what they have published is no reason for a doubt.
+	Ours []uint32
+	// Former are partitions that a table had once, and whose rows its copy may still have.
+	Former map[uint32][]uint32
+}
+
+// Sight is what there is at one moment: what is needed to notice that another look at the whole catalog is due, and
+// whether the WAL has told everything until then.
+type Sight struct {
+	Seen    []Seen
+	Leaves  []Leaf
+	Facts   map[uint32]Facts // by OID
+	Doubts  []Doubt          // at most one for each table
+	At      change.LSN       // everything that is seen was written before
+	Horizon uint64           // every transaction with a lower number had ended
+}
+
+// Look looks at the tables, and judges whether what has changed since the look of before can mean that the WAL did
+// not tell all.
+func (s *Source) Look(ctx context.Context, o LookOptions) (sight Sight, err error) {
+	c := &Catalog{source: s}
+	err = c.read(ctx, func(conn *pgconn.PgConn) error {
+		rels, err := s.relations(ctx, conn, o.Selection)
+		if err != nil {
+			return err
+		}
+		for _, r := range rels {
+			sight.Seen = append(sight.Seen, Seen{OID: r.oid, Name: Name{r.schema, r.name}, Unlogged: r.unlogged, Identified: r.identified})
+		}
+		if len(o.Roots) > 0 {
+			if sight.Leaves, err = leavesBelow(ctx, conn, o.Roots); err != nil {
+				return err
+			}
+		}
+		rows, err := query(ctx, conn, "select "+s.visibilitySQL()+", coalesce("+logEnd+", '0/0')")
+		if err != nil {
+			return err
+		}
+		v, err := parseVisibility(string(rows[0][0]))
+		if err != nil {
+			return err
+		}
+		sight.Horizon = v.xmin
+		if sight.At, err = change.ParseLSN(string(rows[0][1])); err != nil {
+			return err
+		}
+		if sight.Facts, err = s.facts(ctx, conn, o.Publications, o.Tables); err != nil {
+			return err
+		}
+		j := &judge{conn: conn, options: o, next: v.xmax}
+		for _, t := range slices.Sorted(slices.Values(o.Tables)) {
+			now, there := sight.Facts[t]
+			was, known := o.knownOf(t, now)
+			if !known || !there || was.Equal(now) {
+				continue
+			}
+			d, err := j.table(ctx, t, was, now)
+			if err != nil {
+				return err
+			}
+			if d != nil {
+				sight.Doubts = append(sight.Doubts, *d)
+			}
+		}
+		return nil
+	})
+	return sight, err
+}
+
+// knownOf is what is known of a table. Of one of which no more than its partitions is known, all else is trusted
+// once.
+func (o LookOptions) knownOf(t uint32, now Facts) (Facts, bool) {
+	was, known := o.Known[t]
+	leaves, listed := o.Leaves[t]
+	if known || !listed {
+		return was, known
+	}
+	was = now
+	was.Relations = maps.Clone(now.Relations)
+	maps.DeleteFunc(was.Relations, func(oid uint32, r RelationFacts) bool {
+		return r.Parent != 0 && r.File != 0 && !slices.Contains(leaves, oid)
+	})
+	return was, true
+}
+
+// judge finds doubts. Its connection is in a transaction of its own.
+type judge struct {
+	conn    *pgconn.PgConn
+	options LookOptions
+	next    uint64 // the next transaction
+}
+
+func (j *judge) table(ctx context.Context, t uint32, was, now Facts) (*Doubt, error) {
+	if (was.Publication != now.Publication || was.Member != now.Member) && !now.publishedBy(j.options.Ours, was) {
+		return &Doubt{Table: t, Published: true, Because: "the publication was changed, or the table was taken out of it for a time"}, nil
+	}
+	moved := was.Identity != now.Identity || was.Relations[t].Class != now.Relations[t].Class
+	if was.Key != now.Key && (moved || now.Identity == 'f') {
+		return &Doubt{Table: t, Because: "its primary key was dropped or made, and the WAL does not tell which rows it held for"}, nil
+	}
+	var emptied *Doubt // by a TRUNCATE, most likely: what is certain counts more
+	for oid, r := range now.Relations {
+		d, err := j.relation(ctx, t, oid, was, now, r)
+		if err != nil || d != nil && len(d.Truncated) == 0 {
+			return d, err
+		}
+		if d != nil && emptied != nil {
+			d.Truncated = append(d.Truncated, emptied.Truncated...)
+		}
+		if d != nil {
+			emptied = d
+		}
+	}
+	return emptied, nil
+}
+
+func (j *judge) relation(ctx context.Context, t, rel uint32, was, now Facts, r RelationFacts) (*Doubt, error) {
+	name, err := j.name(ctx, rel)
+	if err != nil || name.Name == "" { // it is gone again
+		return nil, err
+	}
+	doubt := func(format string, args ...any) *Doubt {
+		return &Doubt{Table: t, Because: fmt.Sprintf(format, args...) + ": " + name.Schema + "." + name.Name}
+	}
+	before, known := was.Relations[rel]
+	switch {
+	case before == r:
+		return nil, nil
+	case slices.Contains(j.options.Former[t], rel):
+		return doubt("a partition that was detached is attached again"), nil
+	case !known && (r.File == 0 || !r.Logged): // it holds no rows, or none that the WAL tells
+		return nil, nil
+	case !known:
+		had, err := j.cameWithRows(ctx, t, rel, name, was)
+		if had {
+			return doubt("a partition may have been attached with its rows"), err
+		}
+		return nil, err
+	case before.Parent != r.Parent || before.Bond != r.Bond:
+		return doubt("a partition was detached for a time"), nil
+	case before.Logged != r.Logged:
+		return doubt("its rows are in the WAL now and were not before, or the other way round"), nil
+	case !r.Logged || r.File == 0:
+		return nil, nil
+	case before.File != r.File:
+		return j.rewritten(ctx, doubt, rel == t, now.Named, name, before, r)
+	case rel != t && before.Class != r.Class:
+		changed, err := j.identityMoved(ctx, rel, before.Sum == r.Sum)
+		if changed {
+			return doubt("a partition's replica identity may have been another one for a time"), err
+		}
+		return nil, err
+	}
+	return nil, nil
+}
+
+// rewritten judges a relation that has another file: VACUUM FULL, CLUSTER, TRUNCATE and rewriting ALTER TABLEs make
+// one, and of these SET UNLOGGED hides rows from the WAL. Rows keep their transaction unless an ALTER TABLE has
+// written them.
+func (j *judge) rewritten(ctx context.Context, doubt func(string, ...any) *Doubt, whole, named bool, name Name, before, now RelationFacts) (*Doubt, error) {
+	if whole && named {
+		return nil, nil // it cannot have been unlogged, and a TRUNCATE is told
+	}
+	if kept, err := j.keepsRows(ctx, name); kept || err != nil {
+		return nil, err
+	}
+	onlyEmptied := before.Toast == now.Toast && now.Toast != 0 // an ALTER TABLE makes another TOAST table
+	switch d := doubt("it was truncated or written anew, and may have been unlogged for a time"); {
+	case onlyEmptied && whole:
+		return nil, nil
+	case onlyEmptied: // of one partition alone the WAL does not tell it
+		d.Truncated = []uint32{now.Class}
+		return d, nil
+	default:
+		return d, nil
+	}
+}
+
+func (j *judge) name(ctx context.Context, rel uint32) (Name, error) {
+	rows, err := query(ctx, j.conn, `select n.nspname, c.relname from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1::oid`, fmt.Sprint(rel))
+	if err != nil || len(rows) == 0 {
+		return Name{}, err
+	}
+	return Name{string(rows[0][0]), string(rows[0][1])}, nil
+}
+
+// exists asks about the rows of one relation itself. Where the role may not look it is yes, as it is for doubts; a
+// relation that is gone has none.
+func (j *judge) exists(ctx context.Context, name Name, where string, ifRefused bool, args ...string) (bool, error) {
+	if err := exec(ctx, j.conn, "savepoint look"); err != nil {
+		return false, err
+	}
+	rows, err := query(ctx, j.conn, "select exists (select from only "+quoteTable(name.Schema, name.Name)+" l where "+where+")", args...)
+	if err == nil {
+		return string(rows[0][0]) == "t", exec(ctx, j.conn, "release look")
+	}
+	switch sqlState(err) {
+	case "42501":
+		return ifRefused, exec(ctx, j.conn, "rollback to look")
+	case "42P01":
+		return false, exec(ctx, j.conn, "rollback to look")
+	}
+	return false, err
+}
+
+// keepsRows says whether the relation has a row that was there at the look of before, and that no ALTER TABLE has
+// written since. Numbers of transactions come again after four billions, so it must not have been too long ago.
+func (j *judge) keepsRows(ctx context.Context, name Name) (bool, error) {
+	h := j.options.Horizon
+	if h == 0 || j.next-h >= 1<<31 {
+		return false, nil
+	}
+	return j.exists(ctx, name, "pg_catalog.age(l.xmin) > pg_catalog.age($1::xid)", false, fmt.Sprint(uint32(h)))
+}
+
+// Where a table was made as a partition, its columns have been inherited since the command that made it; ATTACH and
+// DETACH write them anew. That command is known by the row of a system column, which stays as it was made.
+const bondsSQL = `
+with recursive b as (
+  select i.inhrelid, i.inhparent, i.xmin, i.cmin from pg_catalog.pg_inherits i where i.inhrelid = $1::oid
+  union all
+  select i.inhrelid, i.inhparent, i.xmin, i.cmin from b join pg_catalog.pg_inherits i on i.inhrelid = b.inhparent where b.inhparent <> $2::oid)
+select b.inhrelid, b.inhparent, b.xmin, b.cmin, pg_catalog.age(b.xmin), exists (
+  select from pg_catalog.pg_attribute s join pg_catalog.pg_attribute u on u.attrelid = s.attrelid
+  where s.attrelid = b.inhrelid and s.attname = 'tableoid' and s.attnum < 0 and s.xmin = b.xmin
+    and u.attnum > 0 and u.attinhcount > 0 and not u.attislocal and u.xmin = s.xmin and u.cmin = s.cmin),
+  pg_catalog.pg_relation_filenode($1::oid::regclass) is distinct from $1::oid
+from b`
+
+// cameWithRows says whether the leaf may have had rows when it came below its root: of those the WAL tells nothing
+// under the root's name. A leaf that was made as a partition had none; that is for each bond above it that was not
+// there before. Else what rows it has now must all have come later.
+//
+// A row of the attaching transaction, or of a savepoint in it, is known by its command: it came later if that did.
+// If the attachment was the transaction's first command, nothing in it came before.
+func (j *judge) cameWithRows(ctx context.Context, root, leaf uint32, name Name, was Facts) (bool, error) {
+	rows, err := query(ctx, j.conn, bondsSQL, fmt.Sprint(leaf), fmt.Sprint(root))
+	if err != nil {
+		return false, err
+	}
+	var xid string
+	var command, youngest int64
+	rewritten := false
+	for _, r := range rows {
+		before, known := was.Relations[oid(r[0])]
+		if string(r[5]) == "t" || known && before.Parent == oid(r[1]) && before.Bond == oid(r[2]) {
+			continue
+		}
+		age, cmin := number(r[4]), number(r[3])
+		if xid == "" || age < youngest || age == youngest && cmin > command {
+			xid, youngest, command = string(r[2]), age, cmin
+		}
+		rewritten = string(r[6]) == "t"
+	}
+	const older = "(pg_catalog.age(l.xmin) > pg_catalog.age($1::xid) or pg_catalog.age(l.xmin) < 0)"
+	switch {
+	case xid == "":
+		return false, nil
+	case rewritten: // the rows have the transaction that wrote them anew
+		return j.exists(ctx, name, "true", true)
+	case command == 0:
+		return j.exists(ctx, name, older, true, xid)
+	}
+	later := fmt.Sprintf("l.cmin::text::bigint > %d and l.xmax::text = '0'", command)
+	return j.exists(ctx, name, older+" or not ("+later+")", true, xid)
+}
+
+// identityMoved says whether the replica identity of a leaf may have been another index for a time, given that its
+// row in pg_class has moved: by an index that has been changed since, or because nothing else explains it
+// (unexplained).
+func (j *judge) identityMoved(ctx context.Context, leaf uint32, unexplained bool) (bool, error) {
+	h := j.options.Horizon
+	if unexplained || h == 0 || j.next-h >= 1<<31 {
+		return unexplained, nil
+	}
+	rows, err := query(ctx, j.conn, `
+select exists (select from pg_catalog.pg_index i join pg_catalog.pg_attribute a on a.attrelid = i.indexrelid and a.attnum = 1
+               where i.indrelid = $1::oid and i.indisunique and not i.indisclustered and pg_catalog.age(i.xmin) between 0 and pg_catalog.age($2::xid)
+                 and not pg_catalog.age(a.xmin) between 0 and pg_catalog.age($2::xid))`,
+		fmt.Sprint(leaf), fmt.Sprint(uint32(h)))
+	if err != nil {
+		return false, err
+	}
+	return string(rows[0][0]) == "t", nil
+}
+
+// publishedBy says whether a table is published as before except for what the given transactions have done. One
+// that was not published at all is so by them, or was never told of.
+func (f Facts) publishedBy(transactions []uint32, was Facts) bool {
+	by := func(was, now string) bool {
+		before := strings.Split(was, ",")
+		for row := range strings.SplitSeq(now, ",") {
+			ours := slices.ContainsFunc(transactions, func(x uint32) bool { return strings.HasSuffix(row, fmt.Sprintf("/%d", x)) })
+			if !ours && !slices.Contains(before, row) {
+				return false
+			}
+		}
+		return true
+	}
+	if len(transactions) == 0 || f.Publication == "" {
+		return false
+	}
+	return was.Publication == "" || by(was.Publication, f.Publication) && by(was.Member, f.Member)
+}
