@@ -132,8 +132,9 @@ func (j *judge) table(ctx context.Context, t uint32, was, now Facts) (*Doubt, er
 	if (was.Publication != now.Publication || was.Member != now.Member) && !now.publishedBy(j.options.Ours, was) {
 		return &Doubt{Table: t, Published: true, Because: "the publication was changed, or the table was taken out of it for a time"}, nil
 	}
-	moved := was.Identity != now.Identity || was.Relations[t].Class != now.Relations[t].Class
-	if was.Key != now.Key && (moved || now.Identity == 'f') {
+	a, b := was.Relations[t], now.Relations[t]
+	full := now.Identity == 'f' || was.Identity != now.Identity || a.Class != b.Class && a.Sum == b.Sum // nothing else explains it
+	if was.Key != now.Key && full {
 		return &Doubt{Table: t, Because: "its primary key was dropped or made, and the WAL does not tell which rows it held for"}, nil
 	}
 	var emptied *Doubt // by a TRUNCATE, most likely: what is certain counts more
