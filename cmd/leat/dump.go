@@ -129,19 +129,29 @@ func dumpOptions(cfg *config.Config, log *slog.Logger, watch dump.Watcher) dump.
 		Format:    format.Kind(d.Format), Compression: format.Compression(d.Compression), FileSize: int64(d.FileSize),
 		Layout: dump.Layout(d.Layout), Keep: d.Keep, Parallel: d.Workers(runtime.NumCPU()), MaxRate: int64(d.MaxRate),
 		LSN: postgres.LSNMode(d.LSN), SlotWait: time.Duration(d.SlotWait), Policies: policies(d.Types),
-		RoleForm: d.CSVForm == config.CSVRole,
-		Version:  version, Log: log, Watch: watch,
-		Bloom: func(schema, table, column string) bool {
+		RoleForm: d.CSVForm == config.CSVRole, Generated: d.CSVGenerated,
+		Version: version, Log: log, Watch: watch,
+		Bloom: func(schema, table, column string) (chosen, outright bool) {
 			for _, p := range d.Bloom {
 				if p.Match(schema, table, column) {
-					return true
+					chosen, outright = true, outright || p.Exact()
 				}
 			}
-			return false
+			return chosen, outright
 		},
+	}
+	if cfg.DropIn { // each table that is named has a file, as from the job that this stands in for
+		opts.Selection.Besides = func(n postgres.Name) bool { return namedOutright(d.Tables, n) }
 	}
 	opts.Name = dateName(d)
 	return opts
+}
+
+func namedOutright(patterns []config.Pattern, n postgres.Name) bool {
+	return slices.ContainsFunc(patterns, func(p config.Pattern) bool {
+		_, _, exact := p.Exact()
+		return exact && p.Match(n.Schema, n.Name)
+	})
 }
 
 // dateName names files of layout date as the tables were asked for: TABLES="orders" gives orders.csv.gz.

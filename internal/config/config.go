@@ -60,7 +60,7 @@ type Dump struct {
 	Exclude          []Pattern       `yaml:"exclude" doc:"Tables to leave out again."`
 	Format           Format          `yaml:"format" default:"parquet" doc:"Format of the files."`
 	Compression      Compression     `yaml:"compression" default:"zstd" doc:"Compression inside parquet and avro files (gzip is deflate in avro); the text formats have .gz instead."`
-	Bloom            []ColumnPattern `yaml:"bloom" doc:"Columns that get a bloom filter in parquet: schema.table.column with * and ?."`
+	Bloom            []ColumnPattern `yaml:"bloom" doc:"Columns that get a bloom filter in parquet: schema.table.column with * and ?. Columns whose type can have none are left out where a pattern with wildcards names them."`
 	FileSize         Size            `yaml:"file_size" default:"256MiB" doc:"Size at which a new file of the same table is begun, at least 1MiB; layout date has one file a table whatever its size."`
 	Layout           Layout          `yaml:"layout" default:"run" doc:"run: <to>/<YYYY-MM-DDTHHMMSSZ>/<schema>.<table>/<number>.<ext>; date: <to>/<YYYY-MM-DD>/<table>.<ext>."`
 	Keep             int             `yaml:"keep" default:"0" min:"0" max:"100000" doc:"How many complete dumps are kept; older ones are deleted. 0 keeps all."`
@@ -68,10 +68,11 @@ type Dump struct {
 	MaxRate          Rate            `yaml:"max_rate" default:"0" doc:"Most bytes read from the database in a second, all connections together; 0 is no limit."`
 	LockTimeout      Duration        `yaml:"lock_timeout" default:"10s" doc:"Longest wait for a table's lock; 0s waits for ever."`
 	StatementTimeout Duration        `yaml:"statement_timeout" default:"0s" doc:"Longest time for one statement; 0s is no limit."`
-	Partitions       Partitions      `yaml:"partitions" default:"leaf" doc:"Whether each leaf partition is dumped as a table of its own, or the partitioned root as one."`
+	Partitions       Partitions      `yaml:"partitions" default:"leaf" doc:"Whether each leaf partition is dumped as a table of its own, or the partitioned root as one. The dump by TABLES and S3_OUTPUT has root, and besides each partition that TABLES names."`
 	LSN              LSNMode         `yaml:"lsn" default:"auto" doc:"exact: the log position of the snapshot comes from a temporary replication slot; approximate: it is the server's position at that time; auto: exact where the rights allow it."`
 	SlotWait         Duration        `yaml:"slot_wait" default:"10s" doc:"Longest wait for the temporary slot, which waits for transactions that were running."`
 	CSVForm          CSVForm         `yaml:"csv_form" default:"exact" doc:"How csv writes values. exact: ISO dates, UTC, all digits, whatever the role or the database sets; role: as the role's own sessions do, which can lose digits and offsets, and which the manifest records (text_settings). The dump by TABLES and S3_OUTPUT has role."`
+	CSVGenerated     bool            `yaml:"csv_generated" default:"false" doc:"Whether csv has generated columns too, which COPY leaves out; the other formats always have them."`
 	Types            Types           `yaml:"types" doc:"What happens to values that a typed format cannot carry exactly. csv and jsonl carry everything and ignore it."`
 }
 

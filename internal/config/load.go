@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/leatdata/leat/internal/fault"
 )
@@ -87,7 +88,7 @@ func Parse(name string, data []byte, opts LoadOptions) (*Config, error) {
 }
 
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO that nothing writes to would never be open
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.Wrap(err, fault.ConfigMissing, path, "there is no such file")
 	}
@@ -95,8 +96,18 @@ func readFile(path string) ([]byte, error) {
 		return nil, fault.Wrap(err, fault.ConfigInvalid, path, "the file cannot be read")
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Mode()&fs.ModeNamedPipe != 0 && isNode(path) {
+		return nil, fault.New(fault.ConfigInvalid, path, "is a named pipe (FIFO), which can be read only once and only while another program writes to it").
+			WithMend("Give a file, or pass the settings by standard input: -f /dev/stdin.")
+	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	return data, fault.Wrap(err, fault.ConfigInvalid, path, "the file cannot be read")
+}
+
+// isNode says whether a pipe has a name of its own in the file system, unlike one that a shell passes as /dev/fd/63.
+func isNode(path string) bool {
+	_, err := filepath.EvalSymlinks(path)
+	return err == nil
 }
 
 // Default is the configuration of somebody who says nothing.
@@ -131,7 +142,7 @@ func assemble(file map[string]given, opts LoadOptions) (*Config, error) {
 	c := Default()
 	c.given, c.DropIn = all, dropIn
 	if dropIn { // what the old job wrote, unless told otherwise below
-		c.Dump.Format, c.Dump.Layout, c.Dump.CSVForm = FormatCSVGz, LayoutDate, CSVRole
+		c.Dump.Format, c.Dump.Layout, c.Dump.CSVForm, c.Dump.Partitions = FormatCSVGz, LayoutDate, CSVRole, PartitionsRoot
 	}
 	for key := range tree().leaves() {
 		if g, ok := all[key.Path]; ok {

@@ -104,6 +104,12 @@ func (c ColumnPattern) Match(schema, table, column string) bool {
 	return c.table.Match(schema, table) && c.column.match(column)
 }
 
+// Exact says whether the pattern names one column, without wildcards.
+func (c ColumnPattern) Exact() bool {
+	_, _, table := c.table.Exact()
+	return table && !c.column.wild()
+}
+
 // String gives the pattern as it was written.
 func (c ColumnPattern) String() string { return c.text }
 

@@ -176,8 +176,27 @@ func (r *run) plan(ctx context.Context) error {
 			return err
 		}
 	}
+	r.noteGenerated()
 	r.opts.Watch.Planned(r.manifest, progress)
 	return nil
+}
+
+// noteGenerated says which columns csv leaves out, as COPY does. The dump by the role's own settings stands in for a job that left them out.
+func (r *run) noteGenerated() {
+	if r.opts.Format.Typed() || r.opts.Format.JSON() || r.opts.Generated || r.opts.RoleForm {
+		return
+	}
+	var left []string
+	for _, t := range r.tables {
+		for _, c := range t.table.Columns {
+			if c.Generated != 0 {
+				left = append(left, t.table.String()+"."+c.Name)
+			}
+		}
+	}
+	if len(left) > 0 {
+		r.opts.Log.Info("csv leaves generated columns out, as COPY does; dump.csv_generated: true has them", "columns", strings.Join(left, ", "))
+	}
 }
 
 // readAll reads all units with Parallel connections, the largest tables first, so that none is left over at

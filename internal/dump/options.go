@@ -38,9 +38,10 @@ type Options struct {
 	Selection   postgres.Selection
 	Format      format.Kind
 	Compression format.Compression
-	Bloom       func(schema, table, column string) bool // columns that get a bloom filter; may be nil
-	FileSize    int64                                   // target bytes of a file
-	Layout      Layout
+	// Bloom chooses the columns that get a Bloom filter, and says whether one was named outright; may be nil.
+	Bloom    func(schema, table, column string) (chosen, outright bool)
+	FileSize int64 // target bytes of a file
+	Layout   Layout
 	// Name gives a table's name in LayoutDate when it is not schema.table; nil keeps that.
 	Name     func(schema, table string) string
 	Keep     int // complete dumps to keep; 0 keeps all
@@ -51,6 +52,8 @@ type Options struct {
 	Policies postgres.Policies
 	// RoleForm has the values of csv written as the role's own sessions would; the manifest records its settings.
 	RoleForm bool
+	// Generated has generated columns in csv too, which COPY leaves out.
+	Generated bool
 	// Attempts is how often a unit, and how often the whole dump, is tried when the source fails for a moment.
 	Attempts int
 	// Liveness is the age from which a run that does not renew its mark counts as dead.

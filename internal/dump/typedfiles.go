@@ -2,6 +2,7 @@ package dump
 
 import (
 	"context"
+	"strings"
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/format"
@@ -29,7 +30,7 @@ func (f *typedFiles) open(ctx context.Context) error {
 		return err
 	}
 	w, err := format.NewTyped(r.opts.Format, s, t.plan.Schema, format.TypedOptions{
-		Compression: r.opts.Compression, Bloom: t.bloom(), CreatedBy: "leat " + r.opts.Version, Name: t.table.Name,
+		Compression: r.opts.Compression, Bloom: t.bloom, CreatedBy: "leat " + r.opts.Version, Name: t.table.Name,
 		Metadata: map[string]string{"leat.table": t.table.String(), "leat.lsn": r.snap.LSN.String(), "leat.dump": r.manifest.ID},
 	})
 	if err != nil {
@@ -101,13 +102,24 @@ func (f *typedFiles) abort() {
 	f.full, f.current = nil, nil
 }
 
-// bloom lists the table's columns that want a bloom filter.
-func (t *tableWork) bloom() []string {
-	var columns []string
-	for _, c := range t.table.Columns {
-		if want := t.run.opts.Bloom; want != nil && want(t.table.Schema, t.table.Name, c.Name) {
-			columns = append(columns, c.Name)
+// chooseBloom lists the table's columns that get a Bloom filter. One that was named outright and can have none is an error when the
+// file is opened; of those that a pattern chose it is noted.
+func (t *tableWork) chooseBloom() {
+	choose := t.run.opts.Bloom
+	if choose == nil || t.run.opts.Format != format.Parquet {
+		return
+	}
+	var without []string
+	for _, c := range t.plan.Columns {
+		switch chosen, outright := choose(t.table.Schema, t.table.Name, c.Column.Name); {
+		case !chosen:
+		case outright || format.Bloomable(c.Field):
+			t.bloom = append(t.bloom, c.Column.Name)
+		default:
+			without = append(without, c.Column.Name)
 		}
 	}
-	return columns
+	if len(without) > 0 {
+		t.run.opts.Log.Info("columns whose type can have no Bloom filter get none", "table", t.table.String(), "columns", strings.Join(without, ", "))
+	}
 }

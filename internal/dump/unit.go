@@ -22,6 +22,7 @@ type tableWork struct {
 	table    *change.Table
 	name     string         // the segment in object keys
 	plan     *postgres.Plan // typed formats
+	bloom    []string       // columns that get a Bloom filter
 	columns  []ColumnManifest
 	chunks   []postgres.Chunk
 	joined   *joined // all units make one object
@@ -61,15 +62,16 @@ func (r *run) planTable(t *change.Table, chunkBytes int64) (*tableWork, error) {
 			return nil, err
 		}
 		w.plan, w.columns = plan, typedColumns(plan)
+		w.chooseBloom()
 		w.chunks = []postgres.Chunk{{}}
 		if r.opts.Layout == LayoutRun {
 			w.chunks = r.snap.Chunks(t, chunkBytes)
 		}
 	case r.opts.Layout == LayoutDate:
-		w.columns = textColumns(t, kind.JSON())
+		w.columns = textColumns(t, kind.JSON() || r.opts.Generated)
 		w.chunks = r.snap.Chunks(t, joinedChunk)
 	default:
-		w.columns = textColumns(t, kind.JSON())
+		w.columns = textColumns(t, kind.JSON() || r.opts.Generated)
 		w.chunks = r.snap.Chunks(t, chunkBytes)
 	}
 	w.left, w.progress.Units = len(w.chunks), len(w.chunks)
@@ -200,6 +202,9 @@ func (w *worker) textInto(ctx context.Context, u unit, dst io.Writer) (int64, er
 		form = postgres.JSON
 	}
 	count := countingWriter{dst, &u.table.progress.Bytes}
+	if w.run.opts.Generated && form == postgres.CSV {
+		form = postgres.CSVGenerated
+	}
 	if !w.run.opts.Format.Gzipped() {
 		return w.reader.Text(ctx, u.table.table, form, u.table.chunks[u.index], count)
 	}

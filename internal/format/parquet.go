@@ -125,7 +125,7 @@ func markBloom(leaves []*leaf, names []string) error {
 			if l.path[0] != name && strings.Join(l.path, ".") != name {
 				continue
 			}
-			if l.phys == physBool || l.order == orderNone {
+			if !l.bloomable() {
 				return fault.New(fault.FormatUnusable, name, "a Bloom filter says nothing about a column of this type")
 			}
 			l.bloom, found = true, true
@@ -135,6 +135,14 @@ func markBloom(leaves []*leaf, names []string) error {
 		}
 	}
 	return nil
+}
+
+func (l *leaf) bloomable() bool { return l.phys != physBool && l.order != orderNone }
+
+// Bloomable says whether a column of this type can have a Bloom filter in Parquet.
+func Bloomable(f arrow.Field) bool {
+	elements, err := buildSchema(arrow.NewSchema([]arrow.Field{f}, nil))
+	return err == nil && !slices.ContainsFunc(elements.leaves, func(l *leaf) bool { return !l.bloomable() })
 }
 
 // write passes bytes on and counts them: every offset in the file comes from here.

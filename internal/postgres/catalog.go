@@ -38,6 +38,8 @@ type Selection struct {
 	Named func(Name) bool
 	// PartitionRoots reads a partitioned table as one; otherwise each leaf is a table of its own.
 	PartitionRoots bool
+	// Besides says, with PartitionRoots, which partitions are read by themselves although a table above them is read too; nil is none.
+	Besides func(Name) bool
 }
 
 // relation is what is known of a table before its snapshot.
@@ -95,7 +97,7 @@ func (s *Source) relations(ctx context.Context, c *pgconn.PgConn, sel Selection)
 	if err != nil {
 		return nil, classify(ctx, err, s.Name, "cannot list the partitions")
 	}
-	return resolvePartitions(chosen, leaves, sel.PartitionRoots), nil
+	return resolvePartitions(chosen, leaves, sel), nil
 }
 
 // leavesOf lists the leaf partitions below the roots: pg_partition_tree exists since 12.
@@ -118,17 +120,20 @@ where t.isleaf and k.relkind <> 'p' order by 2, 3`, oidArray(roots))
 }
 
 // resolvePartitions makes every row come exactly once: a root that is read as one takes its leaves out
-// of the list; a root that is not brings its leaves in.
-func resolvePartitions(chosen, leaves []relation, asRoots bool) []relation {
+// of the list, but for those that are wanted besides; a root that is not brings its leaves in.
+func resolvePartitions(chosen, leaves []relation, sel Selection) []relation {
 	isLeaf := map[uint32]bool{}
 	for _, l := range leaves {
 		isLeaf[l.oid] = true
 	}
 	out := slices.DeleteFunc(chosen, func(r relation) bool {
+		if sel.PartitionRoots && sel.Besides != nil && sel.Besides(Name{r.schema, r.name}) {
+			return false
+		}
 		// A sub-partitioned table below a chosen root is covered by the root as well.
-		return isLeaf[r.oid] || asRoots && r.isPartition && r.kind == change.KindPartitioned
+		return isLeaf[r.oid] || sel.PartitionRoots && r.isPartition && r.kind == change.KindPartitioned
 	})
-	if !asRoots {
+	if !sel.PartitionRoots {
 		out = append(out, leaves...)
 	}
 	slices.SortFunc(out, func(a, b relation) int {

@@ -193,8 +193,9 @@ type TextFormat int
 
 // The text forms.
 const (
-	CSV  TextFormat = iota // as COPY t TO STDOUT CSV
-	JSON                   // as row_to_json, a line a row; see jsonColumns
+	CSV          TextFormat = iota // as COPY t TO STDOUT CSV
+	CSVGenerated                   // the same with generated columns, which COPY t leaves out
+	JSON                           // as row_to_json, a line a row; see jsonColumns
 )
 
 // Text copies a chunk in the server's own text form to w and returns the rows.
@@ -202,8 +203,8 @@ func (r *Reader) Text(ctx context.Context, t *change.Table, form TextFormat, chu
 	var sql string
 	var read func() error
 	switch form {
-	case CSV:
-		sql = "copy (select " + plainColumns(t) + from(t) + chunk.where() + ") to stdout (format csv)"
+	case CSV, CSVGenerated:
+		sql = "copy (select " + plainColumns(t, form == CSVGenerated) + from(t) + chunk.where() + ") to stdout (format csv)"
 		read = func() error { return r.stream.writeTo(w) }
 	case JSON:
 		row := "pg_catalog.row_to_json(t.*)"
@@ -219,11 +220,11 @@ func (r *Reader) Text(ctx context.Context, t *change.Table, form TextFormat, chu
 	return r.stream.rows()
 }
 
-// plainColumns lists what COPY t TO takes: all columns but generated ones.
-func plainColumns(t *change.Table) string {
+// plainColumns lists what COPY t TO takes: all columns but generated ones, unless they are wanted.
+func plainColumns(t *change.Table, generated bool) string {
 	list := ""
 	for _, c := range t.Columns {
-		if c.Generated != 0 {
+		if c.Generated != 0 && !generated {
 			continue
 		}
 		if list != "" {
