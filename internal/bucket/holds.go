@@ -102,7 +102,7 @@ func (b *s3Bucket) probeKey(ctx context.Context, sample string) (Support, error)
 		defer cancel()
 		_ = b.Delete(late, left...) // without the right to delete they stay, as in withScratch
 	}()
-	// What is refused is no key of this server, for whatever reason; only what may heal is no answer.
+	// What is refused is no key of this server, for any reason; only what may heal is no answer.
 	no := func(err error) (Support, error) {
 		if err != nil && (ctx.Err() != nil || fault.Retryable(err)) {
 			return Unknown, err

@@ -61,7 +61,7 @@ func FuzzAPageIsReadAsEncodingXMLReadsIt(f *testing.F) {
 			}
 		}
 		if err := xml.Unmarshal(text, &want); err != nil {
-			lenient := strings.Contains(err.Error(), "version") || strings.Contains(err.Error(), "encoding") // which nobody reads
+			lenient := strings.Contains(err.Error(), "version") || strings.Contains(err.Error(), "encoding") // which is not read
 			for _, refused := range []string{"invalid UTF-8", "illegal character code", "invalid character entity", "unescaped ]]>"} {
 				lenient = lenient || strings.Contains(err.Error(), refused) // what servers write all the same
 			}

@@ -16,7 +16,7 @@ type counted struct{ from, had, lost int64 }
 const leastShrunk = 20
 
 // deleteAll removes what the source no longer has: first what names other objects, so that nothing visible leads to what is gone. Where
-// something was set aside nothing is deleted: what the far side still shows in its place may need what the source no longer has.
+// something was set aside nothing is deleted: what the target still shows in its place may need what the source no longer has.
 func (r *run) deleteAll(ctx context.Context) error {
 	n := 0
 	for _, q := range r.later.deletions.all() {
@@ -58,8 +58,8 @@ func (r *run) mayDelete(n int) error {
 	l := &r.listed
 	switch {
 	case l.from == 0:
-		return fault.New(fault.MirrorRefused, r.from.bucket.Properties().URL, "the source has no objects and the far side has %d: nothing is deleted", n).
-			WithMend("If the source is meant to be empty, delete the far side's objects by hand.")
+		return fault.New(fault.MirrorRefused, r.from.bucket.Properties().URL, "the source has no objects and %d at the target would be deleted: nothing is deleted", n).
+			WithMend("If the source is meant to be empty, delete the objects at the target by hand.")
 	case n > r.o.MaxDelete:
 		return fault.New(fault.MirrorRefused, r.to.bucket.Properties().URL, "%d objects would be deleted, and at most %d may be: nothing is deleted", n, r.o.MaxDelete).
 			WithMend("If it is meant, give --max-delete %d.", n)

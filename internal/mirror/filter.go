@@ -69,7 +69,7 @@ func (f *Filter) names(key string) bool {
 	return (len(f.Include) == 0 || slices.ContainsFunc(f.Include, matches)) && !slices.ContainsFunc(f.Exclude, matches)
 }
 
-// keepsOut says whether nothing below a folder passes, whatever its name. The folder ends with a slash.
+// keepsOut says whether nothing below a folder passes, under any name. The folder ends with a slash.
 func (f *Filter) keepsOut(folder string) bool {
 	all := func(g Glob) bool {
 		return strings.Contains(g.text, "/") && strings.HasSuffix(g.text, "**") && g.match.MatchString(folder)

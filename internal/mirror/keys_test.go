@@ -84,7 +84,7 @@ func TestAnObjectWhoseKeyTheListingCannotSayIsReported(t *testing.T) {
 		t.Errorf("%v; failed %v, gone %d", err, r.FailedBy, r.Gone)
 	}
 	if got := below(far, "app"); !slices.Equal(got, []string{"old\x02", "old\uFFFE", "plain", "real\uFFFD"}) {
-		t.Errorf("the far side has %q", got)
+		t.Errorf("the target has %q", got)
 	}
 }
 
