@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -185,7 +186,26 @@ func (b *s3Bucket) FetchRange(ctx context.Context, key, etag string, offset, len
 		_ = resp.Body.Close()
 		return nil, fault.New(fault.BucketUnsupported, b.at.object(key), "the server sends the whole object where a part was asked for")
 	}
+	if err := b.asAsked(key, etag, offset, length, resp); err != nil {
+		_ = resp.Body.Close()
+		return nil, err
+	}
 	return resp.Body, nil
+}
+
+// asAsked makes sure that an answer is the range that was asked for, of the object that was asked for: not all that lies between knows
+// If-Match, and some packs what passes.
+func (b *s3Bucket) asAsked(key, etag string, offset, length int64, resp *http.Response) error {
+	is, asked := strings.Trim(resp.Header.Get("Etag"), `"`), strings.Trim(etag, `"`)
+	begins := fmt.Sprintf("bytes %d-%d/", offset, offset+length-1)
+	said := resp.Header.Get("Content-Range")
+	switch {
+	case is != "" && asked != "" && is != asked:
+		return fault.New(fault.ObjectExists, b.at.object(key), "the object is no longer the one that was asked for")
+	case resp.ContentLength >= 0 && resp.ContentLength != length, said != "" && !strings.HasPrefix(said, begins):
+		return fault.New(fault.ChecksumMismatch, b.at.object(key), "of %d bytes from %d the answer has %d (%s)", length, offset, resp.ContentLength, said)
+	}
+	return nil
 }
 
 // cargoOf reads what the headers of an answer tell.

@@ -6,6 +6,7 @@ import (
 	"crypto/md5"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -52,7 +53,7 @@ func (r *run) attempt(ctx context.Context, j job) (err error) {
 		return err
 	}
 	if j.attempts > 0 && !j.exact { // it may have failed because it changed since it was listed
-		if o, err = r.from.bucket.Stat(ctx, o.Key); err != nil {
+		if o, err = r.listedNow(ctx, o.Key); err != nil {
 			return err
 		}
 	}
@@ -87,14 +88,11 @@ func (r *run) held(ctx context.Context, key string) error {
 // gone takes the end of an object for its end: it was deleted at the source since it was listed. Only the source's listing is believed in
 // that: a 404 may be the far side's, or that of something between.
 func (r *run) gone(ctx context.Context, key string, missing error) error {
-	for o, err := range r.from.bucket.List(ctx, key) {
-		if err != nil {
-			return err
-		}
-		if o.Key == key {
-			return fault.Wrap(missing, fault.BucketBusy, r.where(key), "a server says that it is not there, and the source lists it")
-		}
-		break // in their order, the key itself would have been the first that begins with it
+	switch _, err := r.inListing(ctx, key); {
+	case err == nil:
+		return fault.Wrap(missing, fault.BucketBusy, r.where(key), "a server says that it is not there, and the source lists it")
+	case codeOf(err) != fault.ObjectMissing:
+		return err
 	}
 	r.tally.add(func(report *Report) { report.Gone++ })
 	return nil
@@ -152,7 +150,11 @@ func (r *run) bringWhole(ctx context.Context, o bucket.Object, exact bool) error
 		return err
 	}
 	defer body.Close()
-	if c.Size > max(o.Size, 0) || c.Size > onePart { // more than memory was taken for
+	endless, taken := c.Size < 0, max(o.Size, 0)
+	if o, err = r.asListedNow(ctx, o, &c); err != nil {
+		return err
+	}
+	if c.Size > taken || c.Size > onePart { // more than memory was taken for
 		return r.changed(o.Key)
 	}
 	buffer := r.buffers.Get().(*[]byte)
@@ -164,8 +166,16 @@ func (r *run) bringWhole(ctx context.Context, o bucket.Object, exact bool) error
 	if c.Size > mostPooled {
 		*buffer = nil // a large one would stay with a small object
 	}
-	if _, err := io.ReadFull(r.paced(ctx, body), data); err != nil {
+	n, err := io.ReadFull(r.paced(ctx, body), data)
+	switch {
+	case endless && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)):
+		return r.mismatch(o.Key, "its listing tells of %d bytes and %d came", c.Size, n)
+	case err != nil:
 		return r.cut(ctx, err, o.Key)
+	case endless:
+		if more, _ := io.CopyN(io.Discard, body, 1); more > 0 {
+			return r.mismatch(o.Key, "its listing tells of %d bytes and more came", c.Size)
+		}
 	}
 	sum := md5.Sum(data)
 	own := hex.EncodeToString(sum[:])
@@ -311,6 +321,11 @@ func (r *run) bringStream(ctx context.Context, o bucket.Object, exact bool) erro
 	if err := r.asListed(o, about, exact); err != nil {
 		return err
 	}
+	cargo := bucket.Cargo{Object: about}
+	if _, err = r.asListedNow(ctx, o, &cargo); err != nil {
+		return err
+	}
+	about = cargo.Object
 	in, err := r.from.bucket.Open(ctx, o.Key, 0, -1)
 	if err != nil {
 		return err

@@ -108,12 +108,32 @@ func (r *run) deleteGone(ctx context.Context, objects []bucket.Object) error {
 			WithMend("Look at the source's server: its listings are not whole.")
 	}
 	if len(gone) > 0 && !r.o.DryRun {
-		if err := r.to.bucket.Delete(ctx, gone...); err != nil {
-			return err
-		}
+		return r.remove(ctx, gone)
 	}
 	for _, key := range gone {
 		r.tally.deleted(key)
+	}
+	return nil
+}
+
+// remove deletes objects at once, or one by one where that fails: a target may refuse to delete one of them.
+func (r *run) remove(ctx context.Context, keys []string) error {
+	err := r.to.bucket.Delete(ctx, keys...)
+	switch {
+	case err != nil && r.ends(ctx, err):
+		return err
+	case err != nil && len(keys) > 1:
+		for _, key := range keys {
+			if err := r.remove(ctx, []string{key}); err != nil {
+				return err
+			}
+		}
+	case err != nil:
+		r.tally.setAside(keys[0], err)
+	default:
+		for _, key := range keys {
+			r.tally.deleted(key)
+		}
 	}
 	return nil
 }

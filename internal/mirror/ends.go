@@ -250,7 +250,7 @@ func (r *run) isAsNamed(f dump.FileManifest, sum [sha256.Size]byte) error {
 
 // carryNamed carries a file of a dump of which the far side has another, and proves it; wrong is what stands where it may not be carried.
 func (r *run) carryNamed(ctx context.Context, f dump.FileManifest, wrong error) error {
-	o, err := r.from.bucket.Stat(ctx, f.Key)
+	o, err := r.listedNow(ctx, f.Key)
 	if err != nil {
 		return err
 	}

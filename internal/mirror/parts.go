@@ -43,6 +43,9 @@ func (r *run) bringParts(ctx context.Context, o bucket.Object, exact bool) error
 	if err := r.asListed(o, c.Object, exact); err != nil {
 		return err
 	}
+	if _, err = r.asListedNow(ctx, o, &c); err != nil {
+		return err
+	}
 	if wholly(c.Object) {
 		return r.bringWhole(ctx, c.Object, exact)
 	}
