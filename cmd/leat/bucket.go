@@ -46,6 +46,22 @@ func rulesFlags(cmd *cobra.Command) {
 	complete(cmd, "encryption", "AES256", "aws:kms", "none")
 }
 
+// consentFlag names what may be changed although the bucket holds what is not leat's.
+func consentFlag(cmd *cobra.Command) {
+	cmd.Flags().StringSlice("allow", nil, "rules to set although the bucket holds objects or rules that are not leat's: "+strings.Join(warden.Consents, ", "))
+	complete(cmd, "allow", warden.Consents...)
+}
+
+func consentOf(cmd *cobra.Command) (warden.Consent, error) {
+	names, _ := cmd.Flags().GetStringSlice("allow")
+	for _, name := range names {
+		if !slices.Contains(warden.Consents, name) {
+			return nil, fault.New(fault.UsageInvalid, "--allow", "there is no rule %q", name).WithMend("The rules are %s.", strings.Join(warden.Consents, ", "))
+		}
+	}
+	return names, nil
+}
+
 func rulesOf(cmd *cobra.Command) (warden.Rules, error) {
 	f := cmd.Flags()
 	expire, _ := f.GetInt("expire-days")
@@ -115,8 +131,9 @@ func (c *cli) bucketCreateCommand() *cobra.Command {
 		Short: "Make a bucket for carrying data out, or bring one to the rules",
 		Long: `Create makes a bucket for this purpose only: objects are encrypted, go after some days,
 unfinished uploads go after one, and nobody can make anything public. A bucket that is
-there already and ours is brought to these rules; one of somebody else is refused. Then
-it proves them, as audit does. What the server lacks is said, never taken for done.
+there already and ours is brought to these rules; one of somebody else is refused. Where
+a bucket holds objects or rules that are not leat's, nothing is set that --allow does not
+name: create then says what would be removed first. Then it proves the rules, as audit does. What the server lacks is said, never taken for done.
 
 Exit status: 0 every rule is kept, 6 one is not, others as for dump.`,
 		Example: `  leat bucket create s3://egress --expire-days 14
@@ -125,6 +142,7 @@ Exit status: 0 every rule is kept, 6 one is not, others as for dump.`,
 	}
 	bucketFlags(cmd)
 	rulesFlags(cmd)
+	consentFlag(cmd)
 	versioning := cmd.Flags().Bool("versioning", false, "keep replaced and deleted objects for a day")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		rules, err := rulesOf(cmd)
@@ -132,18 +150,22 @@ Exit status: 0 every rule is kept, 6 one is not, others as for dump.`,
 			return err
 		}
 		rules.Versioning = *versioning
-		return c.bucketCreate(cmd, args, rules)
+		consent, err := consentOf(cmd)
+		if err != nil {
+			return err
+		}
+		return c.bucketCreate(cmd, args, rules, consent)
 	}
 	return cmd
 }
 
-func (c *cli) bucketCreate(cmd *cobra.Command, args []string, rules warden.Rules) error {
+func (c *cli) bucketCreate(cmd *cobra.Command, args []string, rules warden.Rules, consent warden.Consent) error {
 	k, err := c.keeper(cmd, args)
 	if err != nil {
 		return err
 	}
 	defer k.Close()
-	done, err := warden.Create(cmd.Context(), k, rules, time.Now)
+	done, err := warden.Create(cmd.Context(), k, rules, consent, time.Now)
 	show := &rulesReport{cli: c}
 	if c.json && len(done.Steps) > 0 {
 		data, jsonErr := json.Marshal(done)
@@ -180,6 +202,7 @@ Exit status: 0 no finding above info, 6 there is one, others as for dump.`,
 	}
 	bucketFlags(cmd)
 	rulesFlags(cmd)
+	consentFlag(cmd)
 	f := cmd.Flags()
 	job := f.String("for", "", "whose keys these are: owner, "+strings.Join(jobs(), ", "))
 	others := f.StringArray("other", nil, "bucket that these keys must not reach; may be repeated")
@@ -200,8 +223,12 @@ Exit status: 0 no finding above info, 6 there is one, others as for dump.`,
 				return fault.New(fault.UsageInvalid, "--accept", "no finding has the code %q", code).WithMend("The codes are %s.", strings.Join(warden.Codes, ", "))
 			}
 		}
+		consent, err := consentOf(cmd)
+		if err != nil {
+			return err
+		}
 		show := &rulesReport{cli: c, accepted: *accepted}
-		return c.bucketAudit(cmd, args, warden.Options{Rules: rules, For: warden.Job(*job), Others: *others, Now: time.Now}, *fix, show)
+		return c.bucketAudit(cmd, args, warden.Options{Rules: rules, For: warden.Job(*job), Others: *others, Now: time.Now}, *fix, consent, show)
 	}
 	return cmd
 }
@@ -214,7 +241,7 @@ func jobs() []string {
 	return names
 }
 
-func (c *cli) bucketAudit(cmd *cobra.Command, args []string, opts warden.Options, fix bool, show *rulesReport) error {
+func (c *cli) bucketAudit(cmd *cobra.Command, args []string, opts warden.Options, fix bool, consent warden.Consent, show *rulesReport) error {
 	k, err := c.keeper(cmd, args)
 	if err != nil {
 		return err
@@ -223,7 +250,7 @@ func (c *cli) bucketAudit(cmd *cobra.Command, args []string, opts warden.Options
 	ctx := cmd.Context()
 	found, err := warden.Audit(ctx, k, opts)
 	if err == nil && fix {
-		show.steps(warden.Fix(ctx, k, opts.Rules, found))
+		show.steps(warden.Fix(ctx, k, opts, consent, found))
 		found, err = warden.Audit(ctx, k, opts)
 	}
 	show.findings(found)

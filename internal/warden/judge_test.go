@@ -107,7 +107,7 @@ func TestTheLifecycleIsJudgedByWhatItRemovesAndWhen(t *testing.T) {
 func TestABlockUnderWhichNothingCanBeWrittenIsTakenBack(t *testing.T) {
 	t.Parallel()
 	p := &paper{server: bucket.ServerOther, breaks: true}
-	r, err := warden.Create(t.Context(), p, warden.Rules{AbortDays: 1}, func() time.Time { return noon })
+	r, err := warden.Create(t.Context(), p, warden.Rules{AbortDays: 1}, nil, func() time.Time { return noon })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestABlockUnderWhichNothingCanBeWrittenIsTakenBack(t *testing.T) {
 func TestOnAWSTheWholeBlockIsSet(t *testing.T) {
 	t.Parallel()
 	p := &paper{server: bucket.ServerAWS}
-	if _, err := warden.Create(t.Context(), p, usual, func() time.Time { return noon }); err != nil || p.block != everyBlock {
+	if _, err := warden.Create(t.Context(), p, usual, nil, func() time.Time { return noon }); err != nil || p.block != everyBlock {
 		t.Errorf("the block is %+v, %v", p.block, err)
 	}
 }

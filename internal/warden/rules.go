@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,7 @@ const (
 	Kept       Outcome = "kept"       // it was so already
 	Impossible Outcome = "impossible" // the server lacks it
 	Failed     Outcome = "failed"
+	Withheld   Outcome = "withheld" // it may be made, and needs a word: the bucket holds what is not leat's
 )
 
 // Step is something that was done to a bucket, or could not be.
@@ -49,8 +51,8 @@ type Report struct {
 }
 
 // Create makes the bucket, or takes one that is ours, brings it to the rules and proves them. An error is a bucket that cannot be had;
-// a rule that cannot be kept is a finding.
-func Create(ctx context.Context, k bucket.Keeper, rules Rules, now func() time.Time) (Report, error) {
+// a rule that cannot be kept is a finding. One that holds what leat did not write is changed by consent only.
+func Create(ctx context.Context, k bucket.Keeper, rules Rules, consent Consent, now func() time.Time) (Report, error) {
 	r := Report{Bucket: k.Properties().URL}
 	made, err := k.Make(ctx)
 	if err != nil {
@@ -60,7 +62,7 @@ func Create(ctx context.Context, k bucket.Keeper, rules Rules, now func() time.T
 	if made {
 		s = Step{Rule: "bucket", Did: Made, What: "the bucket was made"}
 	}
-	b := builder{ctx, k, rules}
+	b := builder{ctx: ctx, k: k, rules: rules, consent: consent, now: now}
 	r.Steps = append(r.Steps, s)
 	if rules.Encryption.Algorithm != "" {
 		r.Steps = append(r.Steps, b.encryption())
@@ -73,9 +75,9 @@ func Create(ctx context.Context, k bucket.Keeper, rules Rules, now func() time.T
 	return r, err
 }
 
-// Fix mends what an audit found, as far as the server and these keys let it.
-func Fix(ctx context.Context, k bucket.Keeper, rules Rules, findings []fault.Finding) []Step {
-	b := builder{ctx, k, rules}
+// Fix mends what an audit found, as far as the server, these keys and, where the bucket holds what is not leat's, the consent let it.
+func Fix(ctx context.Context, k bucket.Keeper, o Options, consent Consent, findings []fault.Finding) []Step {
+	b := builder{ctx: ctx, k: k, rules: o.Rules, consent: consent, now: o.Now}
 	broken := map[string]bool{}
 	for _, f := range findings {
 		broken[f.Code] = broken[f.Code] || f.Severity != fault.SeverityOK
@@ -95,9 +97,12 @@ func Fix(ctx context.Context, k bucket.Keeper, rules Rules, findings []fault.Fin
 
 // builder brings settings to the rules, one by one.
 type builder struct {
-	ctx   context.Context
-	k     bucket.Keeper
-	rules Rules
+	ctx     context.Context
+	k       bucket.Keeper
+	rules   Rules
+	consent Consent
+	now     func() time.Time
+	seen    *tenants // nil before the first look
 }
 
 // step says how a setting ended: err is of writing it, holds is what reading it again says.
@@ -127,6 +132,15 @@ func (b *builder) encryption() Step {
 	if holds() {
 		return Step{Rule: "encryption", Did: Kept, What: what}
 	}
+	if s, held := b.withheld("encryption", what); held {
+		return s
+	}
+	if have, err := b.k.Encryption(b.ctx); err == nil && have.Algorithm != "" && !slices.Contains(b.consent, "encryption") {
+		return Step{
+			Rule: "encryption", Did: Withheld, What: "not set, because the bucket has another default: " + have.Algorithm,
+			Mend: "If it is meant, add --allow encryption; else ask for the one that it has.",
+		}
+	}
 	err := b.k.SetEncryption(b.ctx, want)
 	return step("encryption", what, err, err == nil && holds())
 }
@@ -139,6 +153,9 @@ func (b *builder) versioning() Step {
 	what := "replaced and deleted objects stay as versions"
 	if holds() {
 		return Step{Rule: "versioning", Did: Kept, What: what}
+	}
+	if s, held := b.withheld("versioning", what); held {
+		return s
 	}
 	err := b.k.SetVersioning(b.ctx)
 	return step("versioning", what, err, err == nil && holds())
@@ -183,6 +200,10 @@ func (b *builder) lifecycle() Step {
 	if holds() {
 		return Step{Rule: "lifecycle", Did: Kept, What: what}
 	}
+	what += b.losses(want.Days)
+	if s, held := b.withheld("lifecycle", what); held {
+		return s
+	}
 	err := b.k.SetExpiry(b.ctx, want)
 	return step("lifecycle", what, err, err == nil && holds())
 }
@@ -220,6 +241,9 @@ func (b *builder) block() Step {
 	what := "nobody can make objects or the bucket public"
 	if within(want, before) && b.writable() == nil {
 		return Step{Rule: "public-block", Did: Kept, What: what}
+	}
+	if s, held := b.withheld("public-block", what); held {
+		return s
 	}
 	if err := b.k.SetPublicBlock(b.ctx, want); err != nil {
 		return step("public-block", what, err, false)

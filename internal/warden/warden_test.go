@@ -39,7 +39,7 @@ func keep(t testing.TB, s testlab.Store, path string, opts bucket.Options) bucke
 
 func create(t testing.TB, k bucket.Keeper, rules warden.Rules) warden.Report {
 	t.Helper()
-	r, err := warden.Create(t.Context(), k, rules, time.Now)
+	r, err := warden.Create(t.Context(), k, rules, nil, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func TestWhatVersityLacksIsSaidAndNeverTakenForDone(t *testing.T) {
 func TestABucketOfSomebodyElseIsRefused(t *testing.T) {
 	t.Parallel()
 	s := testlab.Ceph(t)
-	_, err := warden.Create(t.Context(), keep(t, s.As(s.Stranger), "", bucket.Options{}), usual, time.Now)
+	_, err := warden.Create(t.Context(), keep(t, s.As(s.Stranger), "", bucket.Options{}), usual, nil, time.Now)
 	if !fault.Is(err, fault.BucketForeign) {
 		t.Errorf("a closed bucket: %v", err)
 	}
@@ -196,7 +196,7 @@ func TestABucketOfSomebodyElseIsRefused(t *testing.T) {
 	if err := keep(t, s, "", bucket.Options{}).SetPolicy(t.Context(), everything); err != nil {
 		t.Fatal(err)
 	}
-	_, err = warden.Create(t.Context(), keep(t, s.As(s.Stranger), "", bucket.Options{}), usual, time.Now)
+	_, err = warden.Create(t.Context(), keep(t, s.As(s.Stranger), "", bucket.Options{}), usual, nil, time.Now)
 	if !fault.Is(err, fault.BucketForeign) {
 		t.Errorf("an open bucket: %v", err)
 	}
@@ -217,8 +217,14 @@ func TestTheLifecyclesOtherRulesStay(t *testing.T) {
 	k := keep(t, s, "/a", bucket.Options{})
 	found := audit(t, k, warden.Options{For: warden.Owner})
 	expectFinding(t, found, warden.LifecycleMissing, fault.SeverityHigh, "later than in 14 days")
-	create(t, k, usual)
-	create(t, keep(t, s, "/b", bucket.Options{}), usual)
+	if got := outcomes(create(t, k, usual).Steps); !strings.Contains(got, "lifecycle=withheld") {
+		t.Errorf("without a word: %s", got)
+	}
+	for _, path := range []string{"/a", "/b"} {
+		if _, err := warden.Create(t.Context(), keep(t, s, path, bucket.Options{}), usual, warden.Consent{"lifecycle"}, time.Now); err != nil {
+			t.Fatal(err)
+		}
+	}
 	rules, err := k.Expiries(t.Context())
 	var got []string
 	for _, r := range rules {
@@ -260,7 +266,7 @@ func TestAPublicBucketIsFoundByTryingAndMended(t *testing.T) {
 	found := audit(t, k, warden.Options{For: warden.Owner})
 	expectBroken(t, found, "encryption-missing lifecycle-missing public-list public-not-blocked public-read public-write uploads-not-aborted")
 	expectFinding(t, found, warden.PublicRead, fault.SeverityCritical, "anybody")
-	if got, want := outcomes(warden.Fix(t.Context(), k, usual, found)), "encryption=impossible lifecycle=set public-block=set"; got != want {
+	if got, want := outcomes(warden.Fix(t.Context(), k, warden.Options{Rules: usual, Now: time.Now}, nil, found)), "encryption=impossible lifecycle=set public-block=set"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	// Ceph's block lets a policy stand that was there before.
@@ -295,7 +301,7 @@ func TestABlockThatRefusesEveryWriteIsFoundAndMended(t *testing.T) {
 	}
 	found := audit(t, k, warden.Options{For: warden.Owner})
 	expectFinding(t, found, warden.WritesRefused, fault.SeverityHigh, "refuses every write")
-	warden.Fix(t.Context(), k, usual, found)
+	warden.Fix(t.Context(), k, warden.Options{Rules: usual, Now: time.Now}, nil, found)
 	expectBroken(t, audit(t, k, warden.Options{For: warden.Owner}), "encryption-missing")
 }
 
@@ -421,4 +427,65 @@ func apply(t testing.TB, k bucket.Keeper, job warden.Job) []warden.Step {
 		t.Fatal(err)
 	}
 	return steps
+}
+
+// store writes an object as another program would.
+func store(t testing.TB, s testlab.Store, key string) {
+	t.Helper()
+	if _, err := s.Client().PutObject(t.Context(), &s3.PutObjectInput{Bucket: &s.Bucket, Key: &key, Body: strings.NewReader("x")}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestABucketWithOtherPeoplesObjectsIsNotChangedWithoutAWord(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		keys []string
+		held bool
+	}{
+		"invoices":                    {[]string{"invoices/1.pdf", "invoices/2.pdf"}, true},
+		"one beside dumps":            {[]string{"2026-11-21T094500Z/manifest.json", "2026-11-21T094500Z/public.t/00000-00.parquet", "readme.txt"}, true},
+		"a folder of dates":           {[]string{"2026-01-01/report.csv"}, true},
+		"a lake":                      {[]string{"public/t/metadata/v1.metadata.json", "public/t/data/a.parquet"}, true},
+		"a dump's name further below": {[]string{"x/2026-11-21T094500Z/manifest.json"}, true},
+		"dumps of leat": {[]string{
+			"2026-11-21T094500Z/manifest.json", "2026-11-21T094500Z/public.t/00000-00.parquet", "2026-01-01/a.csv.gz", "2026-01-01/manifest.json", "2026-01-01/z.jsonl", ".leat/running/x.json",
+		}, false},
+		"nothing": {nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := testlab.Ceph(t)
+			for _, key := range c.keys {
+				store(t, s, key)
+			}
+			k := keep(t, s, "", bucket.Options{})
+			r := create(t, k, warden.Rules{ExpireDays: 14, AbortDays: 1})
+			fixed := warden.Fix(t.Context(), k, warden.Options{Rules: warden.Rules{ExpireDays: 14, AbortDays: 1}, Now: time.Now}, nil, r.Findings)
+			rules, err := k.Expiries(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := outcomes(r.Steps); strings.Contains(got, "lifecycle=withheld") != c.held || strings.Contains(got, "public-block=withheld") != c.held || (len(rules) == 0) != c.held {
+				t.Fatalf("%s; the lifecycle is %v", got, rules)
+			}
+			if !c.held {
+				return
+			}
+			if got := outcomes(fixed); !strings.Contains(got, "lifecycle=withheld") {
+				t.Errorf("mending: %s", got)
+			}
+			for _, step := range r.Steps {
+				if step.Rule == "lifecycle" && (!strings.Contains(step.What, "objects go after 14 days") || !strings.Contains(step.What, "the first goes on") || !strings.Contains(step.Mend, "--allow lifecycle")) {
+					t.Errorf("it says %q, %q", step.What, step.Mend)
+				}
+			}
+			if _, err := warden.Create(t.Context(), k, warden.Rules{ExpireDays: 14, AbortDays: 1}, warden.Consent{"lifecycle"}, time.Now); err != nil {
+				t.Fatal(err)
+			}
+			if rules, err = k.Expiries(t.Context()); err != nil || len(rules) != 1 {
+				t.Errorf("with a word: %v, %v", rules, err)
+			}
+		})
+	}
 }
