@@ -237,6 +237,9 @@ func (v *mirrorView) summary(r mirror.Report) {
 				fmt.Fprintf(v.out, "; %s %s", thousands(n.count), n.what)
 			}
 		}
+		for _, a := range slices.Sorted(maps.Keys(r.NotCarried)) {
+			fmt.Fprintf(v.out, "; %s without their %s", thousands(r.NotCarried[a]), a)
+		}
 		fmt.Fprintln(v.out, ".")
 	}
 }

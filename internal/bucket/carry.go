@@ -11,7 +11,12 @@ type Cargo struct {
 	Object
 	ContentType, CacheControl, ContentEncoding, ContentDisposition, ContentLanguage, Expires string
 
-	Tags     string            // as a query; "" for none
+	WebsiteRedirect string // where a website sends who asks for the object
+	StorageClass    string // "" is the usual one
+	Locked          bool   // it may not be deleted for some time, or has a legal hold
+	Illegible       bool   // there is metadata that the server cannot say
+
+	Tags     string            // as a query, each byte that needs it as %XX; "" for none
 	Tagged   bool              // there are tags, which the server does not tell with the object
 	PartSize int64             // bytes of each part but the last; 0 where the server does not tell
 	Sums     map[string]string // of the whole content, by algorithm in small letters (crc64nvme, sha256, …), in base64

@@ -124,18 +124,23 @@ func checkKey(where, key string) error {
 
 func checkMetadata(where string, metadata map[string]string) error {
 	for k, v := range metadata {
-		plain := k != "" && k != writeMark && k[0] >= 'a'
-		for _, c := range []byte(k) {
-			plain = plain && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
-		}
-		for _, c := range []byte(v) {
-			plain = plain && c >= 0x20 && c < 0x7f
-		}
-		if !plain || strings.TrimSpace(v) != v {
+		if !Keepable(k, v) {
 			return fault.New(fault.UsageInvalid, where, "the metadata %q cannot be kept by every kind of bucket", k)
 		}
 	}
 	return nil
+}
+
+// Keepable says whether every kind of bucket can keep a piece of metadata; see [WriteOptions.Metadata].
+func Keepable(name, value string) bool {
+	plain := name != "" && name != writeMark && name[0] >= 'a'
+	for _, c := range []byte(name) {
+		plain = plain && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
+	}
+	for _, c := range []byte(value) {
+		plain = plain && c >= 0x20 && c < 0x7f
+	}
+	return plain && strings.TrimSpace(value) == value
 }
 
 // pace makes a stream of bytes keep to a rate.

@@ -31,6 +31,7 @@ type s3Bucket struct {
 	keeps   [oddKinds]ability
 	bare    atomic.Bool // If-Match wants the ETag without its quotes
 	seen    atomic.Bool // the bucket exists: a 404 is the object's
+	digests atomic.Bool // the bucket wants a Content-MD5 with each upload
 	buffers buffers
 	courier func() (*courier, error) // finds out where the bucket is, once
 }

@@ -196,7 +196,8 @@ func (b *s3Bucket) FetchRange(ctx context.Context, key, etag string, offset, len
 // asAsked makes sure that an answer is the range that was asked for, of the object that was asked for: not all that lies between knows
 // If-Match, and some packs what passes.
 func (b *s3Bucket) asAsked(key, etag string, offset, length int64, resp *http.Response) error {
-	is, asked := strings.Trim(resp.Header.Get("Etag"), `"`), strings.Trim(etag, `"`)
+	plain := func(etag string) string { return strings.Trim(strings.TrimPrefix(etag, "W/"), `"`) }
+	is, asked := plain(resp.Header.Get("Etag")), plain(etag)
 	begins := fmt.Sprintf("bytes %d-%d/", offset, offset+length-1)
 	said := resp.Header.Get("Content-Range")
 	switch {
@@ -214,7 +215,9 @@ func cargoOf(key string, h http.Header) Cargo {
 		Object:      Object{Key: key, ETag: h.Get("Etag"), Encryption: h.Get("X-Amz-Server-Side-Encryption")},
 		ContentType: h.Get("Content-Type"), CacheControl: h.Get("Cache-Control"), ContentEncoding: h.Get("Content-Encoding"),
 		ContentDisposition: h.Get("Content-Disposition"), ContentLanguage: h.Get("Content-Language"), Expires: h.Get("Expires"),
-		Tagged: h.Get("X-Amz-Tagging-Count") != "" && h.Get("X-Amz-Tagging-Count") != "0",
+		WebsiteRedirect: h.Get("X-Amz-Website-Redirect-Location"), StorageClass: h.Get("X-Amz-Storage-Class"),
+		Locked:    h.Get("X-Amz-Object-Lock-Mode") != "" || h.Get("X-Amz-Object-Lock-Legal-Hold") == "ON",
+		Illegible: counts(h, "X-Amz-Missing-Meta"), Tagged: counts(h, "X-Amz-Tagging-Count"),
 	}
 	if h.Get("X-Amz-Server-Side-Encryption-Customer-Algorithm") != "" {
 		c.Encryption = "SSE-C"
@@ -239,6 +242,9 @@ func cargoOf(key string, h http.Header) Cargo {
 	}
 	return c
 }
+
+// counts says whether a header counts something.
+func counts(h http.Header, name string) bool { return h.Get(name) != "" && h.Get(name) != "0" }
 
 func (b *s3Bucket) Describe(ctx context.Context, key string) (Cargo, error) {
 	header := http.Header{"X-Amz-Checksum-Mode": {"ENABLED"}}
@@ -272,7 +278,7 @@ func (b *s3Bucket) Tags(ctx context.Context, key string) (string, error) {
 	for _, t := range out.TagSet {
 		tags.Set(aws.ToString(t.Key), aws.ToString(t.Value))
 	}
-	return tags.Encode(), nil
+	return strings.ReplaceAll(tags.Encode(), "+", "%20"), nil // Ceph takes a plus for itself
 }
 
 func (b *s3Bucket) Tag(ctx context.Context, key, tags string) error {
@@ -302,11 +308,12 @@ func (b *s3Bucket) headers(c Cargo) http.Header {
 	set("Content-Disposition", c.ContentDisposition)
 	set("Content-Language", c.ContentLanguage)
 	set("Expires", c.Expires)
+	set("X-Amz-Website-Redirect-Location", c.WebsiteRedirect)
 	set("X-Amz-Tagging", c.Tags)
 	set("X-Amz-Server-Side-Encryption", b.opts.SSE)
 	set("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id", b.opts.KMSKeyID)
 	for k, v := range c.Metadata {
-		set("X-Amz-Meta-"+k, v)
+		h.Set("X-Amz-Meta-"+k, v)
 	}
 	return h
 }
@@ -315,7 +322,7 @@ func (b *s3Bucket) Deliver(ctx context.Context, c Cargo, data []byte, sum [sha25
 	if err := b.able(ctx, WriteOptions{}, &b.put, b.probePut); err != nil {
 		return "", "", err
 	}
-	resp, err := b.ask(ctx, http.MethodPut, c.Key, "", b.headers(c), &payload{data, sum}, "s3:PutObject")
+	resp, err := b.upload(ctx, c.Key, "", b.headers(c), &payload{data, sum})
 	if err != nil {
 		return "", "", err
 	}
@@ -335,21 +342,26 @@ func (b *s3Bucket) Begin(ctx context.Context, c Cargo) (string, error) {
 		Bucket: &b.at.name, Key: b.key(c.Key), ContentType: optional(c.ContentType), CacheControl: optional(c.CacheControl),
 		ContentEncoding: optional(c.ContentEncoding), ContentDisposition: optional(c.ContentDisposition), ContentLanguage: optional(c.ContentLanguage),
 		Metadata: c.Metadata, Tagging: optional(c.Tags), ServerSideEncryption: types.ServerSideEncryption(b.opts.SSE), SSEKMSKeyId: optional(b.opts.KMSKeyID),
-		Expires: expires(c),
-	})
+		WebsiteRedirectLocation: optional(c.WebsiteRedirect),
+	}, besideSDK(c))
 	if err != nil {
 		return "", b.fault(ctx, err, "s3:PutObject", c.Key)
 	}
 	return aws.ToString(out.UploadId), nil
 }
 
-// expires is the header of that name; one that is no time is left out.
-func expires(c Cargo) *time.Time {
-	at, err := http.ParseTime(c.Expires)
-	if err != nil {
-		return nil
+// besideSDK sets the headers that the SDK leaves out or changes: metadata without a value, and times in the source's own words.
+func besideSDK(c Cargo) func(*s3.Options) {
+	return func(o *s3.Options) {
+		for k, v := range c.Metadata {
+			if v == "" {
+				o.APIOptions = append(o.APIOptions, smithyhttp.SetHeaderValue("X-Amz-Meta-"+k, ""))
+			}
+		}
+		if c.Expires != "" {
+			o.APIOptions = append(o.APIOptions, smithyhttp.SetHeaderValue("Expires", c.Expires))
+		}
 	}
-	return &at
 }
 
 func (b *s3Bucket) Unfinished(ctx context.Context, key string) ([]Unfinished, error) {
@@ -393,7 +405,7 @@ func (b *s3Bucket) partsOf(ctx context.Context, key, id string) (parts []Part, e
 
 func (b *s3Bucket) Send(ctx context.Context, key, id string, number int, data []byte) (string, error) {
 	query := url.Values{"partNumber": {strconv.Itoa(number)}, "uploadId": {id}}
-	resp, err := b.ask(ctx, http.MethodPut, key, query.Encode(), http.Header{}, &payload{data, sha256.Sum256(data)}, "s3:PutObject")
+	resp, err := b.upload(ctx, key, query.Encode(), http.Header{}, &payload{data, sha256.Sum256(data)})
 	if err != nil {
 		return "", err
 	}
@@ -434,16 +446,19 @@ func (b *s3Bucket) Copy(ctx context.Context, from Carrier, c Cargo) (string, err
 	if !ok {
 		return "", fault.New(fault.BucketUnsupported, b.at.object(c.Key), "the server cannot reach the source")
 	}
+	opts := func(*s3.Options) {}
 	in := &s3.CopyObjectInput{
-		Bucket: &b.at.name, Key: b.key(c.Key), CopySource: aws.String(httpbinding.EscapePath(source.at.name+"/"+source.at.root+c.Key, false)),
+		WebsiteRedirectLocation: optional(c.WebsiteRedirect), // it goes with no copy by itself
+		Bucket:                  &b.at.name, Key: b.key(c.Key), CopySource: aws.String(httpbinding.EscapePath(source.at.name+"/"+source.at.root+c.Key, false)),
 		CopySourceIfMatch: source.ifMatch(c.ETag), ServerSideEncryption: types.ServerSideEncryption(b.opts.SSE), SSEKMSKeyId: optional(b.opts.KMSKeyID),
 	}
 	if c.Metadata != nil { // else the copy has what its source has
 		in.MetadataDirective, in.Metadata = types.MetadataDirectiveReplace, c.Metadata
 		in.ContentType, in.CacheControl, in.ContentEncoding = optional(c.ContentType), optional(c.CacheControl), optional(c.ContentEncoding)
-		in.ContentDisposition, in.ContentLanguage, in.Expires = optional(c.ContentDisposition), optional(c.ContentLanguage), expires(c)
+		in.ContentDisposition, in.ContentLanguage = optional(c.ContentDisposition), optional(c.ContentLanguage)
+		opts = besideSDK(c)
 	}
-	out, err := b.client.CopyObject(ctx, in)
+	out, err := b.client.CopyObject(ctx, in, opts)
 	if err != nil {
 		return "", b.fault(ctx, err, "s3:PutObject", c.Key)
 	}

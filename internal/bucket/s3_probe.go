@@ -110,9 +110,14 @@ func (b *s3Bucket) withScratch(ctx context.Context, try func(s scratch, etag str
 
 func (s scratch) put(ctx context.Context, in s3.PutObjectInput) (*s3.PutObjectOutput, error) {
 	b := s.bucket
-	in.Bucket, in.Key, in.Body = &b.at.name, b.key(s.key), bytes.NewReader([]byte("leat tries what this server can do\n"))
+	in.Bucket, in.Key = &b.at.name, b.key(s.key)
 	in.ServerSideEncryption, in.SSEKMSKeyId = types.ServerSideEncryption(b.opts.SSE), optional(b.opts.KMSKeyID)
-	out, err := b.client.PutObject(ctx, &in)
+	var out *s3.PutObjectOutput
+	err := b.digested(func(opts ...func(*s3.Options)) (err error) {
+		in.Body = bytes.NewReader([]byte("leat tries what this server can do\n"))
+		out, err = b.client.PutObject(ctx, &in, opts...)
+		return err
+	})
 	if err != nil {
 		return nil, b.fault(ctx, err, "s3:PutObject", s.key)
 	}

@@ -313,14 +313,15 @@ func (b *s3Bucket) Restate(ctx context.Context) ([]Restated, error) {
 }
 
 func (b *s3Bucket) Put(ctx context.Context, key string, asking bool) error {
-	in := &s3.PutObjectInput{
-		Bucket: &b.at.name, Key: b.key(key), ContentType: aws.String("text/plain"),
-		Body: bytes.NewReader([]byte("leat bucket: this object may be deleted\n")),
-	}
+	in := &s3.PutObjectInput{Bucket: &b.at.name, Key: b.key(key), ContentType: aws.String("text/plain")}
 	if asking {
 		in.ServerSideEncryption, in.SSEKMSKeyId = types.ServerSideEncryption(b.opts.SSE), optional(b.opts.KMSKeyID)
 	}
-	_, err := b.client.PutObject(ctx, in)
+	err := b.digested(func(opts ...func(*s3.Options)) error {
+		in.Body = bytes.NewReader([]byte("leat bucket: this object may be deleted\n"))
+		_, err := b.client.PutObject(ctx, in, opts...)
+		return err
+	})
 	return b.fault(ctx, err, "s3:PutObject", key)
 }
 

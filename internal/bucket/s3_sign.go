@@ -31,6 +31,7 @@ const signatureV4 = "AWS4-HMAC-SHA256"
 func (s *s3Signer) sign(req *http.Request, c aws.Credentials, sum string, at time.Time) {
 	stamp := at.UTC().Format("20060102T150405Z")
 	scope := stamp[:8] + "/" + s.region + "/s3/aws4_request"
+	req.Header.Del("Authorization") // of an attempt before
 	req.Header["X-Amz-Date"] = []string{stamp}
 	if c.SessionToken != "" {
 		req.Header["X-Amz-Security-Token"] = []string{c.SessionToken}

@@ -43,12 +43,17 @@ func (w *s3Write) whole(ctx context.Context, data []byte) (Object, error) {
 	if err := b.able(ctx, w.opts, &b.put, b.probePut); err != nil {
 		return Object{}, err
 	}
-	out, err := b.client.PutObject(ctx, &s3.PutObjectInput{
-		Bucket: &b.at.name, Key: b.key(w.key),
-		Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))),
+	in := &s3.PutObjectInput{
+		Bucket: &b.at.name, Key: b.key(w.key), ContentLength: aws.Int64(int64(len(data))),
 		ContentType: optional(w.opts.ContentType), Metadata: marked(w.opts.Metadata, w.mark),
 		IfNoneMatch: ifAbsent(w.opts), IfMatch: w.ifMatch(),
 		ServerSideEncryption: types.ServerSideEncryption(b.opts.SSE), SSEKMSKeyId: optional(b.opts.KMSKeyID),
+	}
+	var out *s3.PutObjectOutput
+	err := b.digested(func(opts ...func(*s3.Options)) (err error) {
+		in.Body = bytes.NewReader(data)
+		out, err = b.client.PutObject(ctx, in, opts...)
+		return err
 	})
 	if err != nil {
 		return w.settle(ctx, w.judge(ctx, err))
@@ -89,12 +94,17 @@ func (w *s3Write) put(ctx context.Context, number int, data []byte) error {
 	b := w.bucket
 	in := &s3.UploadPartInput{
 		Bucket: &b.at.name, Key: b.key(w.key), UploadId: &w.id, PartNumber: aws.Int32(int32(number)),
-		Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))),
+		ContentLength: aws.Int64(int64(len(data))),
 	}
 	if b.known.Checksums == "crc32" {
 		in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc32
 	}
-	out, err := b.client.UploadPart(ctx, in)
+	var out *s3.UploadPartOutput
+	err := b.digested(func(opts ...func(*s3.Options)) (err error) {
+		in.Body = bytes.NewReader(data)
+		out, err = b.client.UploadPart(ctx, in, opts...)
+		return err
+	})
 	if err != nil {
 		return w.judge(ctx, err)
 	}

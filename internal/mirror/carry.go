@@ -95,7 +95,7 @@ func (r *run) gone(ctx context.Context, key string, missing error) error {
 		return err
 	}
 	r.tally.add(func(report *Report) { report.Gone++ })
-	return nil
+	return nil //nolint:nilerr // that it is not listed is the answer
 }
 
 // bring carries an object in the way that suits it; exact only as it was listed.
@@ -194,6 +194,10 @@ func (r *run) bringWhole(ctx context.Context, o bucket.Object, exact bool) error
 	if err := r.deliver(ctx, c, data, hash, own); err != nil {
 		return err
 	}
+	if err := r.keepTags(ctx, c); err != nil {
+		return err
+	}
+	r.tally.notCarried(missedBy(c))
 	r.sums.put(o.Key, hash)
 	r.tally.carried(o.Key, c.Size)
 	return nil
@@ -228,7 +232,8 @@ func (r *run) askTags(ctx context.Context, c bucket.Cargo) (string, error) {
 	return tags, err
 }
 
-// keepTags sees to tags that a server has taken with an upload in parts or a copy, and forgotten.
+// keepTags sees to tags that a server has taken with an object and forgotten, or understood otherwise. One that cannot be asked is not
+// believed to have them.
 func (r *run) keepTags(ctx context.Context, c bucket.Cargo) error {
 	if c.Tags == "" {
 		return nil
@@ -236,6 +241,10 @@ func (r *run) keepTags(ctx context.Context, c bucket.Cargo) error {
 	tags, err := r.to.carrier.Tags(ctx, c.Key)
 	if err == nil && tags != c.Tags {
 		err = r.to.carrier.Tag(ctx, c.Key, c.Tags)
+	}
+	if fault.Is(err, fault.BucketRights) || fault.Is(err, fault.BucketUnsupported) {
+		r.tally.notCarried([]Attribute{AttributeTags})
+		return nil
 	}
 	return err
 }
@@ -256,20 +265,22 @@ func withOrigin(o bucket.Object, noted bool) bucket.Object {
 
 // bringByServer has the server copy an object by itself.
 func (r *run) bringByServer(ctx context.Context, o bucket.Object, exact bool) error {
-	c := bucket.Cargo{Object: o}
+	c, err := r.from.carrier.Describe(ctx, o.Key) // what does not go with a copy must be known
+	if err != nil {
+		return err
+	}
+	if err := r.asListed(o, c.Object, exact); err != nil {
+		return err
+	}
+	missed := missedBy(c)
 	noted := md5ETag(o.ETag) == "" || r.opaque.Load() // the copy has another ETag
 	if noted {
-		var err error
-		if c, err = r.from.carrier.Describe(ctx, o.Key); err != nil {
-			return err
-		}
-		if err := r.asListed(o, c.Object, exact); err != nil {
-			return err
-		}
 		if c.Tags, err = r.askTags(ctx, c); err != nil {
 			return err
 		}
 		c.Object = withOrigin(c.Object, true)
+	} else {
+		c = bucket.Cargo{Object: o, WebsiteRedirect: c.WebsiteRedirect}
 	}
 	etag, err := r.to.carrier.Copy(ctx, r.from.carrier, c)
 	switch {
@@ -292,6 +303,7 @@ func (r *run) bringByServer(ctx context.Context, o bucket.Object, exact bool) er
 			return r.bringByServer(ctx, o, exact)
 		}
 	}
+	r.tally.notCarried(missed)
 	r.tally.copied(o.Key, o.Size)
 	return nil
 }
@@ -314,24 +326,27 @@ func (r *run) bothClear(ctx context.Context, key, was, is string) error {
 
 // bringStream is for kinds of which only bytes, type and metadata are known.
 func (r *run) bringStream(ctx context.Context, o bucket.Object, exact bool) error {
-	about, err := r.from.bucket.Stat(ctx, o.Key)
+	cargo, err := r.describe(ctx, o.Key)
 	if err != nil {
 		return err
 	}
-	if err := r.asListed(o, about, exact); err != nil {
+	if err := r.asListed(o, cargo.Object, exact); err != nil {
 		return err
 	}
-	cargo := bucket.Cargo{Object: about}
 	if _, err = r.asListedNow(ctx, o, &cargo); err != nil {
 		return err
 	}
-	about = cargo.Object
+	about := cargo.Object
+	kept, lost := withOrigin(about, true).Metadata, false
+	if r.to.carrier == nil {
+		kept, lost = keepable(kept)
+	}
 	in, err := r.from.bucket.Open(ctx, o.Key, 0, -1)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	out, err := r.to.bucket.Create(ctx, o.Key, bucket.WriteOptions{ContentType: about.ContentType, Metadata: withOrigin(about, true).Metadata})
+	out, err := r.to.bucket.Create(ctx, o.Key, bucket.WriteOptions{ContentType: about.ContentType, Metadata: kept})
 	if err != nil {
 		return err
 	}
@@ -351,9 +366,21 @@ func (r *run) bringStream(ctx context.Context, o bucket.Object, exact bool) erro
 	if _, err := out.Commit(ctx); err != nil {
 		return err
 	}
+	r.tally.notCarried(missedElsewhere(cargo, lost))
 	r.sums.put(o.Key, [32]byte(hash.Sum(nil)))
 	r.tally.carried(o.Key, n)
 	return nil
+}
+
+// describe is what the source tells of an object, as far as its kind does.
+func (r *run) describe(ctx context.Context, key string) (c bucket.Cargo, err error) {
+	if r.from.carrier == nil {
+		c.Object, err = r.from.bucket.Stat(ctx, key)
+		return c, err
+	}
+	c, err = r.from.carrier.Describe(ctx, key)
+	c.Object.ContentType = c.ContentType
+	return c, err
 }
 
 func (r *run) where(key string) string { return r.from.bucket.Properties().URL + "/" + key }

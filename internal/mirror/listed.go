@@ -41,8 +41,8 @@ func (r *run) asListedNow(ctx context.Context, listed bucket.Object, c *bucket.C
 				"Look for a proxy, cache or gateway before the source that packs, unpacks or changes what passes; it must hand objects on as they are.")
 		}
 	}
-	if c.ETag == "" {
-		c.ETag = listed.ETag
+	if c.ETag == "" || plainETag(c.ETag) == plainETag(listed.ETag) {
+		c.ETag = listed.ETag // as the server writes it, and not as something between does
 	}
 	if c.Size < 0 {
 		c.Size = listed.Size

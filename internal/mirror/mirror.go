@@ -96,10 +96,11 @@ type Report struct {
 	Unlisted      int64                `json:"unlisted"` // not deleted: the source has them, although its listing did not show them
 	Gone          int64                `json:"gone"`     // deleted at the source between listing and carrying
 	Retries       int64                `json:"retries"`
-	SetAside      []Dead               `json:"set_aside"` // the first thousand
-	Failed        int64                `json:"failed"`    // all of them
-	FailedBy      map[fault.Code]int64 `json:"failed_by"` // by the code of their last error
-	LeftOut       map[fault.Code]int64 `json:"left_out"`  // what is no object, or not wanted, by code; no failures
+	SetAside      []Dead               `json:"set_aside"`   // the first thousand
+	Failed        int64                `json:"failed"`      // all of them
+	FailedBy      map[fault.Code]int64 `json:"failed_by"`   // by the code of their last error
+	LeftOut       map[fault.Code]int64 `json:"left_out"`    // what is no object, or not wanted, by code; no failures
+	NotCarried    map[Attribute]int64  `json:"not_carried"` // objects that came without something that they have beside their bytes
 	DryRun        bool                 `json:"dry_run,omitempty"`
 	Reasons       map[Reason]int       `json:"reasons"` // why objects were carried
 }

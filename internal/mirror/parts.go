@@ -426,6 +426,7 @@ func (t *transfer) finished(ctx context.Context, etag string) error {
 	if err := t.run.keepTags(ctx, t.c); err != nil {
 		return err
 	}
+	t.run.tally.notCarried(missedBy(t.c))
 	if t.inTurn != nil {
 		t.inTurn.note(t.run.sums, t.c.Key)
 	}

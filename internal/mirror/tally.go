@@ -19,7 +19,7 @@ func (t *tally) begin(from, to string, o Options) {
 	t.watch = o.Watch
 	t.report = Report{
 		FormatVersion: reportVersion, From: from, To: to, Started: o.Now().UTC(), Same: map[Way]int64{}, Reasons: map[Reason]int{},
-		SetAside: []Dead{}, FailedBy: map[fault.Code]int64{}, LeftOut: map[fault.Code]int64{}, DryRun: o.DryRun,
+		SetAside: []Dead{}, FailedBy: map[fault.Code]int64{}, LeftOut: map[fault.Code]int64{}, NotCarried: map[Attribute]int64{}, DryRun: o.DryRun,
 	}
 }
 
@@ -89,4 +89,15 @@ func (t *tally) setAside(key string, err error) {
 func (t *tally) leftOut(key string, err error) {
 	t.add(func(r *Report) { r.LeftOut[codeOf(err)]++ })
 	t.watch.LeftOut(key, err)
+}
+
+func (t *tally) notCarried(attributes []Attribute) {
+	if len(attributes) == 0 {
+		return
+	}
+	t.add(func(r *Report) {
+		for _, a := range attributes {
+			r.NotCarried[a]++
+		}
+	})
 }
