@@ -149,7 +149,7 @@ func runOptions(cfg *config.Config, work string, target bucket.Bucket, log *slog
 		CommitInterval: time.Duration(n.CommitInterval), CommitRows: int64(n.CommitRows), CommitBytes: int64(n.CommitBytes),
 		CopyParallel: n.CopyParallel, CopyChunk: int64(n.CopyChunk), SpoolLimit: int64(n.SpoolLimit), WorkDir: work,
 		Heartbeat: time.Duration(n.Heartbeat), GuardWarn: int64(n.GuardWarn), GuardSpool: int64(n.GuardSpool), GuardDrop: int64(n.GuardDrop),
-		ForeignWrites: pipeline.ForeignWrites(cfg.Lake.ForeignWrites), CopyOnChange: n.OnSchemaChange == config.SchemaChangeCopy, LeaseTTL: time.Duration(n.LeaseTTL),
+		ForeignWrites: pipeline.ForeignWrites(cfg.Lake.ForeignWrites), CopyOnChange: n.OnSchemaChange != config.SchemaChangeStop, LeaseTTL: time.Duration(n.LeaseTTL),
 		Maintain: time.Duration(n.MaintainInterval), MaintainTo: maintainOptions(cfg), MaxRetryDelay: time.Duration(n.MaxRetryDelay),
 		Log: log, Watch: watch,
 	}

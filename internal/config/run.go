@@ -34,7 +34,7 @@ type Run struct {
 	GuardWarn        Size           `yaml:"guard_warn" default:"8GiB" doc:"Log that the server keeps for the slot, from which leat warns; 0 never."`
 	GuardSpool       Size           `yaml:"guard_spool" default:"32GiB" doc:"From here the log is drained into the bucket without committing tables, so that the server can let it go; 0 never."`
 	GuardDrop        Size           `yaml:"guard_drop" default:"0" doc:"From here the slot is dropped and an exact new copy is planned, before the server's disk is full; 0 never."`
-	OnSchemaChange   SchemaChange   `yaml:"on_schema_change" default:"version" doc:"A column whose new type the lake cannot widen to: version keeps the old column under another name and begins a new one; copy reads the table anew; stop ends with the mend."`
+	OnSchemaChange   SchemaChange   `yaml:"on_schema_change" default:"version" doc:"A column whose new type the lake cannot widen to: version fills the current rows from the old column where that is exact, else copies the table again, and keeps the old column of the history under another name; copy always copies the table again; stop ends with a hint."`
 	Types            RunTypes       `yaml:"types" doc:"What happens to values that a typed column cannot carry exactly. A class that is given under dump.types alone counts for a run too."`
 	Metrics          string         `yaml:"metrics" doc:"Address for /metrics, /healthz and /readyz, such as 127.0.0.1:9187; empty opens none."`
 	MetricsToken     Secret         `yaml:"metrics_token" doc:"Bearer token that /metrics asks for; required off loopback."`

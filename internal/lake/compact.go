@@ -87,9 +87,6 @@ func (o *output) moved(i int, dead *roaring.Bitmap) *moved {
 	return &moved{dead: dead, runs: o.runs[i], order: o.order}
 }
 
-// fill gives the value of a column, by its field id, in rows that were written before the column was there: an array of one.
-type fill map[int]arrow.Array
-
 // choose picks files to rewrite: those with many dead, and all small ones where there are enough. The partition that has waited
 // longest comes first.
 func choose(files []*trackedFile, target int64, how care) []*trackedFile {
@@ -159,7 +156,7 @@ func (t *icebergTable) rewriteFile(ctx context.Context, in input, schema *arrow.
 	if in.file.FileSizeBytes() >= largeRow*in.file.Count() {
 		ctx = compute.WithAllocator(ctx, LargeValues{})
 	}
-	err := t.scan(ctx, in.file, schema, func(rec arrow.RecordBatch) error {
+	err := t.scan(ctx, in.file, values.reading(schema), func(rec arrow.RecordBatch) error {
 		n := uint32(rec.NumRows())
 		live = live[:0]
 		for k := range n {
@@ -190,8 +187,8 @@ func (t *icebergTable) rewriteFile(ctx context.Context, in input, schema *arrow.
 	return err
 }
 
-// shaped takes the live rows of a record as the schema has its columns: widened where a type was, filled where a column
-// came later.
+// shaped takes the live rows of a record, read by values.reading, as the schema has its columns: widened where a type was, filled
+// where a column came later.
 func shaped(ctx context.Context, rec arrow.RecordBatch, schema *arrow.Schema, values fill, live []uint32) (arrow.RecordBatch, error) {
 	columns := make([]arrow.Array, schema.NumFields())
 	defer func() {
@@ -210,7 +207,13 @@ func shaped(ctx context.Context, rec arrow.RecordBatch, schema *arrow.Schema, va
 		rec = taken
 	}
 	for i, f := range schema.Fields() {
-		a, err := fitted(ctx, rec.Column(i), f, values[fieldID(f)])
+		var a arrow.Array
+		var err error
+		if v, ok := values[fieldID(f)]; ok && v.value == nil {
+			a, err = convert(rec.Column(fieldAt(rec.Schema().Fields(), fieldID(v.from))), f, v.cut)
+		} else {
+			a, err = fitted(ctx, rec.Column(i), f, v.value)
+		}
 		if err != nil {
 			return nil, err
 		}

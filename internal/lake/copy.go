@@ -106,7 +106,7 @@ func (c *lakeCopy) shape(ctx context.Context) error {
 		p := copyPart{keptTable: k}
 		var err error
 		if k.ice.kind == kindHistory {
-			if p.staged, err = k.ice.evolve(c.spec, nil, mismatchAside); err != nil {
+			if p.staged, err = k.ice.evolve(c.spec, Definition{}, mismatchAside); err != nil {
 				return err
 			}
 			p.history = &historyTable{ice: k.ice, ctx: ctx, system: c.table.history.system}
@@ -115,7 +115,7 @@ func (c *lakeCopy) shape(ctx context.Context) error {
 			}
 			p.schema = p.history.schema
 		} else {
-			if p.staged, err = k.ice.evolve(c.spec, nil, mismatchReplace); err != nil {
+			if p.staged, err = k.ice.evolve(c.spec, Definition{}, mismatchReplace); err != nil {
 				return err
 			}
 			if p.schema, err = withFieldIDs(c.spec.Schema, p.iceSchema()); err != nil {
@@ -330,7 +330,7 @@ func (t *lakeTable) copyFolder() string {
 // adopt makes the copy's definition the table's.
 func (c *lakeCopy) adopt(ctx context.Context) error {
 	t := c.table
-	t.spec, t.fill, t.rewritten = c.spec, nil, nil
+	t.spec, t.latest = c.spec, Definition{}
 	if err := t.readPositions(); err != nil {
 		return err
 	}

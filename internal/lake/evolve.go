@@ -23,8 +23,15 @@ type Definition struct {
 	// Fill gives, by attnum, what the rows of before have in a column that was added: an array of one. The history
 	// tells what the log told and is not filled.
 	Fill map[int16]arrow.Array
-	// Rewritten are the attnums of columns whose values the source has computed anew, whatever their type was.
+	// Rewritten are the attnums of columns whose values the source has computed again, in a way that is not known here.
 	Rewritten []int16
+	// Converted are the columns whose values the source has converted exactly: by attnum, how many characters of a text it has
+	// kept, 0 for all.
+	Converted map[int16]int
+	// Retyped are the attnums of columns of another type whose values go on, as they were or converted. Check is told some rows with
+	// them, and the key; it returns an error where the source has other values. Nil: nothing is checked.
+	Retyped []int16
+	Check   func(ctx context.Context, rows arrow.RecordBatch) error
 }
 
 // staged is a definition that comes with the next commit of data: schema and position move together, so that after a
@@ -34,6 +41,7 @@ type staged struct {
 	schemas []*iceberg.Schema
 	columns []column
 	source  string
+	from    map[int]int // columns whose values are converted: the field ids of which, by those of the new ones
 }
 
 func (s *staged) schema() *iceberg.Schema { return s.schemas[len(s.schemas)-1] }
@@ -118,6 +126,8 @@ type evolution struct {
 	table     *icebergTable
 	otherwise mismatch
 	rewritten []int16
+	converted map[int16]int
+	from      map[int]int // see staged
 	key       []string
 	before    *iceberg.Schema
 	old       map[int16]column
@@ -134,7 +144,12 @@ func (t *lakeTable) Evolve(ctx context.Context, d Definition) error {
 	if err != nil {
 		return err
 	}
-	t.spec, t.fill, t.rewritten = spec, d.Fill, d.Rewritten
+	if d.Check != nil && t.current != nil {
+		if err := t.checkRetyped(ctx, d); err != nil {
+			return err
+		}
+	}
+	t.spec, t.latest = spec, d
 	for _, k := range t.kept {
 		k.behind = d.From < k.position
 		if k.behind {
@@ -150,25 +165,23 @@ func (t *lakeTable) Evolve(ctx context.Context, d Definition) error {
 // evolveKept brings one kept table to the table's latest definition.
 func (t *lakeTable) evolveKept(ctx context.Context, k *keptTable) error {
 	k.behind = false
-	return t.followKept(ctx, k, t.rewritten, t.fill)
+	return t.followKept(ctx, k, t.latest)
 }
 
-// followKept brings a kept table to the spec. rewritten and values are those of a Definition, for what it has not followed yet.
-func (t *lakeTable) followKept(ctx context.Context, k *keptTable, rewritten []int16, values map[int16]arrow.Array) error {
+// followKept brings a kept table to the spec. The definition tells of values in what it has not followed yet.
+func (t *lakeTable) followKept(ctx context.Context, k *keptTable, d Definition) error {
 	otherwise := mismatchStops
 	if t.lake.OnTypeChange == "version" {
 		otherwise = mismatchAside
 	}
-	next, err := k.ice.evolve(t.spec, rewritten, otherwise)
+	next, err := k.ice.evolve(t.spec, d, otherwise)
 	if err != nil {
 		return err
 	}
 	added := fill{}
 	if next != nil {
-		for _, c := range next.columns {
-			if _, known := k.ice.schema().FindFieldByID(c.Field); !known && values[c.Attnum] != nil {
-				added[c.Field] = values[c.Attnum]
-			}
+		if added, err = fillings(d, k.ice.schema(), next); err != nil {
+			return err
 		}
 		k.ice.staged = next
 	}
@@ -180,6 +193,27 @@ func (t *lakeTable) followKept(ctx context.Context, k *keptTable, rewritten []in
 		return err
 	}
 	return t.current.evolve(ctx, schema, t.spec, added)
+}
+
+// fillings are those of the columns that a definition adds to before or converts.
+func fillings(d Definition, before *iceberg.Schema, next *staged) (fill, error) {
+	was, err := arrowFields(before)
+	if err != nil {
+		return nil, err
+	}
+	out := fill{}
+	for _, c := range next.columns {
+		from, converted := next.from[c.Field]
+		switch {
+		case converted:
+			out[c.Field] = filling{from: was[from], cut: d.Converted[c.Attnum]}
+		case d.Fill[c.Attnum] != nil:
+			if _, known := was[c.Field]; !known {
+				out[c.Field] = filling{value: d.Fill[c.Attnum]}
+			}
+		}
+	}
+	return out, nil
 }
 
 // specOf is what is wanted of the table in its new definition. The key is what the log tells rows by. A copy is fresh: it
@@ -237,13 +271,13 @@ func attnumsOf(t *change.Table, name string) []int16 {
 }
 
 // evolve finds the way to a new definition and changes nothing yet; nil when the table has it.
-func (t *icebergTable) evolve(spec Spec, rewritten []int16, otherwise mismatch) (*staged, error) {
+func (t *icebergTable) evolve(spec Spec, d Definition, otherwise mismatch) (*staged, error) {
 	columns, err := t.columns()
 	if err != nil {
 		return nil, err
 	}
 	e := &evolution{
-		table: t, otherwise: otherwise, rewritten: rewritten, key: spec.Key, before: t.schema(),
+		table: t, otherwise: otherwise, rewritten: d.Rewritten, converted: d.Converted, from: map[int]int{}, key: spec.Key, before: t.schema(),
 		old: map[int16]column{}, last: t.now().Metadata().LastColumnID(),
 	}
 	known := map[int]bool{}
@@ -300,7 +334,9 @@ func (e *evolution) follow(c change.Column, f arrow.Field) error {
 	if err != nil {
 		return err
 	}
-	fits := !slices.Contains(e.rewritten, c.Attnum)
+	cut, converted := e.converted[c.Attnum]
+	text := was.Type.Equals(iceberg.PrimitiveTypes.String) && was.Type.Equals(now)
+	fits := !slices.Contains(e.rewritten, c.Attnum) && !(converted && cut == 0 && text) // what is carried as text may have another one
 	switch {
 	case fits && sameType(was.Type, now):
 		now = was.Type // with the ids of what lies below
@@ -310,28 +346,43 @@ func (e *evolution) follow(c change.Column, f arrow.Field) error {
 	default:
 		return e.replace(c, f, old, was, now)
 	}
+	if cut > 0 && e.table.kind == kindCurrent && e.otherwise != mismatchReplace {
+		e.from[was.ID] = was.ID // cut where it stands
+	}
 	e.fields = append(e.fields, iceberg.NestedField{ID: was.ID, Name: f.Name, Type: now, Required: was.Required && !f.Nullable, Doc: docOf(f),
 		InitialDefault: was.InitialDefault, WriteDefault: was.WriteDefault})
 	e.columns = append(e.columns, columnOf(c, was.ID))
 	return nil
 }
 
-// replace begins a column anew whose values cannot go on in the old one.
+// replace begins another column where values cannot go on in the old one. The current rows are the latest state: they have it only
+// when their values can be converted.
 func (e *evolution) replace(c change.Column, f arrow.Field, old column, was iceberg.NestedField, now iceberg.Type) error {
 	current := e.table.kind == kindCurrent
+	isKey := len(e.key) == 0 || slices.Contains(e.key, c.Name)
+	_, converted := e.converted[c.Attnum]
 	switch {
+	case e.otherwise == mismatchAside && current && converted && !isKey && e.convertible(was, f):
+		e.from[e.last+1] = was.ID
 	case e.otherwise == mismatchReplace && current:
 	case e.otherwise == mismatchStops:
 		return fault.New(fault.SchemaUnfollowable, e.table.where()+"."+c.Name, "the column was %s (%s) and is now %s (%s), which the lake's rows cannot follow", was.Type, old.Type, now, c.Type).
-			WithMend("Copy the table anew (leat resync), or choose run.on_schema_change: version or copy.")
-	case current && (len(e.key) == 0 || slices.Contains(e.key, c.Name)):
-		return fault.New(fault.SchemaUnfollowable, e.table.where()+"."+c.Name, "the column is part of the key and its rows cannot be found by %s (%s) any more", now, c.Type).
-			WithMend("Copy the table anew: leat resync, or run.on_schema_change: copy.")
+			WithMend("Copy the table again (leat resync), or choose run.on_schema_change: version or copy.")
+	case current:
+		return fault.New(fault.SchemaUnfollowable, e.table.where()+"."+c.Name,
+			"the column was %s (%s) and is now %s (%s), and what the rows have in it now is not known from what they had", was.Type, old.Type, now, c.Type).
+			WithMend("Copy the table again: leat resync.")
 	default:
 		was.Name, was.Required = versionName(old.Name, was.ID), false
 		e.aside = append(e.aside, was)
 	}
 	return e.add(c, f)
+}
+
+// convertible says whether the values of a field can be converted to what the column is now.
+func (e *evolution) convertible(was iceberg.NestedField, f arrow.Field) bool {
+	fields, err := arrowFields(e.before)
+	return err == nil && !was.Type.Equals(iceberg.PrimitiveTypes.String) && convertible(fields[was.ID].Type, f.Type)
 }
 
 // keepPartitions keeps columns that are gone and by which the table is partitioned, since no file can be told a partition of
@@ -381,7 +432,7 @@ func (e *evolution) staged(to *change.Table) *staged {
 	fields := append(e.fields, e.aside...)
 	schema := iceberg.NewSchema(0, fields...)
 	schema = iceberg.NewSchemaWithIdentifiers(0, identifiers(schema, e.key), fields...)
-	out := &staged{columns: e.columns, source: to.String()}
+	out := &staged{columns: e.columns, source: to.String(), from: e.from}
 	t := e.table
 	if t.staged != nil {
 		out.schemas = slices.Clone(t.staged.schemas)

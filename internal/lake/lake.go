@@ -50,8 +50,8 @@ type Options struct {
 	Pipeline string
 	// Epoch grows with each lease of the pipeline and is written with every commit.
 	Epoch int64
-	// OnTypeChange says what follows a type that cannot be widened: "version" keeps the old column under a new name,
-	// "stop" (or "") is fault.SchemaUnfollowable.
+	// OnTypeChange says what follows a type that cannot be widened: "version" keeps the history's old column under a new name and
+	// converts that of the current rows, or is fault.SchemaUnfollowable where that is not exact; "stop" (or "") always is.
 	OnTypeChange string
 	Log          *slog.Logger
 }

@@ -23,7 +23,7 @@ func (c *currentTable) evolve(ctx context.Context, schema *arrow.Schema, spec Sp
 
 func (c *currentTable) evolveLocked(ctx context.Context, schema *arrow.Schema, spec Spec, values fill) error {
 	c.reread = spec.Reread
-	if schema.Equal(c.schema) && spec.WholeRowKey == c.whole && slices.Equal(spec.Key, c.keyNames()) {
+	if len(values) == 0 && schema.Equal(c.schema) && spec.WholeRowKey == c.whole && slices.Equal(spec.Key, c.keyNames()) {
 		return nil
 	}
 	if err := c.seal(ctx); err != nil {

@@ -74,10 +74,15 @@ func icebergType(f arrow.Field, next func() int) (iceberg.Type, error) {
 		WithMend("Choose the policy text for the column, or exclude it.")
 }
 
-// withFieldID returns the Arrow field with the ids of the Iceberg field, for Parquet's schema.
+// withFieldID returns the Arrow field with the ids of the Iceberg field, for Parquet's schema. To Iceberg JSON is a string, and its
+// readers refuse a Parquet column that says more.
 func withFieldID(f arrow.Field, ice iceberg.NestedField) arrow.Field {
-	keys := append([]string{format.FieldIDKey}, f.Metadata.Keys()...)
-	values := append([]string{strconv.Itoa(ice.ID)}, f.Metadata.Values()...)
+	keys, values := []string{format.FieldIDKey}, []string{strconv.Itoa(ice.ID)}
+	for i, key := range f.Metadata.Keys() {
+		if value := f.Metadata.Values()[i]; key != change.LogicalKey || value != change.LogicalJSON {
+			keys, values = append(keys, key), append(values, value)
+		}
+	}
 	f.Metadata = arrow.NewMetadata(keys, values)
 	f.Nullable = !ice.Required // rows of before may lack what the source has for all by now
 	if list, ok := ice.Type.(*iceberg.ListType); ok {

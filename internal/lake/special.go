@@ -137,7 +137,7 @@ func (t *lakeTable) admit(ctx context.Context, names []string) error {
 		if k.behind {
 			continue // it takes the definition over when rows come that it does not hold
 		}
-		if err := t.followKept(ctx, k, nil, nil); err != nil {
+		if err := t.followKept(ctx, k, Definition{}); err != nil {
 			return err
 		}
 	}

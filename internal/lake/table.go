@@ -95,8 +95,7 @@ type lakeTable struct {
 	kept    []*keptTable  // history before current: see Commit
 	cancel  context.CancelFunc
 	// Of the latest definition, for kept tables that are behind.
-	fill      map[int16]arrow.Array
-	rewritten []int16
+	latest Definition
 }
 
 // keptTable is a part with its Iceberg table and position.
@@ -226,7 +225,8 @@ func (s *Spec) fits(ice *icebergTable, columns []column) bool {
 	}
 	for i, c := range columns {
 		f, ok := ice.now().Schema().FindFieldByID(c.Field)
-		if want := s.Table.Columns[i]; !ok || c.Attnum != want.Attnum || c.Name != want.Name {
+		want := s.Table.Columns[i]
+		if !ok || c.Attnum != want.Attnum || c.Name != want.Name || c.TypeOID != want.TypeOID || c.Typmod != want.Typmod || c.Dims != want.Dims {
 			return false
 		}
 		now, err := icebergType(s.Schema.Field(i), func() int { return 0 })

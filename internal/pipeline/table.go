@@ -151,14 +151,18 @@ func (r *run) rereadOnce(ctx context.Context, t *table, keys arrow.RecordBatch) 
 	if now == nil {
 		return nil, fault.New(fault.SourceMissing, t.name, "values that the log left out cannot be read: the table is gone")
 	}
-	was := known(t).Columns
-	nameOf := map[string]string{} // in the lake, of the names of now
+	return r.readRows(ctx, catalog, now, known(t).Columns, keys, nil)
+}
+
+// readRows reads rows as they are now, of some transactions or all: those of the columns that the table still has, by their names of then.
+func (r *run) readRows(ctx context.Context, catalog *postgres.Catalog, now *change.Table, columns []change.Column, keys arrow.RecordBatch, by []uint32) (arrow.RecordBatch, error) {
+	nameOf := map[string]string{} // of then, of the names of now
 	only := *now
 	only.Columns = nil
 	for _, c := range now.Columns {
-		if i := slices.IndexFunc(was, func(w change.Column) bool { return w.Attnum == c.Attnum }); i >= 0 {
+		if i := slices.IndexFunc(columns, func(w change.Column) bool { return w.Attnum == c.Attnum }); i >= 0 {
 			only.Columns = append(only.Columns, c)
-			nameOf[c.Name] = was[i].Name
+			nameOf[c.Name] = columns[i].Name
 		}
 	}
 	plan, err := catalog.Plan(&only, r.o.Policies)
@@ -174,7 +178,7 @@ func (r *run) rereadOnce(ctx context.Context, t *table, keys arrow.RecordBatch) 
 		return name
 	})
 	defer asked.Release()
-	rows, err := r.source.ReadKeys(ctx, plan, asked)
+	rows, err := r.source.ReadKeysBy(ctx, plan, asked, by)
 	if err != nil {
 		return nil, err
 	}
@@ -243,7 +247,7 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, fro
 			return r.anew(t, err.Error())
 		}
 	}
-	if err := r.evolve(ctx, t, now, plan, from); err != nil {
+	if err := r.evolve(ctx, t, now, catalog, plan, from); err != nil {
 		return err
 	}
 	if t.builder, err = postgres.NewChangesBuilder(plan, rel); err != nil {
@@ -357,8 +361,8 @@ func (r *run) hasContent(t *table) error {
 }
 
 // evolve brings the lake's table to the shape of the rows that come now, which the plan is for; the log is at from.
-func (r *run) evolve(ctx context.Context, t *table, now *change.Table, plan *postgres.Plan, from change.LSN) error {
-	d := lake.Definition{Table: plan.Table, Schema: plan.Schema, From: from, Fill: map[int16]arrow.Array{}}
+func (r *run) evolve(ctx context.Context, t *table, now *change.Table, catalog *postgres.Catalog, plan *postgres.Plan, from change.LSN) error {
+	d := lake.Definition{Table: plan.Table, Schema: plan.Schema, From: from, Fill: map[int16]arrow.Array{}, Converted: map[int16]int{}}
 	known := known(t)
 	if from < t.upper && older(known, plan.Table, now) {
 		return r.anew(t, "the log tells of its definition before the copy, whose snapshot may have been of a later moment")
@@ -366,18 +370,27 @@ func (r *run) evolve(ctx context.Context, t *table, now *change.Table, plan *pos
 	if c := tooLate(postgres.Remade(known, plan.Table), now, t.last); c != "" {
 		return r.anew(t, "a column was dropped and made again under its name, unseen in the spool, and rows were taken since: "+c)
 	}
+	rewrites := false
 	for _, s := range postgres.Diff(known, plan.Table) {
 		r.o.Log.Info("the table's definition has changed", "table", t.name, "change", stepText(s))
 		if err := r.keepsSpecials(t, s); err != nil {
 			return err
 		}
-		switch {
-		case s.Kind == postgres.StepRetyped && !s.InPlace && !narrowed(s.From, s.To):
-			d.Rewritten = append(d.Rewritten, s.To.Attnum)
-		case s.Kind == postgres.StepAdded:
+		switch s.Kind {
+		case postgres.StepRetyped:
+			rewrites = retype(&d, catalog, s) || rewrites
+		case postgres.StepAdded:
 			if err := r.fill(ctx, t, plan, s.To.Attnum, d.Fill); err != nil {
 				return err
 			}
+		}
+	}
+	if len(d.Retyped) > 0 && t.keep.Current {
+		if len(plan.Table.Identity()) == 0 {
+			return r.anew(t, "a column has another type, and without a key its values cannot be compared with the source's")
+		}
+		d.Check = func(ctx context.Context, rows arrow.RecordBatch) error {
+			return r.checkValues(ctx, t, plan.Table, now, rewrites, rows)
 		}
 	}
 	err := t.lake.Evolve(ctx, d)
@@ -385,28 +398,6 @@ func (r *run) evolve(ctx context.Context, t *table, now *change.Table, plan *pos
 		return r.anew(t, err.Error())
 	}
 	return err
-}
-
-// narrowed says whether a column has a type that takes fewer of the same values: the server has made sure that those it has
-// are among them.
-func narrowed(from, to change.Column) bool {
-	if from.Dims != to.Dims {
-		return false
-	}
-	family := func(c change.Column) int32 {
-		switch c.TypeOID {
-		case 20, 21, 23: // integers
-			return -2
-		case 25, 1043: // text, character varying
-			return -3
-		case 1700: // numeric of one scale
-			if c.Typmod >= 4 {
-				return (c.Typmod - 4) & 0x7ff
-			}
-		}
-		return -1
-	}
-	return family(from) != -1 && family(from) == family(to)
 }
 
 // fill finds out what the rows that are there have in a column that was added.

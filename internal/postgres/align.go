@@ -384,9 +384,6 @@ type SchemaStep struct {
 	Kind StepKind
 	From change.Column // zero of StepAdded
 	To   change.Column // zero of StepDropped
-	// InPlace: every value that the table holds is the same in the new type. Otherwise the rows must be copied anew. That an
-	// ALTER TYPE … USING computed other values is not to be seen from here.
-	InPlace bool
 }
 
 // Diff lists the steps from one definition of a table to another, by attnum.
@@ -402,22 +399,22 @@ func Diff(known, next *change.Table) []SchemaStep {
 	for _, from := range known.Columns {
 		to := find(next, from.Attnum)
 		if to == nil {
-			steps = append(steps, SchemaStep{Kind: StepDropped, From: from, InPlace: true})
+			steps = append(steps, SchemaStep{Kind: StepDropped, From: from})
 			continue
 		}
 		if from.Name != to.Name {
-			steps = append(steps, SchemaStep{Kind: StepRenamed, From: from, To: *to, InPlace: true})
+			steps = append(steps, SchemaStep{Kind: StepRenamed, From: from, To: *to})
 		}
 		if from.TypeOID != to.TypeOID || from.Typmod != to.Typmod || from.Dims != to.Dims {
-			steps = append(steps, SchemaStep{Kind: StepRetyped, From: from, To: *to, InPlace: widens(from, *to)})
+			steps = append(steps, SchemaStep{Kind: StepRetyped, From: from, To: *to})
 		}
 		if from.NotNull != to.NotNull {
-			steps = append(steps, SchemaStep{Kind: StepNullability, From: from, To: *to, InPlace: true})
+			steps = append(steps, SchemaStep{Kind: StepNullability, From: from, To: *to})
 		}
 	}
 	for _, to := range next.Columns {
 		if find(known, to.Attnum) == nil {
-			steps = append(steps, SchemaStep{Kind: StepAdded, To: to, InPlace: true})
+			steps = append(steps, SchemaStep{Kind: StepAdded, To: to})
 		}
 	}
 	slices.SortStableFunc(steps, func(a, b SchemaStep) int { return int(a.Kind - b.Kind) })
@@ -447,7 +444,7 @@ func widens(from, to change.Column) bool {
 		return false
 	}
 	switch [2]uint32{from.TypeOID, to.TypeOID} {
-	case [2]uint32{21, 23}, [2]uint32{21, 20}, [2]uint32{23, 20}, [2]uint32{700, 701}, [2]uint32{oidVarchar, oidText}:
+	case [2]uint32{21, 23}, [2]uint32{21, 20}, [2]uint32{23, 20}, [2]uint32{oidVarchar, oidText}:
 		return true
 	case [2]uint32{oidText, oidVarchar}:
 		return to.Typmod < 0

@@ -159,40 +159,86 @@ func TestAColumnThatWasMadeAgainUnderItsNameIsTold(t *testing.T) {
 	}
 }
 
-func TestStepsBetweenTwoDefinitionsSayWhatCanBeFollowedInPlace(t *testing.T) {
+func TestStepsBetweenTwoDefinitionsComeInTheOrderInWhichTheyAreFollowed(t *testing.T) {
 	t.Parallel()
-	column := func(oid uint32, typmod int32) *change.Table {
-		return &change.Table{Columns: []change.Column{{Attnum: 1, Name: "v", TypeOID: oid, Typmod: typmod}}}
+	var said []any
+	for _, s := range Diff(tableOf("1 a int,2 b int,3 c int!"), tableOf("2 x big,3 c int,4 d int")) {
+		said = append(said, int(s.Kind))
 	}
+	if got := fmt.Sprint(said); got != "[0 1 2 3 4]" {
+		t.Errorf("the steps are %s", got)
+	}
+	if none := Diff(tableOf("1 a int"), tableOf("1 a int")); len(none) > 0 {
+		t.Errorf("equal definitions differ in %v", none)
+	}
+}
+
+func TestAConversionIsExactOnlyWhereTheTypesAloneDecide(t *testing.T) {
+	t.Parallel()
 	numeric := func(p, s int32) int32 { return p<<16 | s + 4 }
+	types := typeTable{
+		5001: {oid: 5001, kind: 'e', name: "mood"}, 5002: {oid: 5002, kind: 'e', name: "temper"}, 5003: {oid: 5003, kind: 'd', base: 23, typmod: -1, name: "posint"},
+		5004: {oid: 5004, kind: 'd', base: 1700, typmod: numeric(9, 2), name: "price"}, 1007: {oid: 1007, kind: 'b', element: 23}, 5005: {oid: 5005, kind: 'b', element: 5001},
+	}
+	none, exact, cut, unknown := ConversionNone, ConversionExact, ConversionCut, ConversionUnknown
 	for _, c := range []struct {
-		name     string
-		from, to *change.Table
-		want     string
+		name             string
+		from, to         uint32
+		fromMod, toMod   int32
+		fromDims, toDims int
+		want             Conversion
 	}{
-		{"nothing", column(23, -1), column(23, -1), "[]"},
-		{"int2 to int8", column(21, -1), column(20, -1), "[2 true]"},
-		{"int8 to int4", column(20, -1), column(23, -1), "[2 false]"},
-		{"float4 to float8", column(700, -1), column(701, -1), "[2 true]"},
-		{"longer varchar", column(1043, 14), column(1043, 24), "[2 true]"},
-		{"varchar without end", column(1043, 14), column(1043, -1), "[2 true]"},
-		{"varchar to text", column(1043, 14), column(25, -1), "[2 true]"},
-		{"shorter varchar", column(1043, 24), column(1043, 14), "[2 false]"},
-		{"longer char", column(1042, 14), column(1042, 24), "[2 false]"},
-		{"more digits", column(1700, numeric(9, 2)), column(1700, numeric(12, 2)), "[2 true]"},
-		{"more decimals", column(1700, numeric(9, 2)), column(1700, numeric(12, 4)), "[2 false]"},
-		{"fewer digits", column(1700, numeric(9, 2)), column(1700, numeric(8, 2)), "[2 false]"},
-		{"numeric without end", column(1700, numeric(9, 2)), column(1700, -1), "[2 false]"},
-		{"date to timestamp", column(1082, -1), column(1114, -1), "[2 false]"},
-		{"timestamp(3) to timestamp", column(1114, 3), column(1114, -1), "[2 true]"},
-		{"all at once", tableOf("1 a int,2 b int,3 c int!"), tableOf("2 x big,3 c int,4 d int"), "[0 true 1 true 2 true 3 true 4 true]"},
+		{"int2 to int8", 21, 20, -1, -1, 0, 0, none},
+		{"int8 to int4", 20, 23, -1, -1, 0, 0, none},
+		{"int4 to text", 23, 25, -1, -1, 0, 0, exact},
+		{"int4 to varchar(9)", 23, 1043, -1, 13, 0, 0, exact},
+		{"int4 to character(9)", 23, 1042, -1, 13, 0, 0, unknown},
+		{"int8 to numeric(20,2)", 20, 1700, -1, numeric(20, 2), 0, 0, exact},
+		{"int4 to numeric", 23, 1700, -1, -1, 0, 0, unknown},
+		{"int4 to float8", 23, 701, -1, -1, 0, 0, exact},
+		{"int8 to float8", 20, 701, -1, -1, 0, 0, unknown},
+		{"float4 to float8", 700, 701, -1, -1, 0, 0, exact},
+		{"float8 to float4", 701, 700, -1, -1, 0, 0, unknown},
+		{"float8 to numeric", 701, 1700, -1, -1, 0, 0, unknown},
+		{"longer varchar", 1043, 1043, 14, 24, 0, 0, none},
+		{"varchar without end", 1043, 1043, 14, -1, 0, 0, none},
+		{"varchar to text", 1043, 25, 14, -1, 0, 0, none},
+		{"text to varchar", 25, 1043, -1, -1, 0, 0, none},
+		{"shorter varchar", 1043, 1043, 24, 14, 0, 0, cut},
+		{"text to varchar(10)", 25, 1043, -1, 14, 0, 0, cut},
+		{"longer char", 1042, 1042, 14, 24, 0, 0, unknown},
+		{"char to text", 1042, 25, 14, -1, 0, 0, unknown},
+		{"text to int4", 25, 23, -1, -1, 0, 0, unknown},
+		{"more digits", 1700, 1700, numeric(9, 2), numeric(12, 2), 0, 0, none},
+		{"fewer digits", 1700, 1700, numeric(9, 2), numeric(8, 2), 0, 0, none},
+		{"more decimals", 1700, 1700, numeric(9, 2), numeric(12, 4), 0, 0, exact},
+		{"fewer decimals", 1700, 1700, numeric(9, 2), numeric(12, 1), 0, 0, unknown},
+		{"numeric without end", 1700, 1700, numeric(9, 2), -1, 0, 0, unknown},
+		{"date to timestamp", 1082, 1114, -1, -1, 0, 0, exact},
+		{"date to timestamptz", 1082, 1184, -1, -1, 0, 0, unknown},
+		{"timestamp to timestamptz", 1114, 1184, -1, -1, 0, 0, unknown},
+		{"timestamptz to timestamp", 1184, 1114, -1, -1, 0, 0, unknown},
+		{"timestamp(3) to timestamp", 1114, 1114, 3, -1, 0, 0, none},
+		{"timestamp to timestamp(0)", 1114, 1114, -1, 0, 0, 0, unknown},
+		{"json to jsonb", 114, 3802, -1, -1, 0, 0, unknown},
+		{"inet to text", 869, 25, -1, -1, 0, 0, unknown},
+		{"int4[] to int8[]", 1007, 1016, -1, -1, 1, 1, none},
+		{"int4[] to text[]", 1007, 1009, -1, -1, 1, 1, exact},
+		{"int4[] to int4", 1007, 23, -1, -1, 1, 0, unknown},
+		{"a domain to its base", 5003, 23, -1, -1, 0, 0, none},
+		{"int8 to a domain over int4", 20, 5003, -1, -1, 0, 0, none},
+		{"a domain over numeric(9,2) to numeric(12,4)", 5004, 1700, -1, numeric(12, 4), 0, 0, exact},
+		{"an enum to another", 5001, 5002, -1, -1, 0, 0, none},
+		{"an enum to text", 5001, 25, -1, -1, 0, 0, none},
+		{"text to an enum", 25, 5001, -1, -1, 0, 0, none},
+		{"an enum to varchar(3)", 5001, 1043, -1, 7, 0, 0, cut},
+		{"an enum to character(3)", 5001, 1042, -1, 7, 0, 0, unknown},
+		{"an enum[] to text[]", 5005, 1009, -1, -1, 1, 1, none},
 	} {
-		var said []any
-		for _, s := range Diff(c.from, c.to) {
-			said = append(said, int(s.Kind), s.InPlace)
-		}
-		if got := "[" + strings.TrimSpace(fmt.Sprintln(said...)) + "]"; got != c.want {
-			t.Errorf("%s: %s, not %s", c.name, got, c.want)
+		catalog := &Catalog{carry: carriers{types: types}}
+		got := catalog.Conversion(change.Column{TypeOID: c.from, Typmod: c.fromMod, Dims: c.fromDims}, change.Column{TypeOID: c.to, Typmod: c.toMod, Dims: c.toDims})
+		if got != c.want {
+			t.Errorf("%s: %d, not %d", c.name, got, c.want)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -26,6 +27,11 @@ var ErrAltered = errors.New("the table's definition has just changed")
 // ErrAltered returned, when a column of the plan is no longer there as the plan has it. Keys and the rows that are read may have
 // special values, in a last column of the record.
 func (s *Source) ReadKeys(ctx context.Context, p *Plan, keys arrow.RecordBatch) (arrow.RecordBatch, error) {
+	return s.ReadKeysBy(ctx, p, keys, nil)
+}
+
+// ReadKeysBy is ReadKeys for those of the rows that one of the transactions wrote; nil: any.
+func (s *Source) ReadKeysBy(ctx context.Context, p *Plan, keys arrow.RecordBatch, by []uint32) (arrow.RecordBatch, error) {
 	only := Selection{PartitionRoots: p.Table.Kind == change.KindPartitioned, Choose: func(all []Name, _ []string) (chosen []int, err error) {
 		for i, n := range all {
 			if n.Schema == p.Table.Schema && n.Name == p.Table.Name {
@@ -62,6 +68,7 @@ func (s *Source) ReadKeys(ctx context.Context, p *Plan, keys arrow.RecordBatch) 
 		if err != nil {
 			return nil, err
 		}
+		where += writtenBy(by)
 		n, _, err := r.batches(ctx, p, where, func(b change.Batch) error {
 			columns := b.Record.Columns()
 			if m := change.SpecialOf(b.Record, p.Schema.NumFields()); m != nil {
@@ -166,6 +173,18 @@ func whereKeys(p *Plan, keys arrow.RecordBatch, from, to int) (string, error) {
 	}
 	b.WriteByte(')')
 	return b.String(), nil
+}
+
+// writtenBy is a condition on who wrote a row. A frozen row keeps the number.
+func writtenBy(xids []uint32) string {
+	if xids == nil {
+		return ""
+	}
+	texts := make([]string, len(xids))
+	for i, x := range xids {
+		texts[i] = strconv.FormatUint(uint64(x), 10)
+	}
+	return " and xmin::pg_catalog.text = any ('{" + strings.Join(texts, ",") + "}'::pg_catalog.text[])"
 }
 
 // keyLiteral is a value as PostgreSQL reads it.

@@ -1,0 +1,126 @@
+package postgres
+
+import "github.com/leatdata/leat/internal/change"
+
+// Conversion says what a change of a column's type does to its values when the server converts them by its own cast. That an
+// ALTER … TYPE … USING computed other values is not to be seen from here.
+type Conversion int
+
+// The conversions.
+const (
+	// ConversionUnknown: what becomes of a value is the server's alone to tell, or depends on its settings.
+	ConversionUnknown Conversion = iota
+	// ConversionNone: every value is the same in the new type.
+	ConversionNone
+	// ConversionExact: every value has one form in the new type, which follows from the types.
+	ConversionExact
+	// ConversionCut: texts are cut to the new type's length, where the server has made sure that blanks alone are lost.
+	ConversionCut
+)
+
+// Conversion judges the change of a column's type from one to the other. A domain is what it stands for.
+func (c *Catalog) Conversion(from, to change.Column) Conversion {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	from, enum := c.carry.types.below(from)
+	to, toEnum := c.carry.types.below(to)
+	switch {
+	case from.Dims != to.Dims:
+		return ConversionUnknown
+	case from.TypeOID == to.TypeOID && from.Typmod == to.Typmod:
+		return ConversionNone
+	case enum || toEnum: // labels are carried as text
+		return conversionOfLabels(from, to, enum, toEnum)
+	case widens(from, to) || narrows(from, to):
+		return ConversionNone
+	case isText(from) && to.TypeOID == oidVarchar:
+		return ConversionCut
+	case exact(from, to):
+		return ConversionExact
+	}
+	return ConversionUnknown
+}
+
+func isText(c change.Column) bool { return c.TypeOID == oidText || c.TypeOID == oidVarchar }
+
+func conversionOfLabels(from, to change.Column, enum, toEnum bool) Conversion {
+	switch {
+	case enum && toEnum, enum && isText(to) && to.Typmod < 0, toEnum && isText(from):
+		return ConversionNone
+	case enum && to.TypeOID == oidVarchar:
+		return ConversionCut
+	}
+	return ConversionUnknown
+}
+
+// Lengths of character(n) and numeric's precision and scale stand behind 4 bytes in a type's modifier.
+const typmodHeader = 4
+
+// TextLength is how many characters a column takes, 0 for any number.
+func (c *Catalog) TextLength(col change.Column) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	col, _ = c.carry.types.below(col)
+	return max(0, int(col.Typmod)-typmodHeader)
+}
+
+// elements are the types of the elements of built-in arrays.
+var elements = map[uint32]uint32{
+	1005: 21, 1007: 23, 1016: 20, 1021: 700, 1022: 701, 1231: oidNumeric, 1009: oidText, 1015: oidVarchar,
+	1115: 1114, 1185: 1184, 1183: 1083, 1182: 1082,
+}
+
+// below is the column with the type that a domain or an array is of, and whether that is an enum.
+func (types typeTable) below(c change.Column) (change.Column, bool) {
+	t := types[c.TypeOID]
+	for t.kind == 'd' {
+		c.TypeOID, c.Typmod, c.Dims = t.base, pickTypmod(c.Typmod, t.typmod), max(c.Dims, t.dims)
+		t = types[c.TypeOID]
+	}
+	elem := t.element
+	if elem == 0 {
+		elem = elements[c.TypeOID]
+	}
+	if elem != 0 {
+		c.TypeOID, c.Dims = elem, max(c.Dims, 1)
+		t = types[elem]
+	}
+	return c, t.kind == 'e'
+}
+
+// narrows says whether a type takes fewer of the same values: the server has made sure that those it has are among them.
+func narrows(from, to change.Column) bool {
+	whole := func(oid uint32) bool { return oid == 20 || oid == 21 || oid == 23 }
+	if whole(from.TypeOID) && whole(to.TypeOID) {
+		return true
+	}
+	_, a, ok := decimalOf(from)
+	_, b, ok2 := decimalOf(to)
+	return ok && ok2 && a == b
+}
+
+// decimalOf reads a numeric's precision and scale; false for one without, and for other types.
+func decimalOf(c change.Column) (precision, scale int32, ok bool) {
+	if c.TypeOID != oidNumeric || c.Typmod < typmodHeader {
+		return 0, 0, false
+	}
+	t := c.Typmod - typmodHeader
+	return t >> 16 & 0xffff, (t&0x7ff ^ 1024) - 1024, true
+}
+
+// exact says whether a value's form in the new type follows from the types, whatever the server's settings are.
+func exact(from, to change.Column) bool {
+	_, scale, decimal := decimalOf(to)
+	switch from.TypeOID {
+	case oidNumeric:
+		_, was, ok := decimalOf(from)
+		return ok && decimal && scale >= was // digits that go are rounded
+	case 20, 21, 23:
+		return decimal && scale >= 0 || isText(to) || to.TypeOID == 701 && from.TypeOID != 20
+	case 700: // its text has fewer digits
+		return to.TypeOID == 701
+	case 1082: // a day's midnight
+		return to.TypeOID == 1114
+	}
+	return false
+}
