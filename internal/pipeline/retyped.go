@@ -10,6 +10,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/array"
 
 	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
 	"github.com/leatdata/leat/internal/lake"
 	"github.com/leatdata/leat/internal/postgres"
 )
@@ -73,10 +74,15 @@ func (r *run) checkValues(ctx context.Context, t *table, then, now *change.Table
 		return err
 	}
 	defer source.Release()
-	if column := unlike(rows, source, keyed); column != "" {
+	switch column := unlike(rows, source, keyed); {
+	case column == "":
+		return nil
+	case !r.o.CopyOnChange:
+		return fault.New(fault.SchemaUnfollowable, t.name+"."+column, "the source has computed other values in the column's new type (ALTER … TYPE … USING)").
+			WithMend("Copy the table again: leat resync.")
+	default:
 		return r.anew(t, "the source has computed other values in a column's new type (ALTER … TYPE … USING): "+column)
 	}
-	return nil
 }
 
 func identityOf(t *change.Table) (names []string) {

@@ -55,7 +55,7 @@ var retypings = map[string]retyping{
 	"twice":              {"int", "(1), (2)", "alter table %s alter v type numeric(12,2); alter table %[1]s alter v type numeric(12,4)", "1.2345", false},
 	"dropped_and_made":   {"int", "(1), (2)", "alter table %s drop v; alter table %[1]s add v text default 'x'", "'y'", false},
 	"updated_since":      {"numeric(14,2)", "(1.50), (2.25), (3)", "alter table %s alter v type numeric(14,4); update %[1]s set v = v + 0.0001 where id = 1; delete from %[1]s where id = 2", "1.2345", false},
-	"key_too":            {"int", "(1), (2)", "alter table %s alter v type text, alter id type bigint", "'x'", false},
+	"key_too":            {"int", "(1), (2)", "alter table %s alter v type text, alter id type bigint", "'x'", true},
 	"key_to_text":        {"int", "(1), (2)", "alter table %s alter id type text", "3", true},
 }
 

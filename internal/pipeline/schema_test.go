@@ -314,9 +314,9 @@ func TestATypeThatTheLakeCannotWidenToGoesByThePolicy(t *testing.T) {
 				b.judge("t")
 				l := b.inLake("t_history")["t_history"]
 				kept := slices.DeleteFunc(slices.Clone(l.Columns), func(c string) bool { return !strings.Contains(c, "__v") })
-				want := []string{"1|1|2024-01-02 03:04:05.678901", "1|3|2024-01-02 03:04:05.678901", "2|2|NULL"}
-				got := slices.DeleteFunc(l.chosen(append([]string{"id"}, kept...)), func(row string) bool { return strings.HasSuffix(row, "NULL|NULL") })
-				if len(kept) != 2 || !slices.Equal(got, want) {
+				want := []string{"1|1", "2|2"} // what was told; the copy brings the rest
+				got := slices.DeleteFunc(l.chosen(append([]string{"id"}, kept...)), func(row string) bool { return strings.HasSuffix(row, "NULL") })
+				if len(kept) != 1 || !slices.Equal(got, want) {
 					t.Errorf("of before the history has %v: %v", kept, got)
 				}
 			}
