@@ -30,8 +30,10 @@ type State struct {
 	Publication string                `json:"publication,omitempty"`
 	Tables      map[string]TableState `json:"tables,omitempty"`   // by a name that the pipeline chooses
 	LeftOut     map[string]string     `json:"left_out,omitempty"` // tables that were chosen and cannot be followed, and why
-	Control     Control               `json:"control"`
-	Guard       Guard                 `json:"guard,omitempty"`
+	// Held are tables that stay as another program has left them in the lake, until they are copied again on request, and why.
+	Held    map[string]string `json:"held,omitempty"`
+	Control Control           `json:"control"`
+	Guard   Guard             `json:"guard,omitempty"`
 	// Horizon: the facts of the tables are of a moment at which every transaction with a lower number had ended; 0 when nobody knows.
 	Horizon uint64 `json:"horizon,omitempty"`
 	// Unreadable: the log cannot be read on from Position, and never will be. A new copy of all tables needs a slot made anew.

@@ -142,15 +142,41 @@ func (r *run) candidates(ctx context.Context, catalog *postgres.Catalog, chosen 
 		}
 		if slices.Contains(next.tables, c.table.name) || slices.Contains(next.tables, c.table.key) || next.all { // it is to be tried again
 			delete(next.left, c.table.name)
+			delete(r.state.Held, c.table.name)
 		}
-		if why := next.left[c.table.name]; why != nil && c.why == nil {
-			c.why = why
+		if c.why == nil {
+			c.why = r.leftBefore(c.table.name, next)
 		}
 		if was := r.state.Tables[c.table.key]; !was.Recopied.IsZero() && !c.table.recopied { // the log tells of it from now on
 			delete(r.state.Tables, c.table.key)
 		}
 	}
 	return all, nil
+}
+
+// leftBefore says why an earlier attempt has left a table out because of what the lake has of it. What another program wrote there is kept
+// until an operator asks for a copy, also by a process that is started later.
+func (r *run) leftBefore(name string, next *again) error {
+	why := next.left[name]
+	if why != nil && slices.Contains(next.held, name) {
+		if r.state.Held == nil {
+			r.state.Held = map[string]string{}
+		}
+		r.state.Held[name] = fault.Of(why).What
+	}
+	if r.o.ForeignWrites != ForeignStop {
+		delete(r.state.Held, name)
+	}
+	if held := r.state.Held[name]; why == nil && held != "" {
+		return heldBack(name, held)
+	}
+	return why
+}
+
+// heldBack is the error of a table that stays as another program has left it.
+func heldBack(name, why string) *fault.Fault {
+	return fault.New(fault.LakeForeign, name, "%s", why).
+		WithMend("Copy the table again: leat resync --table %s; or let others write: --set lake.foreign_writes=warn.", name)
 }
 
 // identify decides what is kept of a table and how its rows are known.

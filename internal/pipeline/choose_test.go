@@ -238,6 +238,47 @@ with t.update_schema() as u:
 	}
 }
 
+// With lake.foreign_writes: stop a table stays as another program has left it, also for a process that is started later.
+func TestATableThatAnotherProgramWritesToStaysAsItIsUntilAResync(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 16)
+	catalog := b.dir + "/catalog.db"
+	b.more = []string{"--catalog", "sqlite", "--catalog-uri", catalog, "--set", "lake.catalog.name=lake", "--keep", "current", "--set", "lake.foreign_writes=stop"}
+	b.db.Exec("create table notes (id int primary key, v text); create table others (id int primary key); insert into notes values (1, 'one')")
+	b.mustCatchUp()
+	add := exec.CommandContext(t.Context(), testlab.Python(t), "-c", `import sys, pyarrow
+from pyiceberg.catalog.sql import SqlCatalog
+t = SqlCatalog("lake", uri="sqlite:///" + sys.argv[1]).load_table("public.notes")
+t.append(pyarrow.Table.from_pylist([{"id": 99, "v": "of another"}], schema=t.schema().as_arrow()))`, catalog)
+	add.Stderr = os.Stderr
+	if err := add.Run(); err != nil {
+		t.Fatal(err)
+	}
+	ids := func() string {
+		_, rows := testlab.PyIcebergCatalog(t, map[string]string{"type": "sql", "uri": "sqlite:///" + catalog}, "public", "notes")
+		var all []string
+		for _, r := range rows {
+			all = append(all, r[0])
+		}
+		slices.Sort(all)
+		return strings.Join(all, " ")
+	}
+	b.db.Exec("insert into notes values (2, 'two'); insert into others values (1)")
+	for range 2 { // at once, and by a process that is started later
+		if r := b.mustCatchUp(); warned(r.Stderr, "added or removed 1 rows") != 1 {
+			t.Errorf("it does not say why the table is left out:\n%s", r.Stderr)
+		}
+		if got := ids(); got != "1 99" {
+			t.Errorf("the table holds %s, and is to stay as it is", got)
+		}
+	}
+	b.ask("resync", "--table", "public.notes")
+	b.mustCatchUp()
+	if got := ids(); got != "1 2" {
+		t.Errorf("after the resync the table holds %s", got)
+	}
+}
+
 // inSource are the named columns of all rows as text, sorted.
 func (b *bed) inSource(table string, columns []string) (rows []string) {
 	b.t.Helper()

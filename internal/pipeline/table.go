@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -348,8 +349,8 @@ func (r *run) hasContent(t *table) error {
 		return nil
 	}
 	if r.o.ForeignWrites == ForeignStop {
-		return r.alone(t, fault.New(fault.LakeForeign, t.name, "another program has added or removed %d rows of the lake table in %d snapshots", f.Rows, f.Snapshots).
-			WithMend("Copy the table again: leat resync --table %s; or let others write: --set lake.foreign_writes=warn.", t.name))
+		why := fmt.Sprintf("another program has added or removed %d rows of the lake table in %d snapshots", f.Rows, f.Snapshots)
+		return &again{left: map[string]error{t.name: heldBack(t.name, why)}, held: []string{t.name}}
 	}
 	level := slog.LevelWarn
 	if r.o.ForeignWrites == ForeignAllow {
@@ -469,6 +470,7 @@ type again struct {
 	// left are tables that are left out because of what the lake has of them, until they are copied again on request; told is what was
 	// said of tables that are left out.
 	left         map[string]error
+	held         []string // of left: they stay as they are in the lake
 	told         map[string]string
 	toldRecopied bool
 }
@@ -484,6 +486,7 @@ func (a *again) also(more *again) {
 		}
 		a.left[name] = why
 	}
+	a.held = append(a.held, more.held...)
 	a.all, a.exact, a.text = a.all || more.all, a.exact || more.exact, a.text || more.text
 }
 
