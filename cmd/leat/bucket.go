@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -168,11 +167,9 @@ func (c *cli) bucketCreate(cmd *cobra.Command, args []string, rules warden.Rules
 	done, err := warden.Create(cmd.Context(), k, rules, consent, time.Now)
 	show := &rulesReport{cli: c}
 	if c.json && len(done.Steps) > 0 {
-		data, jsonErr := json.Marshal(done)
-		if jsonErr != nil {
-			return fault.Wrap(jsonErr, fault.Internal, "", "cannot write the report")
+		if err := sayJSON(c.stdout, done); err != nil {
+			return err
 		}
-		fmt.Fprintf(c.stdout, "%s\n", data)
 		show.mute = true
 	}
 	show.steps(done.Steps)
@@ -321,12 +318,7 @@ func (c *cli) bucketPolicy(cmd *cobra.Command, args []string, o warden.DraftOpti
 	if err != nil {
 		return err
 	}
-	data, err := json.MarshalIndent(draft, "", "  ")
-	if err != nil {
-		return fault.Wrap(err, fault.Internal, "", "cannot write the policy")
-	}
-	fmt.Fprintf(c.stdout, "%s\n", data)
-	return nil
+	return sayJSONIndented(c.stdout, draft)
 }
 
 func serverOf(ctx context.Context, k bucket.Keeper, said bucket.Server) (bucket.Server, error) {
@@ -354,12 +346,11 @@ func (r *rulesReport) steps(steps []warden.Step) {
 		switch {
 		case r.mute, r.cli.quiet && s.Did == warden.Kept:
 		case r.cli.json:
-			data, _ := json.Marshal(s) // strings always marshal
-			fmt.Fprintf(r.cli.stdout, "%s\n", data)
+			_ = sayJSON(r.cli.stdout, s) // strings always marshal
 		default:
-			fmt.Fprintf(r.cli.stdout, "%-10s  %s: %s\n", s.Did, s.Rule, s.What)
+			say(r.cli.stdout, "%-10s  %s: %s\n", s.Did, s.Rule, s.What)
 			if s.Mend != "" {
-				fmt.Fprintf(r.cli.stdout, "            mend: %s\n", s.Mend)
+				sayMend(r.cli.stdout, 12, s.Mend)
 			}
 		}
 	}
@@ -378,12 +369,11 @@ func (r *rulesReport) findings(found []fault.Finding) {
 		switch {
 		case r.mute, r.cli.quiet && passed:
 		case r.cli.json:
-			data, _ := json.Marshal(f) // strings always marshal
-			fmt.Fprintf(r.cli.stdout, "%s\n", data)
+			_ = sayJSON(r.cli.stdout, f) // strings always marshal
 		default:
-			fmt.Fprintf(r.cli.stdout, "%-10s  %s  (%s)\n", f.Severity, f.What, f.Code)
+			say(r.cli.stdout, "%-10s  %s  (%s)\n", f.Severity, f.What, f.Code)
 			if f.Mend != "" {
-				fmt.Fprintf(r.cli.stdout, "            mend: %s\n", f.Mend)
+				sayMend(r.cli.stdout, 12, f.Mend)
 			}
 		}
 	}
@@ -401,7 +391,7 @@ func (r *rulesReport) end() error {
 		return fault.New(fault.RulesBroken, "", "rules are not kept: %s", strings.Join(found, ", "))
 	}
 	if !r.cli.json && !r.cli.quiet {
-		fmt.Fprintln(r.cli.stdout, "Every rule that was tried is kept.")
+		say(r.cli.stdout, "Every rule that was tried is kept.\n")
 	}
 	return nil
 }

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -177,8 +175,7 @@ func (r *report) add(findings []fault.Finding, err error) {
 
 func (r *report) show(w io.Writer, f fault.Finding) {
 	if r.cli.json {
-		data, _ := json.Marshal(f) // strings always marshal
-		fmt.Fprintf(w, "%s\n", data)
+		_ = sayJSON(w, f) // strings always marshal
 		return
 	}
 	if r.cli.quiet && (f.Severity == fault.SeverityOK || f.Severity == fault.SeverityInfo) {
@@ -188,9 +185,9 @@ func (r *report) show(w io.Writer, f fault.Finding) {
 	if f.Where != "" {
 		where = f.Where + ": "
 	}
-	fmt.Fprintf(w, "%-5s  %s%s  (%s)\n", f.Severity, where, f.What, f.Code)
+	say(w, "%-5s  %s%s  (%s)\n", f.Severity, where, f.What, f.Code)
 	if f.Mend != "" {
-		fmt.Fprintf(w, "       mend: %s\n", f.Mend)
+		sayMend(w, 7, f.Mend)
 	}
 }
 
@@ -202,7 +199,7 @@ func (r *report) end(ctx context.Context) error {
 		return fault.New(fault.CheckFindings, "", "found %s and %s", plural(r.errors, "error"), plural(r.warns, "warning"))
 	}
 	if !r.cli.json {
-		fmt.Fprintf(r.cli.stdout, "Nothing stands in the way (%s).\n", plural(r.warns, "warning"))
+		say(r.cli.stdout, "Nothing stands in the way (%s).\n", plural(r.warns, "warning"))
 	}
 	return nil
 }

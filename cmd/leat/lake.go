@@ -1,8 +1,6 @@
 package main
 
 import (
-	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,10 +59,9 @@ func (c *cli) maintain(cmd *cobra.Command) error {
 	}
 	view.close()
 	if c.json {
-		data, _ := json.Marshal(did) // numbers always marshal
-		fmt.Fprintf(c.stdout, "%s\n", data)
+		_ = sayJSON(c.stdout, did) // numbers always marshal
 		return nil
 	}
-	fmt.Fprintf(c.stdout, "Maintained %s; removed %s (%s) that no table knows.\n", plural(did.Tables, "table"), plural(did.Files, "file"), byteText(did.Bytes))
+	say(c.stdout, "Maintained %s; removed %s (%s) that no table knows.\n", plural(did.Tables, "table"), plural(did.Files, "file"), byteText(did.Bytes))
 	return nil
 }

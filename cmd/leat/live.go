@@ -89,11 +89,11 @@ func (v *liveView) bar(name string, priority int, fraction func() float64, text 
 	filler := mpb.BarFillerFunc(func(w io.Writer, s decor.Statistics) error {
 		room := max(min(s.AvailableWidth-2, 30), 4)
 		full := int(fraction() * float64(room))
-		_, err := fmt.Fprintf(w, "[%s%s]", strings.Repeat("█", full), strings.Repeat("·", room-full))
-		return err
+		say(w, "[%s%s]", strings.Repeat("█", full), strings.Repeat("·", room-full))
+		return nil
 	})
 	return v.bars.MustAdd(1, filler, mpb.BarPriority(priority),
-		mpb.PrependDecorators(decor.Name(fmt.Sprintf("%-*.*s ", v.width, v.width, name))),
+		mpb.PrependDecorators(decor.Name(shown("%-*.*s ", v.width, v.width, name))),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return text() })))
 }
 
@@ -106,9 +106,9 @@ func figures(rows, bytes int64, elapsed time.Duration, fraction float64) string 
 	return fmt.Sprintf(" %3.0f%%  %s rows  %s  %s/s  ETA %s", 100*fraction, thousands(rows), rateText(rows, elapsed), byteText(int64(float64(bytes)/seconds)), eta)
 }
 
-func (v *liveView) say(line string) { fmt.Fprintln(v.bars, line) }
+func (v *liveView) say(line string) { say(v.bars, "%s\n", line) }
 
-func (v *liveView) summary(m *dump.Manifest, root string) { fmt.Fprint(v.out, summaryText(m, root)) }
+func (v *liveView) summary(m *dump.Manifest, root string) { summarize(v.out, m, root) }
 
 func (v *liveView) close() {
 	v.mu.Lock()

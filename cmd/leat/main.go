@@ -5,9 +5,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -114,7 +112,7 @@ func meant(cmd *cobra.Command, err error) string {
 // fail tells an error to whoever asked and gives the exit status.
 func (c *cli) fail(ctx context.Context, err error) int {
 	if sig := signalOf(ctx); sig != nil {
-		fmt.Fprintf(c.stderr, "leat: ended by %s; nothing half-written is visible\n", sig)
+		say(c.stderr, "leat: ended by %s; nothing half-written is visible\n", sig)
 		return 128 + int(*sig)
 	}
 	f := fault.Of(err)
@@ -122,12 +120,22 @@ func (c *cli) fail(ctx context.Context, err error) int {
 		f = fault.New(fault.Internal, "", "%s", err.Error())
 	}
 	if c.json {
-		data, _ := json.Marshal(map[string]any{"event": "error", "code": f.Code, "where": f.Where, "what": err.Error(), "mend": f.HowToMend(), "retryable": fault.Retryable(err)})
-		fmt.Fprintf(c.stdout, "%s\n", data)
+		_ = sayJSON(c.stdout, map[string]any{"event": "error", "code": f.Code, "where": f.Where, "what": err.Error(), "mend": f.HowToMend(), "retryable": fault.Retryable(err)})
 	}
-	fmt.Fprintf(c.stderr, "leat: %s\n", strings.TrimSpace(err.Error()))
-	fmt.Fprintf(c.stderr, "  mend: %s\n  code: %s (docs/errors.md)\n", f.HowToMend(), f.Code)
+	for _, one := range joined(err) {
+		say(c.stderr, "leat: %s\n", strings.TrimSpace(one.Error()))
+	}
+	sayMend(c.stderr, 2, f.HowToMend())
+	say(c.stderr, "  code: %s (docs/errors.md)\n", f.Code)
 	return int(fault.ExitOf(err))
+}
+
+// joined are the errors that one error holds side by side.
+func joined(err error) []error {
+	if all, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only the outermost one has no text of its own
+		return all.Unwrap()
+	}
+	return []error{err}
 }
 
 // flagKey ties a flag to the setting it gives.
@@ -165,7 +173,7 @@ func (c *cli) logger(cfg *config.Config, w io.Writer) *slog.Logger {
 	}
 	opts := &slog.HandlerOptions{Level: level}
 	if cfg.Log.Format == config.LogJSON || c.json {
-		return slog.New(slog.NewJSONHandler(w, opts))
+		return slog.New(slog.NewJSONHandler(printableLog{w}, opts))
 	}
 	return slog.New(slog.NewTextHandler(w, opts))
 }
@@ -175,7 +183,7 @@ func (c *cli) versionCommand() *cobra.Command {
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
-		Run:   func(*cobra.Command, []string) { fmt.Fprintf(c.stdout, "leat %s\n", version) },
+		Run:   func(*cobra.Command, []string) { say(c.stdout, "leat %s\n", version) },
 	}
 }
 

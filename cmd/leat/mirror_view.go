@@ -51,7 +51,7 @@ func (c *cli) newMirrorView(cfg *config.Config, dryRun bool) *mirrorView {
 		v.json = &jsonView{out: c.stdout}
 	case cfg.MirrorDropIn():
 		v.job = true
-		fmt.Fprintln(v.out, "Added `input` successfully.\nAdded `output` successfully.")
+		say(v.out, "Added `input` successfully.\nAdded `output` successfully.\n")
 	case c.quiet:
 	case cfg.Log.Format == config.LogAuto && isTerminal(c.stderr) && !dryRun:
 		v.live(c.stderr)
@@ -75,8 +75,8 @@ func (v *mirrorView) live(terminal io.Writer) {
 	filler := mpb.BarFillerFunc(func(w io.Writer, s decor.Statistics) error {
 		room := max(min(s.AvailableWidth-2, 30), 4)
 		full := int(v.fraction() * float64(room))
-		_, err := fmt.Fprintf(w, "[%s%s]", strings.Repeat("█", full), strings.Repeat("·", room-full))
-		return err
+		say(w, "[%s%s]", strings.Repeat("█", full), strings.Repeat("·", room-full))
+		return nil
 	})
 	v.bars.MustAdd(1, filler, mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return "mirror " })),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return v.figures() })))
@@ -128,7 +128,7 @@ func (v *mirrorView) Seen(o bucket.Object, verdict mirror.Verdict) {
 	case v.json != nil:
 		v.json.event("would-carry", aboutKey(o.Key, map[string]any{"bytes": o.Size, "reason": verdict.Differ}))
 	case v.tell || v.job:
-		fmt.Fprintf(v.out, "carry  %10s  %-8s  %s\n", byteText(o.Size), verdict.Differ, printable(o.Key))
+		say(v.out, "carry  %10s  %-8s  %s\n", byteText(o.Size), verdict.Differ, o.Key)
 	}
 }
 
@@ -145,9 +145,9 @@ func (v *mirrorView) Carried(key string, bytes int64, how string) {
 	case v.json != nil:
 		v.json.event("carried", aboutKey(key, map[string]any{"bytes": bytes, "how": how}))
 	case v.job:
-		fmt.Fprintf(v.out, "`input/%s/%s` -> `output/%s/%s`\n", v.fromName, printable(key), v.toName, printable(key))
+		say(v.out, "`input/%s/%s` -> `output/%s/%s`\n", v.fromName, key, v.toName, key)
 	case v.tell:
-		fmt.Fprintf(v.out, "%s  %s\n", printable(key), byteText(bytes))
+		say(v.out, "%s  %s\n", key, byteText(bytes))
 	}
 }
 
@@ -159,9 +159,9 @@ func (v *mirrorView) Deleted(key string) {
 	case v.json != nil:
 		v.json.event("deleted", aboutKey(key, map[string]any{"dry_run": v.dryRun}))
 	case v.job:
-		fmt.Fprintf(v.out, "Removing `output/%s/%s`.\n", v.toName, printable(key))
+		say(v.out, "Removing `output/%s/%s`.\n", v.toName, key)
 	case v.tell:
-		fmt.Fprintf(v.out, "delete  %s\n", printable(key))
+		say(v.out, "delete  %s\n", key)
 	}
 }
 
@@ -181,7 +181,7 @@ func (v *mirrorView) SetAside(key string, err error) {
 		v.json.event("set-aside", aboutKey(key, map[string]any{"error": err.Error()}))
 		return
 	}
-	fmt.Fprintf(v.log, "set aside: %s: %v\n", printable(key), err)
+	say(v.log, "set aside: %s: %v\n", key, err)
 }
 
 // aboutKey adds the key to what JSON tells of an object: one that is no UTF-8, which JSON cannot say, also in base64.
@@ -201,17 +201,8 @@ func (v *mirrorView) LeftOut(key string, err error) {
 	case v.json != nil:
 		v.json.event("left-out", aboutKey(key, map[string]any{"error": err.Error()}))
 	case !fault.Is(err, fault.ObjectMarker):
-		fmt.Fprintf(v.log, "left out: %s: %v\n", printable(key), err)
+		say(v.log, "left out: %s: %v\n", key, err)
 	}
-}
-
-// printable is a key as it can be shown: it comes from data, and a terminal obeys some characters.
-func printable(key string) string {
-	quoted := fmt.Sprintf("%q", key)
-	if quoted == `"`+key+`"` {
-		return key
-	}
-	return quoted
 }
 
 func (v *mirrorView) summary(r mirror.Report) {
@@ -222,25 +213,25 @@ func (v *mirrorView) summary(r mirror.Report) {
 	case v.json != nil:
 		v.json.event("done", map[string]any{"report": r})
 	case v.job:
-		fmt.Fprintf(v.out, "Total: %s, Transferred: %s, Speed: %s/s\n", jobBytes(v.planned.bytes), jobBytes(moved), jobBytes(speed))
+		say(v.out, "Total: %s, Transferred: %s, Speed: %s/s\n", jobBytes(v.planned.bytes), jobBytes(moved), jobBytes(speed))
 	case v.tell || v.bars != nil:
 		verb, objects := "Carried", r.Carried.Objects+r.Copied.Objects
 		if v.dryRun {
 			verb, objects, moved = "Would carry", v.planned.objects, v.planned.bytes
 		}
-		fmt.Fprintf(v.out, "%s %s, %s, in %s (%s/s); %s were there already", verb, plural(int(objects), "object"), byteText(moved), durationText(elapsed), byteText(speed), thousands(v.same))
+		say(v.out, "%s %s, %s, in %s (%s/s); %s were there already", verb, plural(int(objects), "object"), byteText(moved), durationText(elapsed), byteText(speed), thousands(v.same))
 		for _, n := range []struct {
 			count int64
 			what  string
 		}{{int64(r.Tables), "Iceberg tables brought up to date"}, {int64(r.TablesSame), "Iceberg tables up to date already"}, {int64(r.Dumps), "dumps completed"}, {r.Deleted, "deleted"}, {r.Gone, "gone meanwhile"}, {r.Failed, "set aside"}, {r.Withheld, "not deleted, because objects were set aside"}, {r.Unlisted, "not deleted, because the source has them"}, {total(r.LeftOut), "left out: " + codes(r.LeftOut)}} {
 			if n.count > 0 {
-				fmt.Fprintf(v.out, "; %s %s", thousands(n.count), n.what)
+				say(v.out, "; %s %s", thousands(n.count), n.what)
 			}
 		}
 		for _, a := range slices.Sorted(maps.Keys(r.NotCarried)) {
-			fmt.Fprintf(v.out, "; %s without their %s", thousands(r.NotCarried[a]), a)
+			say(v.out, "; %s without their %s", thousands(r.NotCarried[a]), a)
 		}
-		fmt.Fprintln(v.out, ".")
+		say(v.out, ".\n")
 	}
 }
 

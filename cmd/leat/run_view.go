@@ -150,7 +150,7 @@ func (v *runView) Committed(c pipeline.Commit) {
 			"changes": c.Changes, "rows": c.Rows, "files": c.Files, "deletes": c.Deletes, "bytes": c.Bytes,
 		})
 	case v.tell:
-		fmt.Fprintf(v.out, "Committed up to %s: %s of %s, %s, %s\n", c.Position, plural(int(c.Changes), "change"), plural(c.Tables, "table"), byteText(c.Bytes), durationText(c.Took))
+		say(v.out, "Committed up to %s: %s of %s, %s, %s\n", c.Position, plural(int(c.Changes), "change"), plural(c.Tables, "table"), byteText(c.Bytes), durationText(c.Took))
 	}
 }
 
@@ -185,7 +185,7 @@ func (v *runView) Copying(table string, done, total int, rows int64) {
 	case v.json != nil:
 		v.json.event("copying", map[string]any{"table": table, "chunks": done, "of": total, "rows": rows})
 	case v.tell && total > 1:
-		fmt.Fprintf(v.out, "Copying %s: chunk %d of %d, %s rows\n", table, done, total, thousands(rows))
+		say(v.out, "Copying %s: chunk %d of %d, %s rows\n", table, done, total, thousands(rows))
 	}
 }
 
@@ -205,7 +205,7 @@ func (v *runView) Mode(table, mode string) {
 	case v.json != nil:
 		v.json.event("table", map[string]any{"table": table, "mode": mode})
 	case v.tell && mode == "streaming":
-		fmt.Fprintf(v.out, "%s follows the log\n", table)
+		say(v.out, "%s follows the log\n", table)
 	}
 }
 
@@ -220,7 +220,7 @@ func (v *runView) Spool(bytes int64) {
 func (v *runView) Failed(err error, again time.Duration) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.failure = fmt.Sprintf("failed, tried again in %s: %v", durationText(again), err)
+	v.failure = shown("failed, tried again in %s: %v", durationText(again), err)
 }
 
 // done ends a run that has caught up.
@@ -236,7 +236,7 @@ func (v *runView) done() {
 		if v.copied > 0 {
 			copied = plural(int(v.copied), "row") + " copied, "
 		}
-		fmt.Fprintf(v.out, "Caught up: %s%s followed (%s), in %s.\n", copied, plural(int(v.followed), "change"), byteText(v.total.Bytes), durationText(time.Since(v.began)))
+		say(v.out, "Caught up: %s%s followed (%s), in %s.\n", copied, plural(int(v.followed), "change"), byteText(v.total.Bytes), durationText(time.Since(v.began)))
 	}
 }
 

@@ -2,13 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/user"
 	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -84,14 +83,9 @@ func (c *cli) status(cmd *cobra.Command) error {
 		return err
 	}
 	if c.json {
-		data, err := json.Marshal(r)
-		if err != nil {
-			return fault.Wrap(err, fault.Internal, "", "cannot write the status")
-		}
-		fmt.Fprintf(c.stdout, "%s\n", data)
-		return nil
+		return sayJSON(c.stdout, r)
 	}
-	fmt.Fprint(c.stdout, r.text())
+	r.write(c.stdout)
 	return nil
 }
 
@@ -139,8 +133,7 @@ func look(ctx context.Context, cfg *config.Config, target bucket.Bucket, source 
 	return r, nil
 }
 
-func (r *pipelineReport) text() string {
-	var b strings.Builder
+func (r *pipelineReport) write(out io.Writer) {
 	running := "not running"
 	switch {
 	case r.Owner == "":
@@ -150,19 +143,19 @@ func (r *pipelineReport) text() string {
 	case r.Running:
 		running = "runs on " + r.Owner
 	}
-	fmt.Fprintf(&b, "pipeline %s: %s\n", r.Pipeline, running)
+	say(out, "pipeline %s: %s\n", r.Pipeline, running)
 	if r.Position > 0 {
-		fmt.Fprintf(&b, "position %s, saved %s ago; %s is at %s, %s ahead\n", r.Position, durationText(time.Since(*r.Saved)), r.Server, r.End, byteText(r.Lag))
+		say(out, "position %s, saved %s ago; %s is at %s, %s ahead\n", r.Position, durationText(time.Since(*r.Saved)), r.Server, r.End, byteText(r.Lag))
 	}
 	switch {
 	case r.Slot.Trouble != "":
-		fmt.Fprintf(&b, "slot %s: %s\n", r.Slot.Name, r.Slot.Trouble)
+		say(out, "slot %s: %s\n", r.Slot.Name, r.Slot.Trouble)
 	case !r.Slot.Exists:
-		fmt.Fprintf(&b, "slot %s: there is none yet\n", r.Slot.Name)
+		say(out, "slot %s: there is none yet\n", r.Slot.Name)
 	default:
-		fmt.Fprintf(&b, "slot %s: the server keeps %s of its log for it\n", r.Slot.Name, byteText(r.Slot.Retained))
+		say(out, "slot %s: the server keeps %s of its log for it\n", r.Slot.Name, byteText(r.Slot.Retained))
 	}
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	names := make([]string, 0, len(r.Tables))
 	for name := range r.Tables {
 		names = append(names, name)
@@ -170,23 +163,22 @@ func (r *pipelineReport) text() string {
 	slices.Sort(names)
 	for _, name := range names {
 		t := r.Tables[name]
-		age := ""
+		say(w, "  %s\t%s", name, t.Phase)
 		if !t.Recopied.IsZero() {
-			age = "\tcopied " + durationText(time.Since(t.Recopied)) + " ago; the log does not tell of it"
+			say(w, "\tcopied %s ago; the log does not tell of it", durationText(time.Since(t.Recopied)))
 		}
 		if t.Special > 0 {
-			age += "\t" + plural(int(t.Special), "special value") + " in " + change.SpecialName
+			say(w, "\t%s in %s", plural(int(t.Special), "special value"), change.SpecialName)
 		}
-		fmt.Fprintf(w, "  %s\t%s%s\n", name, t.Phase, age)
+		say(w, "\n")
 		if t.Foreign > 0 {
-			fmt.Fprintf(w, "  \t%d rows were added or removed by other programs\n", t.Foreign)
+			say(w, "  \t%d rows were added or removed by other programs\n", t.Foreign)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.LeftOut)) {
-		fmt.Fprintf(w, "  %s\tleft out\t%s\n", name, r.LeftOut[name])
+		say(w, "  %s\tleft out\t%s\n", name, r.LeftOut[name])
 	}
-	_ = w.Flush() // into memory
-	return b.String()
+	_ = w.Flush()
 }
 
 func (c *cli) pauseCommand() *cobra.Command {
@@ -253,11 +245,10 @@ func (c *cli) ask(cmd *cobra.Command, q checkpoint.Request) error {
 		return err
 	}
 	if c.json {
-		data, _ := json.Marshal(q) // strings and a time always marshal
-		fmt.Fprintf(c.stdout, "%s\n", data)
+		_ = sayJSON(c.stdout, q) // strings and a time always marshal
 		return nil
 	}
-	fmt.Fprintf(c.stdout, "Asked for: %s. leat status shows when it is done.\n", q.Action)
+	say(c.stdout, "Asked for: %s. leat status shows when it is done.\n", q.Action)
 	return nil
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/leatdata/leat/internal/config"
 	"github.com/leatdata/leat/internal/dump"
+	"github.com/leatdata/leat/internal/fault"
 )
 
 // view shows a dump to whoever looks: a person at a terminal, a log, a program, or the habits of the old job.
@@ -40,12 +40,12 @@ type jobView struct{ out io.Writer }
 
 func (v *jobView) Planned(*dump.Manifest, []*dump.Progress) {}
 func (v *jobView) Started(p *dump.Progress) {
-	fmt.Fprintf(v.out, "Table '%s': Data collection started.\n", p.Table.Name)
+	say(v.out, "Table '%s': Data collection started.\n", p.Table.Name)
 }
 func (v *jobView) Finished(p *dump.Progress) {
-	fmt.Fprintf(v.out, "Table '%s': Dump uploaded to intermediate storage.\n", p.Table.Name)
+	say(v.out, "Table '%s': Dump uploaded to intermediate storage.\n", p.Table.Name)
 }
-func (v *jobView) summary(*dump.Manifest, string) { fmt.Fprintln(v.out, "Success.") }
+func (v *jobView) summary(*dump.Manifest, string) { say(v.out, "Success.\n") }
 func (v *jobView) close()                         {}
 
 // quietView shows nothing but what is logged.
@@ -68,7 +68,7 @@ type plainView struct {
 
 func (v *plainView) Planned(m *dump.Manifest, tables []*dump.Progress) {
 	v.total, v.width = len(tables), nameWidth(tables)
-	fmt.Fprintln(v.out, plannedLine(m, tables))
+	say(v.out, "%s\n", plannedLine(m, tables))
 }
 
 func plannedLine(m *dump.Manifest, tables []*dump.Progress) string {
@@ -76,7 +76,7 @@ func plannedLine(m *dump.Manifest, tables []*dump.Progress) string {
 	if !m.Snapshot.LSNExact {
 		exact = "approximate: " + m.Snapshot.WhyNotExact
 	}
-	return fmt.Sprintf("Dumping %s from %s as of LSN %s (%s)", plural(len(tables), "table"), m.Source.Server, m.Snapshot.LSN, exact)
+	return shown("Dumping %s from %s as of LSN %s (%s)", plural(len(tables), "table"), m.Source.Server, m.Snapshot.LSN, exact)
 }
 
 func (v *plainView) Started(*dump.Progress) {}
@@ -85,33 +85,31 @@ func (v *plainView) Finished(p *dump.Progress) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.done++
-	fmt.Fprintf(v.out, "[%*d/%d] %s\n", len(fmt.Sprint(v.total)), v.done, v.total, finishedLine(p, v.width))
+	say(v.out, "[%*d/%d] %s\n", len(fmt.Sprint(v.total)), v.done, v.total, finishedLine(p, v.width))
 }
 
 func (v *plainView) close() {}
 func (v *plainView) summary(m *dump.Manifest, root string) {
-	fmt.Fprint(v.out, summaryText(m, root))
+	summarize(v.out, m, root)
 }
 
 func finishedLine(p *dump.Progress, width int) string {
 	elapsed := p.Elapsed(time.Now())
-	return fmt.Sprintf("%-*s %14s rows  %10s  %7s  %s", width, p.Table.String(), thousands(p.Rows.Load()), byteText(p.Stored.Load()), durationText(elapsed), rateText(p.Rows.Load(), elapsed))
+	return shown("%-*s %14s rows  %10s  %7s  %s", width, p.Table.String(), thousands(p.Rows.Load()), byteText(p.Stored.Load()), durationText(elapsed), rateText(p.Rows.Load(), elapsed))
 }
 
-func summaryText(m *dump.Manifest, root string) string {
+func summarize(w io.Writer, m *dump.Manifest, root string) {
 	elapsed := m.Finished.Sub(m.Started)
-	var b strings.Builder
-	fmt.Fprintf(&b, "Dumped %s: %s rows in %s, %s, in %s (%s).\n", plural(m.Totals.Tables, "table"), thousands(m.Totals.Rows), plural(m.Totals.Files, "file"),
+	say(w, "Dumped %s: %s rows in %s, %s, in %s (%s).\n", plural(m.Totals.Tables, "table"), thousands(m.Totals.Rows), plural(m.Totals.Files, "file"),
 		byteText(m.Totals.Bytes), durationText(elapsed), rateText(m.Totals.Rows, elapsed))
 	for _, t := range m.Tables {
 		for _, c := range t.Columns {
 			if c.Applied > 0 {
-				fmt.Fprintf(&b, "  %s.%s.%s: policy %s was applied to %s\n", t.Schema, t.Name, c.Name, c.Policy, plural(int(c.Applied), "value"))
+				say(w, "  %s.%s.%s: policy %s was applied to %s\n", t.Schema, t.Name, c.Name, c.Policy, plural(int(c.Applied), "value"))
 			}
 		}
 	}
-	fmt.Fprintf(&b, "Manifest: %s/%s/%s\n", strings.TrimRight(root, "/"), m.Folder, dump.ManifestName)
-	return b.String()
+	say(w, "Manifest: %s/%s/%s\n", strings.TrimRight(root, "/"), m.Folder, dump.ManifestName)
 }
 
 // jsonView writes an object a line to stdout; the log goes to stderr.
@@ -124,8 +122,12 @@ func (v *jsonView) event(name string, fields map[string]any) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	fields["event"] = name
-	data, _ := json.Marshal(fields) // maps of strings and numbers always marshal
-	fmt.Fprintf(v.out, "%s\n", data)
+	for field, value := range fields {
+		if text, ok := value.(string); ok {
+			fields[field] = fault.ValidText(text)
+		}
+	}
+	_ = sayJSON(v.out, fields) // maps of strings and numbers always marshal
 }
 
 func (v *jsonView) Planned(m *dump.Manifest, tables []*dump.Progress) {

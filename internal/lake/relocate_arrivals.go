@@ -26,10 +26,10 @@ type arrivals struct {
 	flying map[uint64]chan struct{} // being carried
 	kinds  map[uint64]fileKind      // of those that name other files; all others are asPlain
 	log    *slog.Logger
-	before map[uint64]int64         // arrived in earlier runs and still there
-	gone   map[uint64]int64         // arrived in earlier runs and not there any more, or with another size
-	whole  bool                     // all that arrived earlier is still there
-	loaded int                      // how many are on the list that is kept
+	before map[uint64]int64 // arrived in earlier runs and still there
+	gone   map[uint64]int64 // arrived in earlier runs and not there any more, or with another size
+	whole  bool             // all that arrived earlier is still there
+	loaded int              // how many are on the list that is kept
 }
 
 // fileKind is what a file is to the table. Each kind waits only for the later ones, so a file that is named as two kinds is refused: a list
@@ -69,7 +69,7 @@ func (m *mover) loadArrivals(ctx context.Context, version string, there map[uint
 	a := &arrivals{
 		inside: m.prefix(), flying: map[uint64]chan struct{}{}, log: m.Log,
 		kinds: map[uint64]fileKind{keyHash(m.metadataKey(version)): asMetadata, keyHash(m.metadataKey(hintName)): asMetadata},
-		now: map[uint64]int64{}, beyond: map[uint64]int64{}, before: map[uint64]int64{}, gone: map[uint64]int64{},
+		now:   map[uint64]int64{}, beyond: map[uint64]int64{}, before: map[uint64]int64{}, gone: map[uint64]int64{},
 	}
 	m.arrived = a
 	data, err := bucket.ReadAll(ctx, m.To, m.listKey(), maxMetadata)

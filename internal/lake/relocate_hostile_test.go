@@ -197,7 +197,9 @@ func TestABombIsRefusedInLittleMemory(t *testing.T) {
 		return container(t, schema, codec, 1, append(prefixed(f.url("metadata/m.avro")), make([]byte, mib<<20)...))
 	}
 	for name, hide := range map[string]func(f foreign){
-		"gzip":      func(f foreign) { f.put("metadata/v1.metadata.json", zeros(t, `{"format-version":2,"location":"`, mib, `"}`)) },
+		"gzip": func(f foreign) {
+			f.put("metadata/v1.metadata.json", zeros(t, `{"format-version":2,"location":"`, mib, `"}`))
+		},
 		"deflate":   func(f foreign) { f.put("metadata/list.avro", packed(f, listSchema, "deflate")) },
 		"zstandard": func(f foreign) { f.put("metadata/m.avro", packed(f, entrySchema, "zstandard")) },
 		"snappy":    func(f foreign) { f.put("metadata/m.avro", packed(f, entrySchema, "snappy")) },

@@ -90,8 +90,9 @@ func New(o Options) *Metrics {
 	return m
 }
 
-// table is the label of a table, of which there are not too many.
+// table is the label of a table, of which there are not too many. Names come from data: a label that is no UTF-8 would be a panic.
 func (m *Metrics) table(name string) string {
+	name = fault.Printable(name)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
@@ -125,7 +126,7 @@ func (m *Metrics) TableCommitted(table string, files, deletes int, bytes int64, 
 	m.files.WithLabelValues(label).Add(float64(files))
 	m.deletes.WithLabelValues(label).Add(float64(deletes))
 	m.bytes.WithLabelValues(label).Add(float64(bytes))
-	if label == table {
+	if label == fault.Printable(table) {
 		m.tableLag.WithLabelValues(label).Set(float64(position))
 	}
 }
@@ -185,7 +186,7 @@ func (m *Metrics) Phases(count map[string]int) {
 
 // Copy sets how far the copy of a table is.
 func (m *Metrics) Copy(table string, done, total int) {
-	if label := m.table(table); label == table {
+	if label := m.table(table); label == fault.Printable(table) {
 		m.copyDone.WithLabelValues(label).Set(float64(done))
 		m.copyTotal.WithLabelValues(label).Set(float64(total))
 	}
@@ -193,8 +194,9 @@ func (m *Metrics) Copy(table string, done, total int) {
 
 // CopyEnded forgets a table's copy.
 func (m *Metrics) CopyEnded(table string) {
-	m.copyDone.DeleteLabelValues(table)
-	m.copyTotal.DeleteLabelValues(table)
+	label := fault.Printable(table)
+	m.copyDone.DeleteLabelValues(label)
+	m.copyTotal.DeleteLabelValues(label)
 }
 
 // Failed counts an error, and that it is tried again.

@@ -168,3 +168,21 @@ func TestOtherMachinesNeedAToken(t *testing.T) {
 	serve(t, m, metrics.ServerOptions{Address: "0.0.0.0:0", Token: testlab.Secret("metrics-token-3Hd8")})
 	serve(t, m, metrics.ServerOptions{Address: "localhost:0"})
 }
+
+func TestLabelsOfHostileNamesArePrintable(t *testing.T) {
+	t.Parallel()
+	m := metrics.New(metrics.Options{Pipeline: "shop"})
+	s := serve(t, m, metrics.ServerOptions{})
+	const name = "public.a\x1b[2J\u202e\xff\n"
+	m.Rows(name, change.OpInsert, 1)
+	m.TableCommitted(name, 1, 0, 1, 7)
+	m.Copy(name, 1, 2)
+	_, body := get(t, s, "/metrics", "")
+	if !strings.Contains(body, `table="public.a\\x1b[2J\\u202e\\xff\\n"`) || strings.ContainsAny(body, "\x1b\u202e\xff") {
+		t.Errorf("the label is not printable:\n%s", body)
+	}
+	m.CopyEnded(name)
+	if _, body := get(t, s, "/metrics", ""); strings.Contains(body, "leat_copy_chunks_done{") {
+		t.Error("a copy that ended is still told")
+	}
+}
