@@ -183,11 +183,14 @@ func orName(given, name string) string {
 	return "leat_" + name
 }
 
-// splitList cuts at commas outside parentheses: "bucket(16, id), day(at)".
+// splitList cuts at commas outside parentheses and quotes: `bucket(16, id), day("at, local")`.
 func splitList(s string) (items []string) {
-	depth, from := 0, 0
+	depth, from, quoted := 0, 0, false
 	for i, r := range s + "," {
 		switch {
+		case r == '"':
+			quoted = !quoted
+		case quoted && i < len(s):
 		case r == '(':
 			depth++
 		case r == ')':

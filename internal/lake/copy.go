@@ -262,7 +262,7 @@ func (w *chunkWriter) Commit(ctx context.Context) error {
 			return err
 		}
 		for _, f := range files {
-			data, err := codec.EncodeDataFile(f, p.ice.now().Spec(), p.iceSchema(), p.ice.now().Metadata().Version())
+			data, err := codec.EncodeDataFile(f, avroSpec(p.ice.now().Spec()), p.iceSchema(), p.ice.now().Metadata().Version())
 			if err != nil {
 				return p.ice.failed(err, "a data file cannot be noted")
 			}
@@ -281,7 +281,7 @@ func (p *copyPart) filesOf(ledgers []ledger) ([]iceberg.DataFile, error) {
 	var out []iceberg.DataFile
 	for _, l := range ledgers {
 		for _, data := range l.Files[ice.kind] {
-			f, err := codec.DecodeDataFile(data, ice.now().Spec(), p.iceSchema(), ice.now().Metadata().Version())
+			f, err := codec.DecodeDataFile(data, avroSpec(ice.now().Spec()), p.iceSchema(), ice.now().Metadata().Version())
 			if err != nil {
 				return nil, ice.failed(err, "the ledger of chunk %s cannot be understood", l.Chunk)
 			}

@@ -57,25 +57,32 @@ func partitionFields(of string, expressions []string, schema *arrow.Schema) ([]p
 		if !f.transform.CanTransform(f.typ) {
 			return nil, refuse("a column of type " + f.typ.String() + " cannot be used so")
 		}
-		if _, clash := schema.FieldsByName(f.name); clash && f.name != f.column {
-			return nil, refuse("the table has a column of the partition's name, " + f.name)
+		taken := func() bool {
+			return f.name != f.column && schema.HasField(f.name) || slices.ContainsFunc(out, func(o partitionField) bool { return o.name == f.name })
 		}
 		for _, other := range out {
-			if other.name == f.name {
+			if other.column == f.column && other.transform.Equals(f.transform) {
 				return nil, refuse("it is there twice")
 			}
+		}
+		for odd := f.column != avroName(f.column); odd && taken(); {
+			f.name += "_"
+		}
+		if taken() {
+			return nil, refuse("the table has a column or partition of its name, " + f.name)
 		}
 		out = append(out, f)
 	}
 	return out, nil
 }
 
-// partitionExpression reads one expression. Names follow Iceberg's reference implementation.
+// partitionExpression reads one expression. Names follow Iceberg's reference implementation, and are such that Avro, in which manifests
+// have them, takes them.
 func partitionExpression(text string) (partitionField, bool) {
 	m := partitionForm.FindStringSubmatch(text)
 	if m == nil {
 		column := unquoteName(text)
-		return partitionField{name: column, column: column, transform: iceberg.IdentityTransform{}}, column != ""
+		return partitionField{name: avroName(column), column: column, transform: iceberg.IdentityTransform{}}, column != ""
 	}
 	f := partitionField{column: unquoteName(m[3])}
 	number, _ := strconv.ParseInt(m[2], 10, 32)
@@ -86,7 +93,7 @@ func partitionExpression(text string) (partitionField, bool) {
 	suffix := word
 	switch word {
 	case "identity":
-		f.transform, f.name = iceberg.IdentityTransform{}, f.column
+		f.transform, f.name = iceberg.IdentityTransform{}, avroName(f.column)
 		return f, true
 	case "bucket":
 		f.transform = iceberg.BucketTransform{NumBuckets: int(number)}
@@ -103,7 +110,7 @@ func partitionExpression(text string) (partitionField, bool) {
 	default:
 		return f, false
 	}
-	f.name = f.column + "_" + suffix
+	f.name = avroName(f.column) + "_" + suffix
 	return f, true
 }
 
@@ -391,14 +398,11 @@ func ofTable(expressions []string, schema, system *arrow.Schema) []string {
 func (p *partitioner) hivePath(values []any) string {
 	var b strings.Builder
 	for i, f := range p.fields {
-		b.WriteString(change.EncodeName(f.name))
-		b.WriteByte('=')
-		if values[i] == nil {
-			b.WriteString("__HIVE_DEFAULT_PARTITION__")
-		} else {
-			b.WriteString(hiveValue(f.human(values[i])))
+		value := "__HIVE_DEFAULT_PARTITION__"
+		if values[i] != nil {
+			value = hiveValue(f.human(values[i]))
 		}
-		b.WriteByte('/')
+		b.WriteString(folderName(change.EncodeName(f.name), value) + "/")
 	}
 	return b.String()
 }

@@ -3,10 +3,12 @@ package lake
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
@@ -189,10 +191,28 @@ func TestPartitionExpressionsAreReadAsIcebergWritesThem(t *testing.T) {
 		}
 	}
 	f("region", "region", "region", "identity")
-	f(`"Odd, Name"`, "Odd, Name", "Odd, Name", "identity")
+	f(`"Odd, Name"`, "Odd_x2C_x20Name", "Odd, Name", "identity")
+	f(`"Key.a"`, "Key_x2Ea", "Key.a", "identity")
+	f(`year("1 größe")`, "_1_x20gr_xF6_xDFe_year", "1 größe", "year")
+	f(`"𝔘"`, "_xD835_xDD18", "𝔘", "identity")
 	f("bucket(16, id)", "id_bucket", "id", "bucket[16]")
 	f("TRUNCATE( 4,name )", "name_trunc", "name", "truncate[4]")
-	f(`day("created at")`, "created at_day", "created at", "day")
+	f(`day("created at")`, "created_x20at_day", "created at", "day")
+}
+
+func TestFoldersOfLongPartitionsAreShortAndTheirOwn(t *testing.T) {
+	t.Parallel()
+	seen := map[string]string{}
+	for _, of := range [][2]string{{"a", "1"}, {"a", strings.Repeat("v", 5000)}, {"a", strings.Repeat("v", 5001)}, {"a", strings.Repeat("%C3%A4", 900)}, {strings.Repeat("n", 250), "1"}, {strings.Repeat("n", 250), "2"}} {
+		folder := folderName(of[0], of[1])
+		if len(folder) > mostFolder || !strings.Contains(folder, "=") || seen[folder] != "" {
+			t.Errorf("%.20s=%.20s lies in %q, as does %.40s", of[0], of[1], folder, seen[folder])
+		}
+		if value, err := url.PathUnescape(folder); err != nil || !utf8.ValidString(value) && !strings.Contains(folder, "~") {
+			t.Errorf("%q: %v", folder, err)
+		}
+		seen[folder] = of[0] + "=" + of[1]
+	}
 }
 
 func TestASettingThatIsNotTheTablesPartitionIsRefused(t *testing.T) {

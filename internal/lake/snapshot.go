@@ -156,7 +156,7 @@ func (w *snapshotWriter) addFiles(ctx context.Context, files []iceberg.DataFile,
 func (w *snapshotWriter) manifest(ctx context.Context, content iceberg.ManifestContent, fill func(*iceberg.ManifestWriter) error) (iceberg.ManifestFile, error) {
 	var out bytes.Buffer
 	t := w.table
-	mw, err := iceberg.NewManifestWriter(w.meta.Version(), &out, w.meta.PartitionSpec(), w.meta.CurrentSchema(), w.id, iceberg.WithManifestWriterContent(content))
+	mw, err := iceberg.NewManifestWriter(w.meta.Version(), &out, avroSpec(w.meta.PartitionSpec()), w.meta.CurrentSchema(), w.id, iceberg.WithManifestWriterContent(content))
 	if err == nil {
 		err = fill(mw)
 	}
