@@ -78,6 +78,8 @@ type TableState struct {
 	Published string `json:"published,omitempty"`
 	// Leaves are the partitions of a table that is followed as one; nil where nobody has looked.
 	Leaves []uint32 `json:"leaves,omitzero"`
+	// LeftOut are the attnums of columns that the server computes and that the lake does not have.
+	LeftOut []int16 `json:"left_out,omitempty"`
 	// Special counts values that went aside, of copies and of the log. Changes that are told again after a crash count again.
 	Special int64 `json:"special,omitempty"`
 	// Former are partitions that it had once, whose rows the lake still keeps.

@@ -135,6 +135,9 @@ silence. A run goes on: what a typed column cannot carry stands beside it as exa
 
 Text that is not UTF-8, which only a SQL_ASCII database can hold, is a special value too (class ` + "`text`" + `); csv alone keeps such bytes.
 
+Generated columns: a dump has them, but for csv, which leaves them out as COPY does. A run leaves them out, because the log does not have them (stored ones it has from PostgreSQL 18 on, where the publication says
+` + "`publish_generated_columns = stored`" + `).
+
 ## Policies
 
 Some values have no place in a typed column: Parquet's dates know no infinity. For each class of them ` + "`dump.types.<class>`" + `, of a run ` + "`run.types.<class>`" + `, says what to do:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/fault"
@@ -78,6 +79,13 @@ func (c *checker) chosen(ctx context.Context) error {
 		if !l.Logged && c.o.WithoutWAL != "refuse" {
 			c.unloggedLeaf(l)
 		}
+	}
+	if err != nil {
+		return err
+	}
+	given, err := c.source.Published(ctx, []string{c.o.Publication})
+	for _, t := range append(slices.Clone(c.full), c.inserts...) {
+		c.generated(t, given)
 	}
 	return err
 }

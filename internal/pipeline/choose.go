@@ -75,6 +75,7 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 	if err := r.publishWatched(ctx, full, inserts, next); err != nil {
 		return err
 	}
+	r.noteGenerated()
 	for _, t := range r.tables {
 		if plan, err := catalog.Plan(r.published(t.source), r.o.Policies); err == nil && !plan.CanBinary() && !next.text && !t.recopied {
 			r.o.Log.Info("values of the log are taken as text: a column's type has no exact binary form", "table", t.name)

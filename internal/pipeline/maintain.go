@@ -85,11 +85,11 @@ func (t *table) tendedAt() time.Time {
 	return time.Time{}
 }
 
-// noteSpecials takes the counts of values that went aside into the state that is about to be saved.
+// noteSpecials takes the counts of values that went aside, and columns that are left out, into the state that is about to be saved.
 func (r *run) noteSpecials() {
 	for _, t := range r.tables {
-		if s, known := r.state.Tables[t.key]; known && s.Special != t.special.Load() {
-			s.Special = t.special.Load()
+		if s, known := r.state.Tables[t.key]; known && (s.Special != t.special.Load() || len(s.LeftOut) != len(t.leftOut)) {
+			s.Special, s.LeftOut = t.special.Load(), t.leftOut
 			r.state.Tables[t.key] = s
 		}
 	}

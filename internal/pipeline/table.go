@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,7 @@ type table struct {
 	// recopied: the log does not tell of it, and it is kept right by a copy that is made again. copiedAt is when the last one began.
 	recopied bool
 	copiedAt time.Time
+	leftOut  []int16      // attnums; see checkpoint.TableState
 	special  atomic.Int64 // see checkpoint.TableState
 	tended   atomic.Int64 // see checkpoint.TableState; milliseconds since 1970, 0 when nobody knows
 	dirty    bool
@@ -228,6 +230,11 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, fro
 		return r.anew(t, "rows were written while it had no key, and by the key of before nobody can tell them apart")
 	}
 	shape = t.named(shape)
+	if now != nil {
+		for _, c := range generated(now) {
+			t.leaveOut(c.Attnum) // for as long as it is not in the lake
+		}
+	}
 	for i, c := range shape.Columns {
 		if t.nullable && !slices.Contains(shape.Identity(), c.Attnum) {
 			shape.Columns[i].NotNull = false
@@ -374,7 +381,7 @@ func (r *run) evolve(ctx context.Context, t *table, now *change.Table, catalog *
 	rewrites := false
 	for _, s := range postgres.Diff(known, plan.Table) {
 		r.o.Log.Info("the table's definition has changed", "table", t.name, "change", stepText(s))
-		if err := r.keepsSpecials(t, s); err != nil {
+		if err := cmp.Or(r.keepsSpecials(t, s), r.wasComputed(t, s)); err != nil {
 			return err
 		}
 		switch s.Kind {
