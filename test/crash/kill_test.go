@@ -38,8 +38,11 @@ func seeded(t testing.TB) *rand.Rand {
 		}
 	}
 	t.Logf("LEAT_TEST_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
+	return diceOf(seed)
 }
+
+// diceOf repeats the same throws for the same seed.
+func diceOf(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }
 
 // scenario is leat, where it dumps to, and how it is killed.
 type scenario struct {

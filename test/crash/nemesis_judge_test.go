@@ -1,0 +1,194 @@
+package crash_test
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/testlab"
+)
+
+// nemesisSeeds is how many random histories are tried.
+func nemesisSeeds() int {
+	if long() {
+		return 30
+	}
+	return 2
+}
+
+func TestANemesisOfTablesAndPublicationsFindsCurrentAndHistoryRight(t *testing.T) {
+	t.Parallel()
+	dice := seeded(t)
+	for range nemesisSeeds() {
+		seed := dice.Uint64()
+		if s := os.Getenv("LEAT_TEST_NEMESIS"); s != "" {
+			seed, _ = strconv.ParseUint(s, 10, 64)
+		}
+		t.Run(fmt.Sprintf("LEAT_TEST_NEMESIS=%d", seed), func(t *testing.T) { aNemesis(t, seed) })
+	}
+}
+
+// hostileSettings are what a role may have that reads the tables.
+const hostileSettings = `datestyle = 'German, DMY'|intervalstyle = sql_standard|extra_float_digits = -3|bytea_output = escape|timezone = 'Asia/Kathmandu'|
+client_min_messages = error|row_security = off|search_path = ''|statement_timeout = '3s'|lock_timeout = '1ms'|default_transaction_read_only = off|
+default_transaction_isolation = serializable|standard_conforming_strings = off|quote_all_identifiers = on|synchronous_commit = off|xmlbinary = hex|array_nulls = off`
+
+func aNemesis(t *testing.T, seed uint64) {
+	dice := diceOf(seed)
+	db := testlab.Postgres(t, 15+dice.IntN(4))
+	n := newNemesis(t, db, dice)
+	s := &shop{t: t, db: db}
+	f := followToFolder(t, s)
+	n.pub = `"leat_` + f.name + `"`
+	if dice.IntN(4) == 0 {
+		n.allPub = true
+		db.Exec("create publication everything for all tables with (publish_via_partition_root = true)")
+		f.args = append(f.args, "--set", "run.own_publication=false", "--set", "run.publication=everything")
+	}
+	if dice.IntN(3) == 0 {
+		role := db.Role("superuser replication")
+		for setting := range strings.SplitSeq(hostileSettings, "|") {
+			name, value, _ := strings.Cut(strings.TrimSpace(setting), " = ")
+			db.Exec("alter role " + role.Name + " set " + name + " = " + value)
+		}
+		f.env = db.EnvOf(role)
+	}
+	n.exec("select", nil)
+	f.nemesisCatchUp(n)
+	rounds := 4
+	if long() {
+		rounds = 8
+	}
+	for range rounds {
+		running := dice.IntN(3) > 0
+		p := f.start
+		if running {
+			run := p()
+			for range 3 + dice.IntN(4) {
+				n.act()
+			}
+			if dice.IntN(2) == 0 {
+				f.lives(run, time.Duration(dice.IntN(1500))*time.Millisecond)
+			}
+			run.Kill()
+			for range dice.IntN(3) {
+				n.act()
+			}
+		} else {
+			for range 2 + dice.IntN(4) {
+				n.act()
+			}
+		}
+		n.settle()
+		f.nemesisCatchUp(n)
+		n.judge(f)
+		if t.Failed() {
+			n.tell()
+			return
+		}
+	}
+}
+
+// nemesisCatchUp runs until the lake holds everything.
+func (f *follower) nemesisCatchUp(n *nemesis) {
+	f.t.Helper()
+	r := f.start("--until-caught-up").WaitWithin(3 * patience)
+	if strings.Contains(r.Stderr, "publication-unusable") { // the WAL of before cannot be read: the hint says what to do
+		if asked := f.leat("resync", "--all"); asked.Exit != 0 {
+			f.t.Fatalf("leat resync ends with %d:\n%s", asked.Exit, asked.Stderr)
+		}
+		r = f.start("--until-caught-up").WaitWithin(3 * patience)
+	}
+	if r.Exit != 0 {
+		n.tell()
+		f.t.Fatalf("leat run --until-caught-up ends with %d:\n%s%s", r.Exit, r.Stdout, last(r.Stderr, 40))
+	}
+}
+
+// tell logs what has happened.
+func (n *nemesis) tell() {
+	var b strings.Builder
+	for _, s := range n.states[max(0, len(n.states)-80):] {
+		fmt.Fprintf(&b, "%s  %s\n", s.at, s.sql)
+	}
+	n.t.Logf("PostgreSQL %d; publication for all tables: %v; after each position:\n%s", n.db.Server.Major, n.allPub, b.String())
+}
+
+// judge compares current with the source, and the history, rebuilt at every commit position since it is whole.
+func (n *nemesis) judge(f *follower) {
+	n.t.Helper()
+	now := n.states[len(n.states)-1]
+	for _, name := range nemesisTables {
+		full := "public." + name
+		lake := theStranger(n.t).read(n.t, f.to, f.properties, []string{full, full + "_history"})
+		current, history := lake[full], lake[full+"_history"]
+		if current.Missing || history.Missing {
+			n.t.Errorf("%s is not in the lake", name)
+			continue
+		}
+		same(n.t, "current of "+name, now.tables[name].rows, content2{columns: current.Columns, rows: current.Rows})
+		n.history(name, events(n.t, name, history))
+	}
+}
+
+func (n *nemesis) history(name string, all []event) {
+	n.t.Helper()
+	last := len(n.states) - 1
+	end := n.states[last].tables[name]
+	checked := 0
+	for i := last; i >= 0; i-- {
+		s := n.states[i]
+		if s.tables[name].oid != end.oid || len(all) == 0 || i < last && (s.at < all[0].lsn || n.blindSince(name, wholeSince(all, s), i)) {
+			continue
+		}
+		want, columns := projected(s.tables[name], end)
+		got := make([]event, 0, len(all))
+		for _, e := range all {
+			row := tuple{}
+			for _, c := range columns {
+				row[c] = e.row[c]
+			}
+			e.row = row
+			got = append(got, e)
+		}
+		rebuilt := (&followJudge{t: n.t}).rebuild(followed{name: name, key: s.tables[name].key}, got, s.at)
+		same(n.t, fmt.Sprintf("the history of %s, rebuilt to %s (after %s)", name, s.at, s.sql), want, rebuilt)
+		checked++
+		if n.t.Failed() {
+			return
+		}
+	}
+	n.t.Logf("%s: the history is right at %d of %d positions", name, checked, last+1)
+}
+
+// wholeSince is the position of the newest copy that a history holds at a state.
+func wholeSince(all []event, s nemesisState) (at change.LSN) {
+	at = all[0].lsn
+	for _, e := range all {
+		if e.op == "t" && e.xid == 0 && e.lsn <= s.at {
+			at = e.lsn
+		}
+	}
+	return at
+}
+
+// projected is what a table held, by the columns that it still has, under the names of now.
+func projected(then, now tableState) (c content2, columns []string) {
+	var places []int
+	for i, name := range then.rows.columns {
+		for today, attnum := range now.attnums {
+			if attnum == then.attnums[name] {
+				places, columns = append(places, i), append(columns, today)
+			}
+		}
+	}
+	c.columns = columns
+	for _, row := range then.rows.rows {
+		c.rows = append(c.rows, picked(row, places))
+	}
+	return c, columns
+}
