@@ -213,7 +213,7 @@ func (n *nemesis) rows() string {
 		fmt.Sprintf("update bulk set v = 'u%d' where id %% 11 = %d", k, k%11),
 	}
 	var b strings.Builder
-	b.WriteString("begin; ")
+	b.WriteString("?begin; ") // one row may come twice
 	for range 1 + n.dice.IntN(4) {
 		b.WriteString(all[n.dice.IntN(len(all))] + "; ")
 	}
