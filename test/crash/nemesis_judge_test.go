@@ -3,6 +3,7 @@ package crash_test
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -98,6 +99,7 @@ func (f *follower) nemesisCatchUp(n *nemesis) {
 	f.t.Helper()
 	r := f.start("--until-caught-up").WaitWithin(3 * patience)
 	if strings.Contains(r.Stderr, "publication-unusable") { // the WAL of before cannot be read: the hint says what to do
+		n.resynced = true
 		if asked := f.leat("resync", "--all"); asked.Exit != 0 {
 			f.t.Fatalf("leat resync ends with %d:\n%s", asked.Exit, asked.Stderr)
 		}
@@ -107,6 +109,7 @@ func (f *follower) nemesisCatchUp(n *nemesis) {
 		n.tell()
 		f.t.Fatalf("leat run --until-caught-up ends with %d:\n%s%s", r.Exit, r.Stdout, last(r.Stderr, 40))
 	}
+	n.ends = append(n.ends, n.position())
 }
 
 // tell logs what has happened.
@@ -131,21 +134,27 @@ func (n *nemesis) judge(f *follower) {
 			continue
 		}
 		same(n.t, "current of "+name, now.tables[name].rows, content2{columns: current.Columns, rows: current.Rows})
-		n.history(name, events(n.t, name, history))
+		all := events(n.t, name, history)
+		n.history(name, all)
+		if !n.resynced { // on request it is no surprise
+			n.noNeedlessCopy(name, all)
+		}
 	}
 }
 
+// history compares the history of a table, rebuilt to each commit position, with what the source held there. What lies between the
+// last commit to the table and a new copy of it is a hole, which the history tells by the copy's place.
 func (n *nemesis) history(name string, all []event) {
 	n.t.Helper()
 	last := len(n.states) - 1
 	end := n.states[last].tables[name]
 	checked := 0
-	for i := last; i >= 0; i-- {
+	for i := last; i >= 0 && len(all) > 0; i-- {
 		s := n.states[i]
-		if s.tables[name].oid != end.oid || len(all) == 0 || i < last && (s.at < all[0].lsn || n.blindSince(name, wholeSince(all, s), i)) {
+		if s.tables[name].oid != end.oid || i < last && (s.at < all[0].lsn || n.inHole(all, s.at)) {
 			continue
 		}
-		want, columns := projected(s.tables[name], end)
+		want, columns := n.projected(name, i)
 		got := make([]event, 0, len(all))
 		for _, e := range all {
 			row := tuple{}
@@ -169,23 +178,55 @@ func (n *nemesis) history(name string, all []event) {
 	n.t.Logf("%s: the history is right at %d of %d positions", name, checked, last+1)
 }
 
-// wholeSince is the position of the newest copy that a history holds at a state.
-func wholeSince(all []event, s nemesisState) (at change.LSN) {
-	at = all[0].lsn
-	for _, e := range all {
-		if e.op == "t" && e.xid == 0 && e.lsn <= s.at {
-			at = e.lsn
+// inHole says whether a new copy came between a position and the end of the catch-up behind it.
+func (n *nemesis) inHole(all []event, at change.LSN) bool {
+	until := n.ends[len(n.ends)-1]
+	for _, e := range slices.Backward(n.ends) {
+		if e >= at {
+			until = e
 		}
 	}
-	return at
+	return slices.ContainsFunc(all, func(e event) bool { return copied(e) && e.lsn > at && e.lsn <= until })
 }
 
-// projected is what a table held, by the columns that it still has, under the names of now.
-func projected(then, now tableState) (c content2, columns []string) {
+// copied says that a row of a history begins a new copy of the table.
+func copied(e event) bool { return e.op == "t" && e.xid == 0 }
+
+// noNeedlessCopy fails the test where a table was copied again although the WAL told everything of it.
+func (n *nemesis) noNeedlessCopy(name string, all []event) {
+	n.t.Helper()
+	for _, e := range all {
+		if !copied(e) {
+			continue
+		}
+		from := n.ends[0]
+		for _, end := range n.ends[:len(n.ends)-1] {
+			if end < e.lsn {
+				from = end
+			}
+		}
+		blind := slices.ContainsFunc(n.states, func(s nemesisState) bool {
+			return s.at > from && s.at <= e.lsn && slices.Contains(s.blind, name)
+		})
+		if !blind {
+			n.t.Errorf("%s was copied again at %s, and nothing has happened to it since %s that the WAL does not tell", name, e.lsn, from)
+		}
+	}
+}
+
+// projected is what a table held at a state, by the columns that it still has in the type that they always had, under the names of now.
+func (n *nemesis) projected(name string, state int) (c content2, columns []string) {
+	then, now := n.states[state].tables[name], n.states[len(n.states)-1].tables[name]
+	retyped := func(attnum string) bool {
+		return slices.ContainsFunc(n.states, func(s nemesisState) bool {
+			t := s.tables[name]
+			return t.oid == now.oid && t.types[attnum] != "" && t.types[attnum] != now.types[attnum]
+		})
+	}
 	var places []int
-	for i, name := range then.rows.columns {
+	for i, column := range then.rows.columns {
 		for today, attnum := range now.attnums {
-			if attnum == then.attnums[name] {
+			if attnum == then.attnums[column] && !retyped(attnum) {
 				places, columns = append(places, i), append(columns, today)
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"testing"
 
@@ -29,6 +28,8 @@ type nemesis struct {
 	key      string   // the key column of keyed
 	prepared string   // the transaction that is prepared and not committed
 	states   []nemesisState
+	ends     []change.LSN // where the runs that caught up have ended
+	resynced bool         // new copies of all tables were asked for
 }
 
 // nemesisState is what every table holds after a commit.
@@ -41,8 +42,9 @@ type nemesisState struct {
 
 type tableState struct {
 	oid     string
-	attnums map[string]string
-	key     []string // nil: the whole row
+	attnums map[string]string // of the columns, by name
+	types   map[string]string // of the columns, by attnum
+	key     []string          // nil: the whole row
 	rows    content2
 }
 
@@ -103,30 +105,36 @@ func (n *nemesis) exec(sql string, blind []string) {
 func (n *nemesis) look(sql string, blind []string) nemesisState {
 	n.t.Helper()
 	s := nemesisState{sql: sql, blind: blind, tables: map[string]tableState{}}
-	var at string
-	if err := n.conn.QueryRow(n.t.Context(), "select pg_current_wal_insert_lsn()::text").Scan(&at); err != nil {
-		n.t.Fatal(err)
-	}
-	s.at = lsnOf(n.t, at)
+	s.at = n.position()
 	for _, name := range nemesisTables {
 		s.tables[name] = n.table(name)
 	}
 	return s
 }
 
+// position is the end of the WAL.
+func (n *nemesis) position() change.LSN {
+	n.t.Helper()
+	var at string
+	if err := n.conn.QueryRow(n.t.Context(), "select pg_current_wal_insert_lsn()::text").Scan(&at); err != nil {
+		n.t.Fatal(err)
+	}
+	return lsnOf(n.t, at)
+}
+
 func (n *nemesis) table(name string) tableState {
 	n.t.Helper()
-	s := tableState{attnums: map[string]string{}, key: map[string][]string{
+	s := tableState{attnums: map[string]string{}, types: map[string]string{}, key: map[string][]string{
 		"ev": {"id", "d"}, "tree": {"r", "id"}, "keyed": {n.key}, "swap_a": {"id"}, "swap_b": {"id"}, "col": {"id"}, "bulk": {"id"},
 	}[name]}
-	rows, err := n.conn.Query(n.t.Context(), `select attrelid::text, attname, attnum::text from pg_attribute
+	rows, err := n.conn.Query(n.t.Context(), `select attrelid::text, attname, attnum::text, format_type(atttypid, atttypmod) from pg_attribute
 		where attrelid = $1::text::regclass and attnum > 0 and not attisdropped`, "public."+name)
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	var column, attnum string
-	if _, err := pgx.ForEachRow(rows, []any{&s.oid, &column, &attnum}, func() error {
-		s.attnums[column] = attnum
+	var column, attnum, kind string
+	if _, err := pgx.ForEachRow(rows, []any{&s.oid, &column, &attnum, &kind}, func() error {
+		s.attnums[column], s.types[attnum] = attnum, kind
 		return nil
 	}); err != nil {
 		n.t.Fatal(err)
@@ -392,14 +400,4 @@ func (n *nemesis) otherKey() []string {
 		"alter table keyed add constraint keyed_pkey primary key (" + will + ")",
 		fmt.Sprintf("update keyed set v = 'after' where %s = %d", will, k),
 	}
-}
-
-// blindSince says whether the WAL may not have told everything of a table in the states behind from, up to state i.
-func (n *nemesis) blindSince(table string, from change.LSN, i int) bool {
-	for k := i; k >= 0 && n.states[k].at > from; k-- {
-		if slices.Contains(n.states[k].blind, table) {
-			return true
-		}
-	}
-	return false
 }
