@@ -13,22 +13,28 @@ import (
 	"github.com/leatdata/leat/internal/testlab"
 )
 
-// nemesisSeeds is how many random histories are tried.
-func nemesisSeeds() int {
-	if long() {
-		return 30
+// nemesisSeeds are the random histories that are tried: two that are always the same, or thirty new ones where there is time.
+func nemesisSeeds(t testing.TB) (seeds []uint64) {
+	if s := os.Getenv("LEAT_TEST_NEMESIS"); s != "" {
+		seed, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			t.Fatalf("LEAT_TEST_NEMESIS: %v", err)
+		}
+		return []uint64{seed}
 	}
-	return 2
+	if !long() {
+		return []uint64{12917752715516187698, 10828754132945577474}
+	}
+	dice := seeded(t)
+	for range 30 {
+		seeds = append(seeds, dice.Uint64())
+	}
+	return seeds
 }
 
 func TestANemesisOfTablesAndPublicationsFindsCurrentAndHistoryRight(t *testing.T) {
 	t.Parallel()
-	dice := seeded(t)
-	for range nemesisSeeds() {
-		seed := dice.Uint64()
-		if s := os.Getenv("LEAT_TEST_NEMESIS"); s != "" {
-			seed, _ = strconv.ParseUint(s, 10, 64)
-		}
+	for _, seed := range nemesisSeeds(t) {
 		t.Run(fmt.Sprintf("LEAT_TEST_NEMESIS=%d", seed), func(t *testing.T) { aNemesis(t, seed) })
 	}
 }
