@@ -129,6 +129,9 @@ func (w *twoSides) judge(done bool) {
 		if strings.HasPrefix(plain, "lake/") || strings.HasPrefix(plain, ".leat/") {
 			continue
 		}
+		if strings.Contains(plain, "/.leat/mirror/") && !done { // a mark of a run that was killed; the next one takes it away
+			continue
+		}
 		seen[plain] = true
 		if sum := w.sum(w.far, key); sum != w.want[plain] {
 			w.t.Errorf("%s is visible and wrong: %s, not %s", plain, sum, w.want[plain])
