@@ -81,9 +81,9 @@ func anew(r testlab.Result) (lines []string) {
 	return lines
 }
 
-// Many alterations stand between what the lake knows and what the catalog says. A copy is needed for one reason alone: a column
-// came with a default, another alteration wrote the table anew, which makes the catalog forget it, and the column's values were
-// changed since.
+// Many alterations stand between what the lake knows and what the catalog says. A copy is needed for two reasons alone, both of a table
+// that another alteration has rewritten, and whose values were changed since: a column came with a default, which the catalog
+// forgets then, or it got another type, of which it is not to be seen any more whether values were computed for it.
 func TestTablesThatAreAlteredFastAreNotCopiedAnew(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, 16)
@@ -105,7 +105,7 @@ func TestTablesThatAreAlteredFastAreNotCopiedAnew(t *testing.T) {
 			b.db.Exec("update " + a.table + " set id = id where id = 1")
 		}
 		for _, line := range anew(b.mustCatchUp()) {
-			if !strings.Contains(line, "whose values differ from row to row") {
+			if !strings.Contains(line, "whose values differ from row to row") && !strings.Contains(line, "computed other values in a column's new type") {
 				t.Errorf("%s", line)
 			}
 		}
