@@ -117,7 +117,7 @@ func storm(t *testing.T, fails *atomic.Pointer[testlab.Script]) bucket.Bucket {
 		return nil
 	})
 	b, err := bucket.Open(t.Context(), "s3://"+s.Bucket+"/lake", bucket.Options{
-		Endpoint: lab.Store.Endpoint, Region: s.Region, CAFile: s.CA, AccessKeyID: s.AccessKey, SecretAccessKey: func() string { return s.SecretKey },
+		Endpoint: lab.Endpoint, Region: s.Region, CAFile: s.CA, AccessKeyID: s.AccessKey, SecretAccessKey: func() string { return s.SecretKey },
 		MaxRetries: -1, Grace: time.Second,
 	})
 	must(t, err)

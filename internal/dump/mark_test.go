@@ -24,7 +24,7 @@ func TestAMarkThatCannotBeReadIsNotTakenForNone(t *testing.T) {
 		return r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/running/other")
 	}, testlab.Fail(503, "SlowDown")))
 	b, err := bucket.Open(t.Context(), "s3://"+s.Bucket, bucket.Options{
-		Endpoint: lab.Store.Endpoint, Region: s.Region, CAFile: s.CA, AccessKeyID: s.AccessKey, SecretAccessKey: func() string { return s.SecretKey }, MaxRetries: -1,
+		Endpoint: lab.Endpoint, Region: s.Region, CAFile: s.CA, AccessKeyID: s.AccessKey, SecretAccessKey: func() string { return s.SecretKey }, MaxRetries: -1,
 	})
 	if err != nil {
 		t.Fatal(err)

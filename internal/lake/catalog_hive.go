@@ -196,7 +196,7 @@ func (m *metastore) AlterTable(ctx context.Context, database, name string, t *hm
 	if locked {
 		lock, err := m.CheckLock(ctx, id)
 		var declared thrift.TException
-		if err != nil && !(errors.As(err, &declared) && declared.TExceptionType() == thrift.TExceptionTypeCompiled) {
+		if err != nil && (!errors.As(err, &declared) || declared.TExceptionType() != thrift.TExceptionTypeCompiled) {
 			return fmt.Errorf("whether the lock of %s.%s is still ours is unknown: %w", database, name, err) // nothing was altered
 		}
 		if err != nil { // the metastore says that there is none

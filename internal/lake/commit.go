@@ -326,11 +326,11 @@ func (t *icebergTable) judge(ctx context.Context, mark string, err error) error 
 // errors says that it may be otherwise later, that counts.
 func (t *icebergTable) unknown(commit, look error) error {
 	code := fault.LakeFailed
-	for _, err := range []error{commit, look} {
-		if f := fault.Of(err); f != nil && (f.Retryable() || err == look) {
-			code = f.Code
-			break
-		}
+	if f := fault.Of(look); f != nil {
+		code = f.Code
+	}
+	if f := fault.Of(commit); f != nil && f.Retryable() {
+		code = f.Code
 	}
 	return fault.Wrap(errors.Join(commit, look), code, t.where(), "whether the commit took place is unknown")
 }

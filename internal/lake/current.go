@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/fault"
-	"github.com/leatdata/leat/internal/format"
 	"github.com/leatdata/leat/internal/keyindex"
 )
 
@@ -588,20 +586,4 @@ func (f *trackedFile) bury() {
 	f.dead.AddMany(f.fresh)
 	f.dead.RunOptimize()
 	f.fresh = nil
-}
-
-// removeObjects deletes files that nothing refers to. What cannot be deleted is left to Sweep.
-func (c *currentTable) removeObjects(ctx context.Context, files []iceberg.DataFile) {
-	for _, f := range files {
-		if err := c.t.lake.files(ctx).Remove(f.FilePath()); err != nil {
-			c.t.lake.Log.Warn("a file that is not needed could not be removed", "file", f.FilePath(), "error", err)
-		}
-	}
-}
-
-// fieldID is the Iceberg id of a field of a data file's schema, 0 for none.
-func fieldID(f arrow.Field) int {
-	text, _ := f.Metadata.GetValue(format.FieldIDKey)
-	id, _ := strconv.Atoi(text)
-	return id
 }

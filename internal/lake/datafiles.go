@@ -2,6 +2,7 @@ package lake
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/iceberg-go"
@@ -266,4 +267,20 @@ func (t *icebergTable) dataFile(url string, size int64, w format.Writer, partiti
 	}
 	b.ColumnSizes(sizes).ValueCounts(values).NullValueCounts(nulls).NaNValueCounts(nans).LowerBoundValues(lower).UpperBoundValues(upper).SplitOffsets(sum.Groups)
 	return b.Build(), nil
+}
+
+// removeObjects deletes files that nothing refers to. What cannot be deleted is left to Sweep.
+func (c *currentTable) removeObjects(ctx context.Context, files []iceberg.DataFile) {
+	for _, f := range files {
+		if err := c.t.lake.files(ctx).Remove(f.FilePath()); err != nil {
+			c.t.lake.Log.Warn("a file that is not needed could not be removed", "file", f.FilePath(), "error", err)
+		}
+	}
+}
+
+// fieldID is the Iceberg id of a field of a data file's schema, 0 for none.
+func fieldID(f arrow.Field) int {
+	text, _ := f.Metadata.GetValue(format.FieldIDKey)
+	id, _ := strconv.Atoi(text)
+	return id
 }

@@ -336,7 +336,7 @@ func (e *evolution) follow(c change.Column, f arrow.Field) error {
 	}
 	cut, converted := e.converted[c.Attnum]
 	text := was.Type.Equals(iceberg.PrimitiveTypes.String) && was.Type.Equals(now)
-	fits := !slices.Contains(e.rewritten, c.Attnum) && !(converted && cut == 0 && text) // what is carried as text may have another one
+	fits := !slices.Contains(e.rewritten, c.Attnum) && (!converted || cut != 0 || !text) // what is carried as text may have another one
 	switch {
 	case fits && sameType(was.Type, now):
 		now = was.Type // with the ids of what lies below

@@ -123,9 +123,6 @@ func (t *filesTable) batch(f *filesForm) *fileBatch {
 // Position is that of the newest manifest.
 func (t *filesTable) Position() change.LSN { return t.last.Position }
 
-// Foreign is nothing: manifests are ours alone.
-func (t *filesTable) Foreign() Foreign { return Foreign{} }
-
 // Columns are those of the last definition.
 func (t *filesTable) Columns() []change.Column {
 	out := make([]change.Column, len(t.columns))

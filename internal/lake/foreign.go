@@ -24,9 +24,13 @@ func (f *Foreign) add(o Foreign) {
 	f.RolledBack = f.RolledBack || o.RolledBack
 }
 
-// Foreign sums up the kept tables.
-func (t *lakeTable) Foreign() (sum Foreign) {
-	for _, k := range t.kept {
+// ForeignTo is what other programs have done to a table since the last commit of ours. Change files are ours alone.
+func ForeignTo(t Table) (sum Foreign) {
+	of, ok := t.(*lakeTable)
+	if !ok {
+		return sum
+	}
+	for _, k := range of.kept {
 		k.ice.mu.Lock()
 		sum.add(k.ice.foreign)
 		k.ice.mu.Unlock()

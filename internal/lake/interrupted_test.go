@@ -82,7 +82,7 @@ func TestACommitToAStoreThatFailsNamesNoOtherWriter(t *testing.T) {
 		return nil
 	})
 	b, err := bucket.Open(t.Context(), "s3://"+s.Bucket, bucket.Options{
-		Endpoint: lab.Store.Endpoint, Region: s.Region, CAFile: s.CA, AccessKeyID: s.AccessKey, SecretAccessKey: func() string { return s.SecretKey },
+		Endpoint: lab.Endpoint, Region: s.Region, CAFile: s.CA, AccessKeyID: s.AccessKey, SecretAccessKey: func() string { return s.SecretKey },
 		MaxRetries: -1, Grace: time.Second,
 	})
 	if err != nil {

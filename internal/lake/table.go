@@ -29,8 +29,6 @@ type Table interface {
 type Shape interface {
 	// Position is up to where all kept tables hold the log; 0 if one of them was never copied.
 	Position() change.LSN
-	// Foreign is what other programs have done to the table, as of when it was opened.
-	Foreign() Foreign
 	// Columns are the source's columns as the lake knows them: of a table that was there, in its own definition and not
 	// in the one it was opened with, until Evolve.
 	Columns() []change.Column

@@ -343,7 +343,7 @@ func (r *run) hasContent(t *table) error {
 		r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "the lake has no content of it, or not in every form that is to be kept")
 		return &again{tables: []string{t.name}}
 	}
-	f := t.lake.Foreign()
+	f := lake.ForeignTo(t.lake)
 	if f.RolledBack {
 		r.o.Log.Warn("the table is copied anew", "table", t.name,
 			"because", "another program has set the lake table to a snapshot that does not follow from leat's last one")

@@ -94,26 +94,25 @@ func narrows(from, to change.Column) bool {
 	if whole(from.TypeOID) && whole(to.TypeOID) {
 		return true
 	}
-	_, a, ok := decimalOf(from)
-	_, b, ok2 := decimalOf(to)
+	a, ok := scaleOf(from)
+	b, ok2 := scaleOf(to)
 	return ok && ok2 && a == b
 }
 
-// decimalOf reads a numeric's precision and scale; false for one without, and for other types.
-func decimalOf(c change.Column) (precision, scale int32, ok bool) {
+// scaleOf reads a numeric's scale; false for one without, and for other types.
+func scaleOf(c change.Column) (scale int32, ok bool) {
 	if c.TypeOID != oidNumeric || c.Typmod < typmodHeader {
-		return 0, 0, false
+		return 0, false
 	}
-	t := c.Typmod - typmodHeader
-	return t >> 16 & 0xffff, (t&0x7ff ^ 1024) - 1024, true
+	return ((c.Typmod-typmodHeader)&0x7ff ^ 1024) - 1024, true
 }
 
 // exact says whether a value's form in the new type follows from the types, whatever the server's settings are.
 func exact(from, to change.Column) bool {
-	_, scale, decimal := decimalOf(to)
+	scale, decimal := scaleOf(to)
 	switch from.TypeOID {
 	case oidNumeric:
-		_, was, ok := decimalOf(from)
+		was, ok := scaleOf(from)
 		return ok && decimal && scale >= was // digits that go are rounded
 	case 20, 21, 23:
 		return decimal && scale >= 0 || isText(to) || to.TypeOID == 701 && from.TypeOID != 20
