@@ -86,6 +86,9 @@ func (t *table) flush(ctx context.Context, watch Watcher) error {
 	}
 	t.wentAside(watch, changes)
 	if err := t.lake.Write(ctx, changes); err != nil {
+		if fault.Is(err, fault.ValueUncarriable) && !t.nullable { // see append: a null that the catalog of now does not allow
+			return &again{nullable: []string{t.name}}
+		}
 		return fault.Wrap(err, codeOf(err), t.name, "cannot write changes up to the transaction at %s", changes.LSN[changes.Len()-1])
 	}
 	return nil
