@@ -39,11 +39,6 @@ func TestANemesisOfTablesAndPublicationsFindsCurrentAndHistoryRight(t *testing.T
 	}
 }
 
-// hostileSettings are what a role may have that reads the tables.
-const hostileSettings = `datestyle = 'German, DMY'|intervalstyle = sql_standard|extra_float_digits = -3|bytea_output = escape|timezone = 'Asia/Kathmandu'|
-client_min_messages = error|row_security = off|search_path = ''|statement_timeout = '3s'|lock_timeout = '1ms'|default_transaction_read_only = off|
-default_transaction_isolation = serializable|standard_conforming_strings = off|quote_all_identifiers = on|synchronous_commit = off|xmlbinary = hex|array_nulls = off`
-
 func aNemesis(t *testing.T, seed uint64) {
 	dice := diceOf(seed)
 	db := testlab.Postgres(t, 15+dice.IntN(4))
@@ -58,10 +53,7 @@ func aNemesis(t *testing.T, seed uint64) {
 	}
 	if dice.IntN(3) == 0 {
 		role := db.Role("superuser replication")
-		for setting := range strings.SplitSeq(hostileSettings, "|") {
-			name, value, _ := strings.Cut(strings.TrimSpace(setting), " = ")
-			db.Exec("alter role " + role.Name + " set " + name + " = " + value)
-		}
+		db.Hostile(role.Name)
 		f.env = db.EnvOf(role)
 	}
 	n.exec("select", nil)
@@ -71,10 +63,8 @@ func aNemesis(t *testing.T, seed uint64) {
 		rounds = 8
 	}
 	for range rounds {
-		running := dice.IntN(3) > 0
-		p := f.start
-		if running {
-			run := p()
+		if dice.IntN(3) > 0 {
+			run := f.start()
 			for range 3 + dice.IntN(4) {
 				n.act()
 			}
