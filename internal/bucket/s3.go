@@ -117,7 +117,7 @@ func (b *s3Bucket) Sweep(ctx context.Context, prefix string, begunBefore time.Ti
 		if !u.begun.Before(begunBefore) {
 			continue
 		}
-		if err := b.abortUpload(ctx, u.key, u.id); err != nil {
+		if _, err := b.abortUpload(ctx, u.key, u.id); err != nil {
 			return swept, err
 		}
 		swept++
@@ -125,14 +125,17 @@ func (b *s3Bucket) Sweep(ctx context.Context, prefix string, begunBefore time.Ti
 	return swept, nil
 }
 
-// abortUpload removes what an unfinished upload left; one that is gone already is no error.
-func (b *s3Bucket) abortUpload(ctx context.Context, key, id string) error {
+// abortUpload removes what an unfinished upload left. That the server does not know the upload (any more) is no error.
+func (b *s3Bucket) abortUpload(ctx context.Context, key, id string) (gone bool, _ error) {
 	_, err := b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.at.name, Key: b.key(key), UploadId: &id})
-	var gone *types.NoSuchUpload
-	if err == nil || errors.As(err, &gone) || statusOf(err) == http.StatusNotFound {
-		return nil
+	var unknown *types.NoSuchUpload
+	switch {
+	case err == nil:
+		return false, nil
+	case errors.As(err, &unknown), statusOf(err) == http.StatusNotFound:
+		return true, nil
 	}
-	return b.fault(ctx, err, "s3:AbortMultipartUpload", key)
+	return false, b.fault(ctx, err, "s3:AbortMultipartUpload", key)
 }
 
 // ifMatch writes an ETag as this server wants it.

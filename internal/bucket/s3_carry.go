@@ -429,7 +429,8 @@ func (b *s3Bucket) Complete(ctx context.Context, key, id string, parts []Part) (
 }
 
 func (b *s3Bucket) Cancel(ctx context.Context, key, id string) error {
-	return b.abortUpload(ctx, key, id)
+	_, err := b.abortUpload(ctx, key, id)
+	return err
 }
 
 // Reaches compares server, region and keys.

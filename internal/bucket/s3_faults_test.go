@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -362,6 +365,80 @@ func TestABrokenReadNeverMixesTwoVersions(t *testing.T) {
 			got, err := io.ReadAll(r)
 			if !fault.Is(err, fault.BucketFailed) || bytes.Contains(got, []byte("b")) {
 				t.Errorf("got %d bytes and %v; want an error and nothing of the new version", len(got), err)
+			}
+		})
+	}
+}
+
+// slowParts is an S3 server that is still storing parts when their upload is aborted. What it stores after that is left.
+type slowParts struct {
+	store time.Duration // that a part takes; one that never comes to an end is stored when it is cut off
+
+	arrived chan struct{}
+	mu      sync.Mutex
+	late    int // parts that were cut off, and are stored after the next answer
+	left    bool
+}
+
+func (s *slowParts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	w.Header().Set("ETag", `"etag"`)
+	switch {
+	case isBegin(r):
+		fmt.Fprint(w, `<InitiateMultipartUploadResult><UploadId>id</UploadId></InitiateMultipartUploadResult>`)
+		s.set(true)
+	case isPart(r):
+		s.arrived <- struct{}{}
+		select {
+		case <-time.After(s.store):
+		case <-r.Context().Done():
+			s.mu.Lock()
+			s.late++
+			s.mu.Unlock()
+		}
+	case r.Method == http.MethodDelete:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.left {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		s.left, s.late = s.late > 0, 0
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+func (s *slowParts) set(left bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = left
+}
+
+func TestAPartThatIsStillBeingStoredDoesNotOutliveItsUpload(t *testing.T) {
+	t.Parallel()
+	for name, store := range map[string]time.Duration{"it ends soon": 50 * time.Millisecond, "it has to be cut off": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := &slowParts{store: store, arrived: make(chan struct{}, 1)}
+			server := httptest.NewServer(s)
+			t.Cleanup(server.Close)
+			opts := impatient()
+			opts.Endpoint, opts.AccessKeyID, opts.SecretAccessKey = server.URL, "id", func() string { return "secret" }
+			opts.Stall = time.Hour
+			b := open(t, "s3://bucket", opts)
+			u, err := b.Create(t.Context(), "k", bucket.WriteOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := u.Write(make([]byte, buckettest.PartSize+1)); err != nil {
+				t.Fatal(err)
+			}
+			<-s.arrived
+			u.Abort()
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.left {
+				t.Error("the upload is still there")
 			}
 		})
 	}

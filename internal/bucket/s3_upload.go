@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -36,6 +37,7 @@ type s3Write struct {
 	mu    sync.Mutex
 	parts map[int]types.CompletedPart
 	size  int64
+	cut   bool // a part was cut off: the server may store it later
 }
 
 func (w *s3Write) whole(ctx context.Context, data []byte) (Object, error) {
@@ -105,11 +107,12 @@ func (w *s3Write) put(ctx context.Context, number int, data []byte) error {
 		out, err = b.client.UploadPart(ctx, in, opts...)
 		return err
 	})
-	if err != nil {
-		return w.judge(ctx, err)
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err != nil {
+		w.cut = w.cut || ctx.Err() != nil
+		return w.judge(ctx, err)
+	}
 	w.size += int64(len(data))
 	w.parts[number] = types.CompletedPart{PartNumber: in.PartNumber, ETag: out.ETag, ChecksumCRC32: out.ChecksumCRC32}
 	return nil
@@ -142,7 +145,25 @@ func (w *s3Write) complete(ctx context.Context) (Object, error) {
 	}, nil
 }
 
-func (w *s3Write) abort(ctx context.Context) error { return w.bucket.abortUpload(ctx, w.key, w.id) }
+// abort ends the upload. After a part was cut off it asks again, for the server can have stored that part after
+// its first answer (docs.aws.amazon.com/AmazonS3/latest/API/API_AbortMultipartUpload.html).
+func (w *s3Write) abort(ctx context.Context) error {
+	gone, err := w.bucket.abortUpload(ctx, w.key, w.id)
+	for try := 1; w.cut && !gone && err == nil && try < abortTries; try++ {
+		select {
+		case <-time.After(time.Duration(try) * abortPause):
+		case <-ctx.Done():
+			return nil
+		}
+		gone, err = w.bucket.abortUpload(ctx, w.key, w.id)
+	}
+	return err
+}
+
+const (
+	abortTries = 3
+	abortPause = 50 * time.Millisecond // times the number of the try
+)
 
 func (w *s3Write) settle(ctx context.Context, failed error) (Object, error) {
 	if w.trial {

@@ -18,6 +18,8 @@ const (
 	// partsPerSize is after how many parts the size of a part doubles: parts of 8 MiB at first
 	// then carry 8 GB in 8 MiB parts, and 10,000 parts carry more than S3's 5 TiB an object.
 	partsPerSize = 1000
+	// endPart is how long a part that is being sent may take to end when its upload is aborted.
+	endPart = time.Second
 )
 
 // writeMark is the metadata key under which every write leaves a random value; see the package's
@@ -116,7 +118,10 @@ func (u *partUpload) send() error {
 	u.number++
 	number := u.number
 	u.flying.Go(func() {
-		if err := u.begun.put(u.ctx, number, data); err != nil {
+		// A part that is cut off while the server stores it can appear after the upload was aborted.
+		late, cancel := linger(u.ctx, min(u.grace, endPart))
+		defer cancel()
+		if err := u.begun.put(late, number, data); err != nil {
 			u.fail(err)
 		}
 		u.buffers.put(data, size)
