@@ -2,9 +2,11 @@ package bucket
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"io"
 	"iter"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -43,7 +45,14 @@ func (b *azureBucket) look(ctx context.Context, key string) (Object, string, err
 	return Object{
 		Key: key, Size: value(out.ContentLength), ETag: quoted(out.ETag), Modified: value(out.LastModified),
 		Encryption: encryption(out.IsServerEncrypted), ContentType: value(out.ContentType), Metadata: metadata,
+		Sums: sumsTold(map[string]string{"md5": base64.StdEncoding.EncodeToString(out.ContentMD5)}),
 	}, mark, nil
+}
+
+// sumsTold leaves out the sums that a server does not keep.
+func sumsTold(sums map[string]string) map[string]string {
+	maps.DeleteFunc(sums, func(_, sum string) bool { return sum == "" })
+	return sums
 }
 
 func value[T any](p *T) (v T) {

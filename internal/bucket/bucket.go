@@ -87,9 +87,11 @@ type Object struct {
 	Encryption string
 	// Untold is set by List alone: the server has this object under another key, which its listing cannot say.
 	Untold bool
-	// ContentType and Metadata are told by Stat alone.
+	// ContentType, Metadata and Sums are told by Stat alone.
 	ContentType string
 	Metadata    map[string]string
+	// Sums of the whole content that the server keeps, by algorithm in small letters (crc64nvme, sha256, md5, …), in base64.
+	Sums map[string]string
 }
 
 // Kind names a kind of bucket.

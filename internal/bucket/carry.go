@@ -16,10 +16,9 @@ type Cargo struct {
 	Locked          bool   // it may not be deleted for some time, or has a legal hold
 	Illegible       bool   // there is metadata that the server cannot say
 
-	Tags     string            // as a query, each byte that needs it as %XX; "" for none
-	Tagged   bool              // there are tags, which the server does not tell with the object
-	PartSize int64             // bytes of each part but the last; 0 where the server does not tell
-	Sums     map[string]string // of the whole content, by algorithm in small letters (crc64nvme, sha256, …), in base64
+	Tags     string // as a query, each byte that needs it as %XX; "" for none
+	Tagged   bool   // there are tags, which the server does not tell with the object
+	PartSize int64  // bytes of the first part; 0 where the server does not tell
 }
 
 // Part is a part of an upload that is not finished.
@@ -47,6 +46,8 @@ type Carrier interface {
 	FetchRange(ctx context.Context, key, etag string, offset, length int64) (io.ReadCloser, error)
 	// Describe says all that is known about an object, also the size of its parts.
 	Describe(ctx context.Context, key string) (Cargo, error)
+	// PartSizes are the bytes of each of an object's parts, of which there are count; nil where the server does not tell.
+	PartSizes(ctx context.Context, o Object, count int) ([]int64, error)
 	// Restore asks for an archived object, for so many days; tier is the server's word for how fast. Asked for already is no error.
 	Restore(ctx context.Context, key string, days int, tier string) error
 	// Tags of an object, as a query.

@@ -44,6 +44,7 @@ func (b *gcsBucket) look(ctx context.Context, key string) (Object, string, error
 	}
 	o, mark := said.describe(key)
 	o.ContentType = said.ContentType
+	o.Sums = sumsTold(map[string]string{"crc32c": said.CRC32C, "md5": said.MD5})
 	return o, mark, nil
 }
 

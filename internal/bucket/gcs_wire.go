@@ -245,5 +245,7 @@ type gcsObject struct {
 	Updated     time.Time         `json:"updated"`
 	ContentType string            `json:"contentType"`
 	KMSKeyName  string            `json:"kmsKeyName"`
+	CRC32C      string            `json:"crc32c"`
+	MD5         string            `json:"md5Hash"`
 	Metadata    map[string]string `json:"metadata"`
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/encoding/httpbinding"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/leatdata/leat/internal/fault"
 )
@@ -258,15 +259,46 @@ func (b *s3Bucket) Describe(ctx context.Context, key string) (Cargo, error) {
 	if !strings.Contains(c.ETag, "-") {
 		return c, nil
 	}
-	// Servers that know the request answer with the first part alone; others with the whole, or refuse.
-	resp, err = b.ask(ctx, http.MethodHead, key, "partNumber=1", http.Header{"If-Match": {*b.ifMatch(c.ETag)}}, nil, "s3:GetObject")
-	if err == nil {
-		_ = resp.Body.Close()
-		if resp.ContentLength > 0 && resp.ContentLength < c.Size {
-			c.PartSize = resp.ContentLength
-		}
+	if size, err := b.partSize(ctx, c.Object, 1); err == nil {
+		c.PartSize = size
 	}
 	return c, nil
+}
+
+// PartSizes asks for the head of each part. A server that does not know the request answers with the whole, or refuses.
+func (b *s3Bucket) PartSizes(ctx context.Context, o Object, count int) ([]int64, error) {
+	sizes := make([]int64, count)
+	first, err := b.partSize(ctx, o, 1)
+	if fault.Retryable(err) || fault.Is(err, fault.ObjectExists) || fault.Is(err, fault.Interrupted) {
+		return nil, err
+	}
+	if err != nil || first == 0 {
+		return nil, nil //nolint:nilerr // that it refuses is the answer
+	}
+	sizes[0] = first
+	var g errgroup.Group
+	g.SetLimit(deleteParallel)
+	for i := 1; i < count; i++ {
+		g.Go(func() (err error) {
+			defer fault.Catch(&err, nil, b.at.object(o.Key))
+			sizes[i], err = b.partSize(ctx, o, i+1)
+			return err
+		})
+	}
+	return sizes, g.Wait()
+}
+
+// partSize asks for the size of a part; it is 0 where the answer is about the whole object.
+func (b *s3Bucket) partSize(ctx context.Context, o Object, number int) (int64, error) {
+	resp, err := b.ask(ctx, http.MethodHead, o.Key, "partNumber="+strconv.Itoa(number), http.Header{"If-Match": {*b.ifMatch(o.ETag)}}, nil, "s3:GetObject")
+	if err != nil {
+		return 0, err
+	}
+	_ = resp.Body.Close()
+	if resp.ContentLength >= o.Size {
+		return 0, nil
+	}
+	return max(resp.ContentLength, 0), nil
 }
 
 func (b *s3Bucket) Tags(ctx context.Context, key string) (string, error) {

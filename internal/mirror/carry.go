@@ -324,54 +324,6 @@ func (r *run) bothClear(ctx context.Context, key, was, is string) error {
 	return nil
 }
 
-// bringStream is for kinds of which only bytes, type and metadata are known.
-func (r *run) bringStream(ctx context.Context, o bucket.Object, exact bool) error {
-	cargo, err := r.describe(ctx, o.Key)
-	if err != nil {
-		return err
-	}
-	if err := r.asListed(o, cargo.Object, exact); err != nil {
-		return err
-	}
-	if _, err = r.asListedNow(ctx, o, &cargo); err != nil {
-		return err
-	}
-	about := cargo.Object
-	kept, lost := withOrigin(about, true).Metadata, false
-	if r.to.carrier == nil {
-		kept, lost = keepable(kept)
-	}
-	in, err := r.from.bucket.Open(ctx, o.Key, 0, -1)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := r.to.bucket.Create(ctx, o.Key, bucket.WriteOptions{ContentType: about.ContentType, Metadata: kept})
-	if err != nil {
-		return err
-	}
-	defer out.Abort()
-	hash, sum := sha256.New(), md5.New()
-	n, err := io.Copy(io.MultiWriter(out, hash, sum), r.paced(ctx, in))
-	if err != nil {
-		return r.cut(ctx, err, o.Key)
-	}
-	if n != about.Size {
-		return r.mismatch(o.Key, "it has %d bytes and %d came", about.Size, n)
-	}
-	own := hex.EncodeToString(sum.Sum(nil))
-	if r.from.carrier != nil && hashed(about) && md5ETag(about.ETag) != own {
-		return r.mismatch(o.Key, "its source's ETag is %s and the bytes that came have %s", md5ETag(about.ETag), own)
-	}
-	if _, err := out.Commit(ctx); err != nil {
-		return err
-	}
-	r.tally.notCarried(missedElsewhere(cargo, lost))
-	r.sums.put(o.Key, [32]byte(hash.Sum(nil)))
-	r.tally.carried(o.Key, n)
-	return nil
-}
-
 // describe is what the source tells of an object, as far as its kind does.
 func (r *run) describe(ctx context.Context, key string) (c bucket.Cargo, err error) {
 	if r.from.carrier == nil {

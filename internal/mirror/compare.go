@@ -80,7 +80,9 @@ func (r *run) compare(ctx context.Context, near bucket.Object, far *bucket.Objec
 	if hashed(here.Object) && hashed(there.Object) {
 		return Verdict{Differ: ReasonETag}, nil
 	}
-	return r.byManifest(ctx, bucket.Cargo{Object: near, Sums: here.Sums}, bucket.Cargo{Object: *far, Sums: there.Sums})
+	other := *far
+	near.Sums, other.Sums = here.Sums, there.Sums
+	return r.byManifest(ctx, near, other)
 }
 
 // compareByOrigin is for kinds whose objects tell nothing but metadata.
@@ -95,33 +97,33 @@ func (r *run) compareByOrigin(ctx context.Context, near, far bucket.Object) (Ver
 	if v, known := byOrigin(near, there.Metadata); known {
 		return v, nil
 	}
-	return r.byManifest(ctx, bucket.Cargo{Object: near}, bucket.Cargo{Object: far})
+	return r.byManifest(ctx, near, far)
 }
 
 // byManifest compares by what the manifests of dumps say of their files, or the one side's manifest and the other's server, and by time where
 // they say nothing. The far side's manifest may have come without a look at the files, by another program: that they are the same counts
 // only where the time does not speak against it.
-func (r *run) byManifest(ctx context.Context, near, far bucket.Cargo) (Verdict, error) {
+func (r *run) byManifest(ctx context.Context, near, far bucket.Object) (Verdict, error) {
 	here, there := kept(near), kept(far)
 	proved := there != ""
 	var err error
 	if here == "" {
-		if here, err = r.from.dumps.sumOf(ctx, near.Object); err != nil {
+		if here, err = r.from.dumps.sumOf(ctx, near); err != nil {
 			return Verdict{}, err
 		}
 	}
 	if here != "" && there == "" {
-		if there, err = r.to.dumps.sumOf(ctx, far.Object); err != nil {
+		if there, err = r.to.dumps.sumOf(ctx, far); err != nil {
 			return Verdict{}, err
 		}
 	}
 	switch {
 	case here == "" || there == "":
-		return byTime(near.Object, far.Object), nil
+		return byTime(near, far), nil
 	case here != there:
 		return Verdict{Differ: ReasonManifest}, nil
 	}
-	if v := byTime(near.Object, far.Object); v.Differ != "" && !proved {
+	if v := byTime(near, far); v.Differ != "" && !proved {
 		return v, nil
 	}
 	return Verdict{Same: WayManifest}, nil

@@ -148,8 +148,8 @@ func (d *dumps) sumOf(ctx context.Context, o bucket.Object) (string, error) {
 }
 
 // kept is the SHA-256 that a server keeps of an object, hexadecimal; empty where it keeps none.
-func kept(c bucket.Cargo) string {
-	sum, err := base64.StdEncoding.DecodeString(c.Sums["sha256"])
+func kept(o bucket.Object) string {
+	sum, err := base64.StdEncoding.DecodeString(o.Sums["sha256"])
 	if err != nil {
 		return "" // of parts, and not of the whole
 	}

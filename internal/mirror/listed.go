@@ -8,6 +8,9 @@ import (
 	"github.com/leatdata/leat/internal/fault"
 )
 
+// betweenHint is for objects that come otherwise than the source has them.
+const betweenHint = "Look for a proxy, cache or gateway before the source that packs, unpacks or changes what passes; it must hand objects on as they are."
+
 // inListing is an object as the source lists it now; object-missing where it does not.
 func (r *run) inListing(ctx context.Context, key string) (bucket.Object, error) {
 	for o, err := range r.from.bucket.List(ctx, key) {
@@ -37,8 +40,7 @@ func (r *run) asListedNow(ctx context.Context, listed bucket.Object, c *bucket.C
 			return listed, err
 		}
 		if why := contradiction(listed, *c); why != "" {
-			return listed, fault.Mended(r.mismatch(listed.Key, "%s", why),
-				"Look for a proxy, cache or gateway before the source that packs, unpacks or changes what passes; it must hand objects on as they are.")
+			return listed, fault.Mended(r.mismatch(listed.Key, "%s", why), betweenHint)
 		}
 	}
 	if c.ETag == "" || plainETag(c.ETag) == plainETag(listed.ETag) {

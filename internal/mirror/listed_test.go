@@ -112,8 +112,8 @@ func TestBytesAreHeldAgainstTheListing(t *testing.T) {
 			}
 			for o, err := range to.List(t.Context(), "") {
 				must(t, err)
-				if strings.HasPrefix(o.Key, ".leat") || name == "a folder" && strings.HasPrefix(o.Key, "large/") {
-					continue // of an object in parts, on its way to a folder, the length alone is compared
+				if strings.HasPrefix(o.Key, ".leat") {
+					continue
 				}
 				data, err := bucket.ReadAll(t.Context(), to, o.Key, 20<<20)
 				must(t, err)

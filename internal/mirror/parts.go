@@ -386,8 +386,14 @@ func (t *transfer) etag() string {
 	return fmt.Sprintf("%x-%d", all.Sum(nil), t.count)
 }
 
-// readTwice is for an object of which nothing tells whether it came right: what comes a second time must be the same.
+// readTwice is for an object of which nothing tells yet whether it came right: what comes a second time must be the same, and have the
+// source's ETag where it is known how that is made.
 func (t *transfer) readTwice(ctx context.Context) error {
+	more, err := t.run.onceMore(ctx, t.c)
+	if err != nil {
+		return err
+	}
+	inTurn := newTurns(nil, &more)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(partsAtOnce)
 	for number := 1; number <= t.count && gctx.Err() == nil; number++ {
@@ -396,10 +402,9 @@ func (t *transfer) readTwice(ctx context.Context) error {
 		}
 		g.Go(func() error {
 			defer t.run.memory.give(t.size)
-			data, err := t.read(gctx, number)
-			defer t.run.free(data)
-			if err == nil && md5.Sum(data) != t.sums[number-1] {
-				err = t.run.mismatch(t.c.Key, "part %d came differently when it was read again", number)
+			err := t.run.guarded(t.c.Key, func() error { return t.partAgain(gctx, number, inTurn) })
+			if err != nil {
+				inTurn.stop()
 			}
 			return err
 		})
@@ -410,7 +415,23 @@ func (t *transfer) readTwice(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return t.run.cut(ctx, ctx.Err(), t.c.Key)
 	}
+	if err := more.right(); err != nil {
+		return fault.Mended(t.run.mismatch(t.c.Key, "%s", err.Error()), betweenHint)
+	}
 	return nil
+}
+
+// partAgain reads a part once more.
+func (t *transfer) partAgain(ctx context.Context, number int, inTurn *turns) error {
+	data, err := t.read(ctx, number)
+	if err != nil {
+		return err
+	}
+	defer t.run.free(data)
+	if md5.Sum(data) != t.sums[number-1] {
+		return t.run.mismatch(t.c.Key, "part %d came differently when it was read again", number)
+	}
+	return inTurn.write(ctx, number, data)
 }
 
 func (t *transfer) finished(ctx context.Context, etag string) error {
@@ -441,6 +462,7 @@ type turns struct {
 	next    int
 	stopped bool
 	hashes  []expectedSum
+	out     io.Writer // all hashes
 }
 
 // expectedSum is a hash of the whole and what it must come to; empty where it is only noted.
@@ -450,8 +472,11 @@ type expectedSum struct {
 	want string
 }
 
-func newTurns(hashes []expectedSum) *turns {
-	t := &turns{next: 1, hashes: hashes}
+func newTurns(hashes []expectedSum, more ...io.Writer) *turns {
+	for _, h := range hashes {
+		more = append(more, h.hash)
+	}
+	t := &turns{next: 1, hashes: hashes, out: io.MultiWriter(more...)}
 	t.moved = sync.NewCond(&t.mu)
 	return t
 }
@@ -466,9 +491,7 @@ func (t *turns) write(ctx context.Context, number int, data []byte) error {
 	if t.stopped {
 		return fault.New(fault.Interrupted, "", "another part failed").Because(context.Cause(ctx))
 	}
-	for _, h := range t.hashes {
-		h.hash.Write(data)
-	}
+	_, _ = t.out.Write(data) // hashes never fail
 	t.next++
 	t.moved.Broadcast()
 	return nil

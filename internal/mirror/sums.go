@@ -2,7 +2,6 @@ package mirror
 
 import (
 	"bufio"
-	"cmp"
 	"crypto/md5"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -34,6 +33,7 @@ var checksums = []struct {
 	{"sha256", sha256.New},
 	{"crc32c", func() hash.Hash { return crc32.New(crc32.MakeTable(crc32.Castagnoli)) }},
 	{"sha1", sha1.New},
+	{"md5", md5.New},
 	{"crc32", func() hash.Hash { return crc32.NewIEEE() }},
 }
 
@@ -62,12 +62,15 @@ func checkSums(c bucket.Cargo, content io.Reader) error {
 	return s.right()
 }
 
+// etagSum is the name of an ETag that is an MD5, which is written in hexadecimal.
+const etagSum = "ETag"
+
 // wholeSums are the hashes to make of the content of a large object: those that the source tells of the whole, and the SHA-256 where the
 // manifest of a dump may name it.
 func wholeSums(c bucket.Cargo, named bool) []expectedSum {
 	var all []expectedSum
 	if hashed(c.Object) {
-		all = append(all, expectedSum{"md5", md5.New(), md5ETag(c.ETag)})
+		all = append(all, expectedSum{etagSum, md5.New(), md5ETag(c.ETag)})
 	}
 	if s, ok := sumOf(c); ok {
 		all = append(all, s)
@@ -83,17 +86,14 @@ func (s expectedSum) right() error {
 		return nil
 	}
 	sum := s.hash.Sum(nil)
-	if got := cmp.Or(hexOnly(s.name, sum), base64.StdEncoding.EncodeToString(sum)); got != s.want {
+	got := base64.StdEncoding.EncodeToString(sum)
+	if s.name == etagSum {
+		got = hex.EncodeToString(sum)
+	}
+	if got != s.want {
 		return fmt.Errorf("its source's %s is %s and the bytes that came have %s", s.name, s.want, got)
 	}
 	return nil
-}
-
-func hexOnly(name string, sum []byte) string {
-	if name == "md5" {
-		return hex.EncodeToString(sum)
-	}
-	return ""
 }
 
 func (t *turns) right() error {

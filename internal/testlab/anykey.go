@@ -37,6 +37,7 @@ type anyObject struct {
 	etag     string
 	modified time.Time
 	header   http.Header
+	parts    []int // bytes of each part that it was sent in
 }
 
 type anyUpload struct {
@@ -70,7 +71,7 @@ func (a *AnyKeyStore) Put(key string, data []byte) {
 
 func (a *AnyKeyStore) keep(key string, data []byte, etag string, header http.Header) anyObject {
 	sum := md5.Sum(data)
-	o := anyObject{data, cmp.Or(etag, `"`+hex.EncodeToString(sum[:])+`"`), time.Now(), header}
+	o := anyObject{data: data, etag: cmp.Or(etag, `"`+hex.EncodeToString(sum[:])+`"`), modified: time.Now(), header: header}
 	a.objects[key] = o
 	return o
 }
@@ -171,6 +172,11 @@ func (a *AnyKeyStore) object(w http.ResponseWriter, r *http.Request, key string,
 		}
 	}
 	h.Set("ETag", o.etag)
+	if n, err := strconv.Atoi(r.URL.Query().Get("partNumber")); err == nil && r.Method == http.MethodHead && 0 < n && n <= len(o.parts) { // as AWS answers
+		h.Set("Content-Length", strconv.Itoa(o.parts[n-1]))
+		w.WriteHeader(http.StatusPartialContent)
+		return
+	}
 	http.ServeContent(w, r, "", o.modified, bytes.NewReader(o.data))
 }
 
@@ -198,13 +204,16 @@ func (a *AnyKeyStore) upload(w http.ResponseWriter, r *http.Request, key, id str
 		w.WriteHeader(http.StatusNoContent)
 	case http.MethodPost:
 		var data []byte
+		var parts []int
 		all := md5.New()
 		for _, n := range slices.Sorted(maps.Keys(u.parts)) {
 			sum := md5.Sum(u.parts[n])
 			all.Write(sum[:])
-			data = append(data, u.parts[n]...)
+			data, parts = append(data, u.parts[n]...), append(parts, len(u.parts[n]))
 		}
 		o := a.keep(key, data, fmt.Sprintf(`"%x-%d"`, all.Sum(nil), len(u.parts)), u.header)
+		o.parts = parts
+		a.objects[key] = o
 		delete(a.uploads, id)
 		answer(w, "CompleteMultipartUploadResult", a.element("Location", r.Host+"/"+key)+a.element("Key", key)+a.element("ETag", o.etag))
 	}
