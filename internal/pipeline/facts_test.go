@@ -24,8 +24,10 @@ const (
 	parted = `create table %[1]s (id int, d int, v text, primary key (id, d)) partition by range (d);
 create table %[1]s_1 partition of %[1]s for values from (0) to (10); create table %[1]s_2 partition of %[1]s for values from (10) to (20);
 insert into %[1]s select i, i, 'first' from generate_series(0, 19) i`
-	flat = `create table %[1]s (id int primary key, v text); insert into %[1]s select i, 'first' from generate_series(0, 19) i`
-	tree = `create table %[1]s (id int, d int, v text, primary key (id, d)) partition by range (d);
+	flat      = `create table %[1]s (id int primary key, v text); insert into %[1]s select i, 'first' from generate_series(0, 19) i`
+	numbered  = `create table %[1]s (id int primary key, n int, m int, v text); insert into %[1]s select i, i, i, 'first' from generate_series(0, 19) i`
+	generated = `create table %[1]s (id int primary key, n int, v text, g int generated always as (n * 2) stored); insert into %[1]s select i, i, 'first' from generate_series(0, 19) i`
+	tree      = `create table %[1]s (id int, d int, v text, primary key (id, d)) partition by range (d);
 create table %[1]s_1 partition of %[1]s for values from (0) to (10) partition by list (d); create table %[1]s_11 partition of %[1]s_1 default;
 insert into %[1]s select i, i, 'first' from generate_series(0, 9) i`
 )
@@ -69,8 +71,13 @@ alter table %[1]s add primary key (id, v); commit`}},
 	"nothing": {rows: flat, does: []string{`begin; alter table %[1]s replica identity nothing; insert into %[1]s values (30, 'told'); alter table %[1]s replica identity default; commit`}},
 	"whole": {rows: flat, does: []string{`begin; alter table %[1]s replica identity full; alter table %[1]s drop constraint %[1]s_pkey; insert into %[1]s values (1, 'twin');
 delete from %[1]s where v = 'twin'; insert into %[1]s values (30, 'told'); alter table %[1]s add primary key (id); alter table %[1]s replica identity default; commit`}},
-	"again":   {rows: flat, does: []string{`drop table %[1]s; create table %[1]s (id int primary key, v text); insert into %[1]s values (1, 'another')`}, other: true},
-	"swapped": {rows: flat, does: []string{`create table %[1]s_new (id int primary key, v text); insert into %[1]s_new values (1, 'another'); begin; alter table %[1]s rename to %[1]s_old; alter table %[1]s_new rename to %[1]s; commit`}, other: true},
+	"computed": {rows: flat, does: []string{`alter table %[1]s alter v type text using v || '!'`, `insert into %[1]s values (30, 'told')`}},
+	"doubled": {rows: numbered, does: []string{`begin; alter table %[1]s alter n type bigint; alter table %[1]s alter v type char(5) using 'other'; alter table %[1]s alter n type int using n * 2;
+alter table %[1]s alter v type text; commit`}},
+	"expression": {from: 18, rows: generated, does: []string{`alter table %[1]s alter g set expression as (n * 3)`}},
+	"beside":     {rows: numbered, does: []string{`alter table %[1]s alter m type bigint, alter n type int using n + 1`}},
+	"again":      {rows: flat, does: []string{`drop table %[1]s; create table %[1]s (id int primary key, v text); insert into %[1]s values (1, 'another')`}, other: true},
+	"swapped":    {rows: flat, does: []string{`create table %[1]s_new (id int primary key, v text); insert into %[1]s_new values (1, 'another'); begin; alter table %[1]s rename to %[1]s_old; alter table %[1]s_new rename to %[1]s; commit`}, other: true},
 }
 
 // harmless is what may happen to tables and makes no copy necessary.
@@ -85,6 +92,7 @@ var harmless = map[string]meddling{
 		`alter table %[1]s_2 set (fillfactor = 80)`, `alter table %[1]s_1 add check (d >= 0)`, `insert into %[1]s values (102, 1, 'told')`}},
 	"emptied": {rows: parted, does: []string{`truncate %[1]s`, `insert into %[1]s values (102, 1, 'told')`}},
 	"rekeyed": {rows: flat, does: []string{`alter table %[1]s drop constraint %[1]s_pkey, add primary key (id)`, `update %[1]s set v = 'told' where id = 1`}},
+	"retyped": {rows: numbered, does: []string{`alter table %[1]s alter m type bigint`, `insert into %[1]s values (30, 30, 30, 'told')`, `vacuum full %[1]s`}},
 	"plain": {rows: flat, does: []string{`create index concurrently on %[1]s (v)`, `grant select on %[1]s to public`, `alter table %[1]s add w int default 3`, `truncate %[1]s`,
 		`insert into %[1]s values (102, 'told')`, `vacuum full %[1]s`, `vacuum freeze %[1]s`, `reindex table concurrently %[1]s`,
 		`alter table %[1]s replica identity full`, `alter table %[1]s replica identity default`, `update %[1]s set v = 'told'`}},

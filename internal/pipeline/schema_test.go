@@ -285,6 +285,38 @@ func TestAlterationsAreFollowedUnderKills(t *testing.T) {
 	b.judge(tables...)
 }
 
+func TestAColumnThatWasNullableForATimeHasItsNulls(t *testing.T) {
+	t.Parallel()
+	for _, keep := range []string{"current", "history"} {
+		t.Run(keep, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t, 15, "--set", "run.keep="+keep)
+			b.db.Exec("create table t (id int primary key, n int not null); insert into t values (1, 1)")
+			b.mustCatchUp()
+			b.db.Exec("alter table t alter n drop not null")
+			b.db.Exec("insert into t values (2, null)")
+			b.db.Exec("update t set n = null where id = 1")
+			b.db.Exec("update t set n = 0")
+			b.db.Exec("alter table t alter n set not null")
+			b.db.Exec("insert into t values (3, 3)")
+			if r := b.mustCatchUp(); strings.Contains(r.Stderr, "copied") {
+				t.Errorf("the table is copied again:\n%s", r.Stderr)
+			}
+			b.db.Exec("insert into t values (4, 4)")
+			b.mustCatchUp()
+			if keep == "current" {
+				b.judge("t")
+				return
+			}
+			rows := b.inLake("t_history")["t_history"].chosen([]string{"id", "n"})
+			slices.Sort(rows)
+			if want := []string{"1|0", "1|1", "1|NULL", "2|0", "2|NULL", "3|3", "4|4"}; !slices.Equal(rows, want) {
+				t.Errorf("the history has %v, want %v", rows, want)
+			}
+		})
+	}
+}
+
 func TestATypeThatTheLakeCannotWidenToGoesByThePolicy(t *testing.T) {
 	t.Parallel()
 	for _, policy := range []string{"version", "copy", "stop"} {

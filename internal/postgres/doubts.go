@@ -182,7 +182,10 @@ func (j *judge) relation(ctx context.Context, t, rel uint32, was, now Facts, r R
 	case !r.Logged || r.File == 0:
 		return nil, nil
 	case before.File != r.File:
-		return j.rewritten(ctx, doubt, rel == t, now.Named, name, before, r)
+		if rel == t && now.Named {
+			return j.recomputed(ctx, doubt, t, was.Types, now.Types, name, before, r)
+		}
+		return j.rewritten(ctx, doubt, rel == t, name, before, r)
 	case rel != t && before.Class != r.Class:
 		changed, err := j.identityMoved(ctx, rel, before.Sum == r.Sum)
 		if changed {
@@ -196,10 +199,7 @@ func (j *judge) relation(ctx context.Context, t, rel uint32, was, now Facts, r R
 // rewritten judges a relation that has another file: VACUUM FULL, CLUSTER, TRUNCATE and rewriting ALTER TABLEs make
 // one, and of these SET UNLOGGED hides rows from the WAL. Rows keep their transaction unless an ALTER TABLE has
 // written them.
-func (j *judge) rewritten(ctx context.Context, doubt func(string, ...any) *Doubt, whole, named bool, name Name, before, now RelationFacts) (*Doubt, error) {
-	if whole && named {
-		return nil, nil // it cannot have been unlogged, and a TRUNCATE is told
-	}
+func (j *judge) rewritten(ctx context.Context, doubt func(string, ...any) *Doubt, whole bool, name Name, before, now RelationFacts) (*Doubt, error) {
 	if kept, err := j.keepsRows(ctx, name); kept || err != nil {
 		return nil, err
 	}
@@ -213,6 +213,35 @@ func (j *judge) rewritten(ctx context.Context, doubt func(string, ...any) *Doubt
 	default:
 		return d, nil
 	}
+}
+
+// recomputed judges a table that has another file, and that a publication names: it cannot have been unlogged, and a
+// TRUNCATE is told. What is left is an ALTER TABLE that gives a column other values of the same type, by USING or as
+// the expression of a generated column. It changes the column's row in pg_attribute. A change of the type is told.
+func (j *judge) recomputed(ctx context.Context, doubt func(string, ...any) *Doubt, t uint32, was, is string, name Name, before, now RelationFacts) (*Doubt, error) {
+	if before.Toast == now.Toast && now.Toast != 0 {
+		return nil, nil
+	}
+	if kept, err := j.keepsRows(ctx, name); kept || err != nil {
+		return nil, err
+	}
+	newer := "true"
+	if h := j.options.Horizon; h != 0 && j.next-h < 1<<31 {
+		newer = fmt.Sprintf("pg_catalog.age(xmin) between 0 and pg_catalog.age('%d'::xid)", uint32(h))
+	}
+	rows, err := query(ctx, j.conn, `select attnum, attname from pg_catalog.pg_attribute
+where attrelid = $1::oid and attnum > 0 and not attisdropped and `+newer+` order by attnum`, fmt.Sprint(t))
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		from := (int(number(r[0])) - 1) * typeDigits
+		to := from + typeDigits
+		if to <= len(was) && to <= len(is) && was[from:to] == is[from:to] {
+			return doubt("the column %s may have other values: ALTER TABLE wrote all rows again (ALTER … TYPE … USING, or SET EXPRESSION)", r[1]), nil
+		}
+	}
+	return nil, nil
 }
 
 func (j *judge) name(ctx context.Context, rel uint32) (Name, error) {

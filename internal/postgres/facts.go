@@ -23,6 +23,9 @@ type Facts struct {
 	Named    bool
 	Identity byte   // relreplident
 	Key      uint32 // the constraint of the primary key
+	// Types has typeDigits characters for each column that the table has or had, by attnum: a hash of its type. It is
+	// kept for tables that are Named, whose files tell nothing else of ALTER … TYPE … USING.
+	Types string
 	// Relations hold the rows: the table itself, or all that is below a partitioned one.
 	Relations map[uint32]RelationFacts
 }
@@ -36,13 +39,16 @@ type RelationFacts struct {
 	Logged       bool   // it is a permanent table
 }
 
+// typeDigits is how many hexadecimal digits of the hash of a column's type are kept.
+const typeDigits = 3
+
 // String is the form that is saved. The zero Facts are "".
 func (f Facts) String() string {
 	if f.Identity == 0 {
 		return ""
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s %d %c %d", cmp.Or(f.Publication, "-"), cmp.Or(f.Member, "-"), number01(f.Named), f.Identity, f.Key)
+	fmt.Fprintf(&b, "%s %s %d %c %d %s", cmp.Or(f.Publication, "-"), cmp.Or(f.Member, "-"), number01(f.Named), f.Identity, f.Key, cmp.Or(f.Types, "-"))
 	for _, oid := range slices.Sorted(maps.Keys(f.Relations)) {
 		r := f.Relations[oid]
 		fmt.Fprintf(&b, " %d:%d:%d:%d:%d:%d:%d:%d", oid, r.Parent, r.Bond, r.Class, r.File, r.Toast, r.Sum, number01(r.Logged))
@@ -60,7 +66,7 @@ func number01(yes bool) int {
 // ParseFacts reads what String gives. Anything else is like nothing: ok is false.
 func ParseFacts(text string) (f Facts, ok bool) {
 	words := strings.Fields(text)
-	if len(words) < 5 || len(words[3]) != 1 {
+	if len(words) < 6 || len(words[3]) != 1 {
 		return Facts{}, false
 	}
 	unless := func(w string) string {
@@ -70,8 +76,8 @@ func ParseFacts(text string) (f Facts, ok bool) {
 		return w
 	}
 	f = Facts{Publication: unless(words[0]), Member: unless(words[1]), Named: words[2] == "1", Identity: words[3][0], Relations: map[uint32]RelationFacts{}}
-	f.Key = oid([]byte(words[4]))
-	for _, w := range words[5:] {
+	f.Key, f.Types = oid([]byte(words[4])), unless(words[5])
+	for _, w := range words[6:] {
 		var n [8]uint32
 		parts := strings.Split(w, ":")
 		if len(parts) != len(n) {
@@ -91,7 +97,7 @@ func ParseFacts(text string) (f Facts, ok bool) {
 
 // Equal says whether nothing has moved.
 func (f Facts) Equal(g Facts) bool {
-	return f.Publication == g.Publication && f.Member == g.Member && f.Named == g.Named && f.Identity == g.Identity && f.Key == g.Key &&
+	return f.Publication == g.Publication && f.Member == g.Member && f.Named == g.Named && f.Identity == g.Identity && f.Key == g.Key && f.Types == g.Types &&
 		maps.Equal(f.Relations, g.Relations)
 }
 
@@ -110,7 +116,10 @@ g as (select oid, string_agg(v, ',' order by v) v, array_agg(pub) pubs, bool_or(
 b as (select up.oid, string_agg(format('%%s/%%s', i.inhparent, i.xmin), ',' order by i.inhrelid) v
       from up join pg_catalog.pg_inherits i on i.inhrelid = up.up group by up.oid)
 select w.oid, (select string_agg(format('%%s/%%s', p.oid, p.xmin), ',' order by p.oid) from p where p.puballtables or p.oid = any(g.pubs)),
-       g.v, case when g.above or exists (select from p where puballtables) then b.v end, coalesce(g.named, false), c.relreplident, coalesce(k.oid, 0)
+       g.v, case when g.above or exists (select from p where puballtables) then b.v end, coalesce(g.named, false), c.relreplident, coalesce(k.oid, 0),
+       case when g.named and c.relkind = 'r' then (
+         select string_agg(lpad(to_hex((hashoid(a.atttypid) # hashint4(a.atttypmod)) & 4095), %d, '0'), '' order by a.attnum)
+         from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0) end
 from w join pg_catalog.pg_class c on c.oid = w.oid left join g on g.oid = w.oid left join b on b.oid = w.oid
 left join pg_catalog.pg_constraint k on k.conrelid = w.oid and k.contype = 'p'`
 
@@ -142,13 +151,13 @@ func (s *Source) facts(ctx context.Context, conn *pgconn.PgConn, publications []
 	if s.Version >= 150000 {
 		schemas = schemaMembersSQL
 	}
-	rows, err := query(ctx, conn, fmt.Sprintf(membersSQL, schemas), oidArray(oids), textArray(publications))
+	rows, err := query(ctx, conn, fmt.Sprintf(membersSQL, schemas, typeDigits), oidArray(oids), textArray(publications))
 	if err != nil {
 		return nil, classify(ctx, err, s.Name, "cannot read what is published")
 	}
 	all := map[uint32]Facts{}
 	for _, r := range rows {
-		f := Facts{Publication: string(r[1]), Member: string(r[2]), Named: string(r[4]) == "t", Identity: r[5][0], Key: oid(r[6]), Relations: map[uint32]RelationFacts{}}
+		f := Facts{Publication: string(r[1]), Member: string(r[2]), Named: string(r[4]) == "t", Identity: r[5][0], Key: oid(r[6]), Types: string(r[7]), Relations: map[uint32]RelationFacts{}}
 		if bonds := string(r[3]); bonds != "" {
 			f.Member += ",up:" + bonds
 		}

@@ -40,6 +40,16 @@ var doubtful = []struct {
 	{happens: "begin; alter table leat_f replica identity full; alter table leat_f drop constraint leat_f_pkey, add primary key (id); alter table leat_f replica identity default; commit",
 		doubt: "primary key was dropped"},
 	{happens: "alter table leat_f drop constraint leat_f_pkey, add primary key (id)"},
+	{happens: "alter publication leat_p add table only leat_n", doubt: "the publication was changed"},
+	{happens: "insert into leat_f values (1, 'a'); insert into leat_n values (1, 1)"},
+	{happens: "alter table leat_f alter v type text using v || 'x'", doubt: "the column v may have other values"},
+	{happens: "begin; alter table leat_n alter b type bigint; alter table leat_n alter b type int using b + 1; commit", doubt: "the column b may have other values"},
+	{happens: "begin; alter table leat_n alter b type bigint using b * 2; alter table leat_n alter c type int using c + 1; commit", doubt: "the column c may have other values"},
+	{happens: "alter table leat_n alter b type numeric using b * 2; alter table leat_f add w timestamptz default clock_timestamp()"},
+	{happens: "alter table leat_f alter v type text; alter table leat_n alter b type bigint; vacuum full leat_n"},
+	{happens: "truncate leat_n; insert into leat_n values (1, 1); vacuum full leat_n; reindex table leat_n"},
+	{happens: "vacuum full leat_n; alter table leat_n alter b set default 1; alter table leat_n alter b set not null"},
+	{happens: "truncate leat_f; alter table leat_f alter v set default 'x'; insert into leat_f values (2, 'b')"},
 	{happens: "alter table leat_f replica identity full"},
 	{happens: "alter table leat_f drop constraint leat_f_pkey, add primary key (id)", doubt: "primary key was dropped"},
 }
@@ -57,7 +67,7 @@ func TestALookDoubtsWhatTheWALMayNotHaveTold(t *testing.T) {
 func judgeDoubts(t *testing.T, db *testlab.DB) {
 	s := sourceOf(t, db)
 	db.Exec(`create table leat_r (id int, d int, v text, primary key (id, d)) partition by range (d); create table leat_1 partition of leat_r for values from (0) to (20);
-create table leat_f (id int primary key, v text)`)
+create table leat_f (id int primary key, v text); create table leat_n (id int primary key, b int, c int)`)
 	all := func(many []postgres.Name, _ []string) (picked []int, _ error) {
 		for i := range many {
 			picked = append(picked, i)
@@ -66,7 +76,7 @@ create table leat_f (id int primary key, v text)`)
 	}
 	o := postgres.LookOptions{
 		Selection: postgres.Selection{Choose: all, PartitionRoots: true}, Publications: []string{"leat_p"},
-		Tables: []uint32{oidOf(db, "leat_r"), oidOf(db, "leat_f")}, Roots: []uint32{oidOf(db, "leat_r")},
+		Tables: []uint32{oidOf(db, "leat_r"), oidOf(db, "leat_f"), oidOf(db, "leat_n")}, Roots: []uint32{oidOf(db, "leat_r")},
 	}
 	for _, c := range doubtful {
 		before, err := s.Look(t.Context(), o)
