@@ -104,7 +104,7 @@ func avroHeader(schema []byte, codec string, metadata map[string]string) ([]byte
 }
 
 // Write encodes the record's rows. A NULL in a column declared NOT NULL is a
-// ValueUncarriable fault. Errors of the underlying writer come as they are. After an error
+// NullUnexpected fault. Errors of the underlying writer come as they are. After an error
 // the file is of no use.
 func (a *avroWriter) Write(rec arrow.RecordBatch) error {
 	if a.closed {

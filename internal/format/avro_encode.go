@@ -57,7 +57,7 @@ func avroRequired(inner avroEncoder, path string, report *error) avroEncoder {
 		validity, offset := arr.NullBitmapBytes(), arr.Data().Offset()
 		return func(b []byte, i int) []byte {
 			if bitutil.BitIsNotSet(validity, offset+i) {
-				*report = fault.New(fault.ValueUncarriable, path, "a NULL in a column that is declared NOT NULL")
+				*report = fault.New(fault.NullUnexpected, path, "a NULL in a column that is declared NOT NULL")
 				return b
 			}
 			return value(b, i)

@@ -305,8 +305,8 @@ func TestAvroReportsANullThatMayNotBe(t *testing.T) {
 				}
 				return
 			}
-			if !fault.Is(err, fault.ValueUncarriable) || fault.Of(err).Where != c.where {
-				t.Errorf("%v, want value-uncarriable at %s", err, c.where)
+			if !fault.Is(err, fault.NullUnexpected) || fault.Of(err).Where != c.where {
+				t.Errorf("%v, want null-unexpected at %s", err, c.where)
 			}
 			if again := w.Close(); !errors.Is(again, err) {
 				t.Errorf("Close: %v", again)

@@ -20,7 +20,7 @@ func (c *column) walk(s int, arr arrow.Array, lo, hi int, rep, def uint8) error 
 		return c.descend(s, arr, lo, hi, rep, def)
 	}
 	if !st.nullable && anyNull(arr, lo, hi) {
-		return fault.New(fault.ValueUncarriable, c.name(), "a null came in a column that is declared to have none")
+		return fault.New(fault.NullUnexpected, c.name(), "a NULL in a column that is declared NOT NULL")
 	}
 	for lo < hi {
 		valid, n := validRun(arr, lo, hi)

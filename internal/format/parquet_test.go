@@ -393,7 +393,7 @@ func TestAWriterRefusesWhatItsSchemaDoesNotSay(t *testing.T) {
 		rec  arrow.RecordBatch
 		code fault.Code
 	}{
-		"a null where there is none": {randomRecord(loose, 50, p), fault.ValueUncarriable},
+		"a null where there is none": {randomRecord(loose, 50, p), fault.NullUnexpected},
 		"another type":               {randomRecord(other, 50, p), fault.Internal},
 	} {
 		w, err := format.NewParquet(&bytes.Buffer{}, strict, format.ParquetOptions{})

@@ -120,10 +120,6 @@ func (r *run) append(ctx context.Context, t *table, rel *postgres.Relation, ev *
 		}
 	}
 	if err := t.builder.Append(ev); err != nil {
-		if fault.Is(err, fault.ValueUncarriable) && !t.nullable {
-			// The log does not tell NOT NULL. What the catalog says of now need not have held when the row was written.
-			return &again{nullable: []string{t.name}}
-		}
 		return r.uncarried(ctx, t, ev, err)
 	}
 	t.last = ev.Tx.XID
@@ -282,7 +278,7 @@ func (r *run) commitTables(ctx context.Context, tables []*table, to change.LSN) 
 			}
 			c, err := t.lake.Commit(gctx, to, time.UnixMicro(r.at))
 			if err != nil {
-				return fault.Wrap(err, codeOf(err), t.name, "cannot commit up to %s", to)
+				return t.unwritten(err, "cannot commit up to %s", to)
 			}
 			r.o.Watch.TableCommitted(t.name, Commit{Position: to, Files: c.Files, Deletes: c.Deletes, Bytes: c.Bytes})
 			done[i] = Commit{Rows: int64(c.Rows), Files: c.Files, Deletes: c.Deletes, Bytes: c.Bytes}

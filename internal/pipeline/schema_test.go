@@ -290,7 +290,7 @@ func TestAColumnThatWasNullableForATimeHasItsNulls(t *testing.T) {
 	for _, keep := range []string{"current", "history"} {
 		t.Run(keep, func(t *testing.T) {
 			t.Parallel()
-			b := newBed(t, 15, "--set", "run.keep="+keep)
+			b := newBed(t, 15, "--set", "run.keep="+keep, "--set", "run.commit_rows=1")
 			b.db.Exec("create table t (id int primary key, n int not null); insert into t values (1, 1)")
 			b.mustCatchUp()
 			b.db.Exec("alter table t alter n drop not null")

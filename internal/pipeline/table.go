@@ -86,12 +86,19 @@ func (t *table) flush(ctx context.Context, watch Watcher) error {
 	}
 	t.wentAside(watch, changes)
 	if err := t.lake.Write(ctx, changes); err != nil {
-		if fault.Is(err, fault.ValueUncarriable) && !t.nullable { // see append: a null that the catalog of now does not allow
-			return &again{nullable: []string{t.name}}
-		}
-		return fault.Wrap(err, codeOf(err), t.name, "cannot write changes up to the transaction at %s", changes.LSN[changes.Len()-1])
+		return t.unwritten(err, "cannot write changes up to the transaction at %s", changes.LSN[changes.Len()-1])
 	}
 	return nil
+}
+
+// unwritten is the error of changes that the lake did not take. A NULL in a column that is NOT NULL begins again
+// without believing NOT NULL: the WAL does not tell it, and what the catalog says of now need not have held when the
+// row was written.
+func (t *table) unwritten(err error, format string, args ...any) error {
+	if fault.Is(err, fault.NullUnexpected) && !t.nullable {
+		return &again{nullable: []string{t.name}}
+	}
+	return fault.Wrap(err, codeOf(err), t.name, format, args...)
 }
 
 // open makes sure that the table's place in the lake is open, in the shape the lake holds or, for a new one, in the
