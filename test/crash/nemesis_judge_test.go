@@ -68,10 +68,7 @@ func aNemesis(t *testing.T, seed uint64) {
 			for range 3 + dice.IntN(4) {
 				n.act()
 			}
-			if dice.IntN(2) == 0 {
-				f.lives(run, time.Duration(dice.IntN(1500))*time.Millisecond)
-			}
-			run.Kill()
+			f.nemesisLives(n, run, time.Duration(dice.IntN(2)*dice.IntN(1500))*time.Millisecond)
 			for range dice.IntN(3) {
 				n.act()
 			}
@@ -86,6 +83,20 @@ func aNemesis(t *testing.T, seed uint64) {
 		if t.Failed() {
 			n.tell()
 			return
+		}
+	}
+}
+
+// nemesisLives lets a run live for a while and kills it. It may have ended where the WAL of before cannot be read.
+func (f *follower) nemesisLives(n *nemesis, run *testlab.Process, d time.Duration) {
+	f.t.Helper()
+	select {
+	case <-time.After(d):
+		run.Kill()
+	case <-run.Done():
+		if r := run.Wait(); !strings.Contains(r.Stderr, "publication-unusable") {
+			n.tell()
+			f.t.Fatalf("leat run ends by itself with %d:\n%s%s", r.Exit, r.Stdout, last(r.Stderr, 40))
 		}
 	}
 }
