@@ -264,13 +264,13 @@ var nemesisOps = []nemesisOp{
 		detach := []string{"", " concurrently"}[n.dice.IntN(2)]
 		return []string{
 			"alter table ev detach partition " + leaf + detach,
-			fmt.Sprintf("begin; update %[1]s set v = 'changed'; delete from %[1]s where id %% 2 = 0; insert into %[1]s values (%[2]d, %[3]d, 'apart'); commit", leaf, n.next(), from),
+			fmt.Sprintf("begin; update %[1]s set v = 'changed'; delete from %[1]s where id %% 2 = 0; insert into %[1]s (id, d, v) values (%[2]d, %[3]d, 'apart'); commit", leaf, n.next(), from),
 			attach(leaf, from),
 		}
 	}},
 	{name: "the same in one transaction", blind: []string{"ev"}, scripts: func(n *nemesis) []string {
 		leaf, from := n.leaf()
-		return one("begin; alter table ev detach partition %[1]s; insert into %[1]s values (%[2]d, %[3]d, 'apart'); %[4]s; commit", leaf, n.next(), from, attach(leaf, from))
+		return one("begin; alter table ev detach partition %[1]s; insert into %[1]s (id, d, v) values (%[2]d, %[3]d, 'apart'); %[4]s; commit", leaf, n.next(), from, attach(leaf, from))
 	}},
 	{name: "a tree hung elsewhere and back", blind: []string{"tree"}, scripts: func(n *nemesis) []string {
 		return []string{
@@ -286,7 +286,7 @@ var nemesisOps = []nemesisOp{
 	{name: "TRUNCATE of a root", scripts: func(*nemesis) []string { return one("truncate ev") }},
 	{name: "a leaf unlogged for a bulk load", blind: []string{"ev"}, scripts: func(n *nemesis) []string {
 		leaf, from := n.leaf()
-		load := fmt.Sprintf("insert into %s values (%d, %d, 'bulk')", leaf, n.next(), from)
+		load := fmt.Sprintf("insert into %s (id, d, v) values (%d, %d, 'bulk')", leaf, n.next(), from)
 		if n.dice.IntN(2) == 0 {
 			return one("begin; alter table %[1]s set unlogged; %[2]s; alter table %[1]s set logged; commit", leaf, load)
 		}
