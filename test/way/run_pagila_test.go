@@ -116,14 +116,27 @@ func TestAShopInARESTCatalogIsReadByOthers(t *testing.T) {
 	})
 }
 
+// inGlue follows a database into a folder whose tables a Glue catalog lists.
+func inGlue(t testing.TB, db *testlab.DB, glue testlab.GlueServer) (p *pipeline, prefix string) {
+	t.Helper()
+	p = newPipeline(t, db)
+	prefix = p.name + "_"
+	p.env = append(p.env, glue.Env()...)
+	return p.with("lake.catalog.type=glue", "lake.catalog.uri="+glue.Endpoint, "lake.catalog.region=us-east-1", "lake.namespace_prefix="+prefix), prefix
+}
+
+func TestColumnsOfOddNamesInGlueAreReadByOthers(t *testing.T) {
+	t.Parallel()
+	db, glue := testlab.Postgres(t), testlab.Glue(t)
+	p, prefix := inGlue(t, db, glue)
+	oddColumns(t, db, p, prefix, glue.PyIcebergSettings())
+}
+
 func TestAShopInGlueIsReadByOthers(t *testing.T) {
 	t.Parallel()
 	db, glue := testlab.Postgres(t), testlab.Glue(t)
 	b := openShop(db)
-	p := newPipeline(t, db)
-	prefix := p.name + "_"
-	p.env = append(p.env, glue.Env()...)
-	p.with("lake.catalog.type=glue", "lake.catalog.uri="+glue.Endpoint, "lake.catalog.region=us-east-1", "lake.namespace_prefix="+prefix)
+	p, prefix := inGlue(t, db, glue)
 	p.catchUp()
 	b.work(t, 60, 1)
 	db.Exec("alter table customers add column rank int default 3")
