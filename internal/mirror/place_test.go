@@ -96,10 +96,16 @@ func TestPlacesThatLieInOneAnotherAreRefusedByWhatTheyHold(t *testing.T) {
 				return open(t, mounted(t, s, "lake/app/", "app"), "")
 			},
 		},
-		"a folder of another name, which only the listing shows": {
+		"a folder of another name": {
 			from: func(t testing.TB, s testlab.Store) bucket.Bucket { return open(t, s, "lake") },
 			to: func(t testing.TB, s testlab.Store) bucket.Bucket {
 				return open(t, mounted(t, s, "lake/", "other"), "zz")
+			},
+		},
+		"a bucket that is a folder of the source by another name, which only the listing shows": {
+			from: func(t testing.TB, s testlab.Store) bucket.Bucket { return open(t, s, "lake") },
+			to: func(t testing.TB, s testlab.Store) bucket.Bucket {
+				return open(t, mounted(t, s, "lake/zz/", "other"), "")
 			},
 		},
 		"another name of the bucket": {
