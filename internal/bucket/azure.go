@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
@@ -140,31 +141,49 @@ func (b *azureBucket) List(ctx context.Context, prefix string) iter.Seq2[Object,
 		var passed tokens
 		pages := b.client.NewListBlobsFlatPager(&container.ListBlobsFlatOptions{Prefix: &full})
 		for pages.More() {
-			page, err := pages.NextPage(ctx)
+			objects, next, err := b.page(ctx, pages, prefix)
 			if err != nil {
-				yield(Object{}, b.fault(ctx, err, prefix))
+				yield(Object{}, err)
 				return
 			}
-			for _, item := range page.Segment.BlobItems {
-				if !strings.HasPrefix(value(item.Name), full) {
+			for _, o := range objects {
+				if !strings.HasPrefix(o.Key, full) {
 					bad("the listing has a key that was not asked for")
 					return
 				}
-				o := Object{Key: strings.TrimPrefix(value(item.Name), b.at.root)}
-				if p := item.Properties; p != nil {
-					o.Size, o.ETag, o.Modified = value(p.ContentLength), quoted(p.ETag), value(p.LastModified)
-				}
-				if o.Key != "" && !yield(o, nil) {
+				if o.Key = strings.TrimPrefix(o.Key, b.at.root); o.Key != "" && !yield(o, nil) {
 					return
 				}
 			}
-			if next := value(page.NextMarker); next != "" && passed.again(next) {
+			if next != "" && passed.again(next) {
 				bad("the listing goes on where it was before")
 				return
 			}
 		}
 	}
 }
+
+// page gets the next page of a listing, whose objects have their whole names.
+func (b *azureBucket) page(ctx context.Context, pages *azurePager, prefix string) (objects []Object, next string, err error) {
+	defer fault.Catch(&err, nil, b.at.object(prefix))
+	page, err := pages.NextPage(ctx)
+	if err != nil {
+		return nil, "", b.fault(ctx, err, prefix)
+	}
+	if page.Segment == nil {
+		return nil, "", fault.New(fault.BucketFailed, b.at.object(prefix), "the listing has no list of objects")
+	}
+	for _, item := range page.Segment.BlobItems {
+		o := Object{Key: value(item.Name)}
+		if p := item.Properties; p != nil {
+			o.Size, o.ETag, o.Modified = value(p.ContentLength), quoted(p.ETag), value(p.LastModified)
+		}
+		objects = append(objects, o)
+	}
+	return objects, value(page.NextMarker), nil
+}
+
+type azurePager = runtime.Pager[container.ListBlobsFlatResponse]
 
 // deleteParallel is how many objects are deleted at once where there is no request for many.
 const deleteParallel = 16
@@ -173,8 +192,9 @@ func (b *azureBucket) Delete(ctx context.Context, keys ...string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(deleteParallel)
 	for _, key := range keys {
-		group.Go(func() error {
-			_, err := b.client.NewBlobClient(b.at.root+key).Delete(ctx, nil)
+		group.Go(func() (err error) {
+			defer fault.Catch(&err, nil, b.at.object(key))
+			_, err = b.client.NewBlobClient(b.at.root+key).Delete(ctx, nil)
 			if bloberror.HasCode(err, bloberror.BlobNotFound) {
 				return nil
 			}
@@ -196,5 +216,12 @@ func (b *azureBucket) Close() error {
 	return nil
 }
 
-// Do makes the watchdog a transport of the Azure SDK.
-func (w *watchdog) Do(req *http.Request) (*http.Response, error) { return w.RoundTrip(req) }
+// Do makes the watchdog a transport of the Azure SDK, which reads answers to their end.
+func (w *watchdog) Do(req *http.Request) (*http.Response, error) {
+	resp, err := w.RoundTrip(req)
+	blob := req.Method == http.MethodGet && !req.URL.Query().Has("comp")
+	if err == nil && (!blob || resp.StatusCode >= http.StatusMultipleChoices) {
+		resp.Body = &bounded{ReadCloser: resp.Body, left: mostAnswer}
+	}
+	return resp, err
+}

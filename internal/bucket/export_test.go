@@ -3,6 +3,7 @@ package bucket
 import (
 	"bytes"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -24,6 +25,25 @@ func PartSizes(first int64) []int {
 		sizes[u.number] = u.size()
 	}
 	return sizes
+}
+
+// Break makes a bucket panic in the middle of the requests that match, as a fault of ours would. It has sent none yet.
+func Break(b Bucket, when func(*http.Request) bool) {
+	var wire *watchdog
+	switch kind := b.(*front).Bucket.(type) {
+	case *s3Bucket:
+		wire = kind.wire
+	case *gcsBucket:
+		wire = kind.wire
+	case *azureBucket:
+		wire = kind.wire
+	}
+	wire.base.Proxy = func(r *http.Request) (*url.URL, error) {
+		if when(r) {
+			panic("broken by the test")
+		}
+		return nil, nil
+	}
 }
 
 // Listed is an object of a page as ReadPage reads it.

@@ -180,8 +180,9 @@ func (b *gcsBucket) Delete(ctx context.Context, keys ...string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(deleteParallel)
 	for _, key := range keys {
-		group.Go(func() error {
-			_, err := b.ask(ctx, gcsCall{method: http.MethodDelete, url: b.object(key, nil)}, nil)
+		group.Go(func() (err error) {
+			defer fault.Catch(&err, nil, b.at.object(key))
+			_, err = b.ask(ctx, gcsCall{method: http.MethodDelete, url: b.object(key, nil)}, nil)
 			var answer *gcsError
 			if errors.As(err, &answer) && answer.status == http.StatusNotFound {
 				return nil

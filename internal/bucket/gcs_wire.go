@@ -100,7 +100,7 @@ type gcsAnswer struct {
 
 // ask sends a request, again if it has to, reads the whole answer, and decodes it if that is wanted.
 func (b *gcsBucket) ask(ctx context.Context, c gcsCall, into any) (answer gcsAnswer, err error) {
-	const most = 64 << 20 // bytes of an answer; a page of a listing has some hundred KiB
+	defer fault.Catch(&err, nil, b.at.String())
 	err = b.again(ctx, func() error {
 		resp, err := b.open(ctx, c)
 		if err != nil {
@@ -108,7 +108,7 @@ func (b *gcsBucket) ask(ctx context.Context, c gcsCall, into any) (answer gcsAns
 		}
 		defer resp.Body.Close()
 		answer = gcsAnswer{resp.StatusCode, resp.Header}
-		text, err := io.ReadAll(io.LimitReader(resp.Body, most))
+		text, err := io.ReadAll(&bounded{ReadCloser: resp.Body, left: mostAnswer})
 		if err != nil || into == nil || resp.StatusCode == resumeIncomplete {
 			return err
 		}
@@ -205,6 +205,8 @@ func (b *gcsBucket) fault(ctx context.Context, err error, right, key string) err
 	var answer *gcsError
 	var login *oauth2.RetrieveError
 	switch {
+	case fault.Is(err, fault.Internal):
+		return err
 	case errors.As(err, &answer):
 	case errors.Is(err, errChecksum):
 		return fault.New(fault.ChecksumMismatch, where, "%s", whats[fault.ChecksumMismatch]).Because(err)

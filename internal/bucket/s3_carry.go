@@ -151,9 +151,9 @@ func told(resp *http.Response) error {
 	}
 }
 
-// drain reads what is left of an answer, so that the connection can be used again.
+// drain reads what is left of an answer, so that the connection can be used again. One without an end is not waited for.
 func drain(resp *http.Response) error {
-	_, err := io.Copy(io.Discard, resp.Body)
+	_, err := io.Copy(io.Discard, io.LimitReader(resp.Body, mostListed))
 	return errors.Join(err, resp.Body.Close())
 }
 

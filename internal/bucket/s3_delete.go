@@ -40,7 +40,10 @@ func (b *s3Bucket) Delete(ctx context.Context, keys ...string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(deleteParallel)
 	for _, key := range single {
-		group.Go(func() error { return b.deleteOne(ctx, key) })
+		group.Go(func() (err error) {
+			defer fault.Catch(&err, nil, b.at.object(key))
+			return b.deleteOne(ctx, key)
+		})
 	}
 	return group.Wait()
 }

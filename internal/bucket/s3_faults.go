@@ -84,6 +84,8 @@ func (b *s3Bucket) fault(ctx context.Context, err error, right, key string) erro
 	var creds *credentialsError
 	answered := errors.As(err, &api)
 	switch {
+	case fault.Is(err, fault.Internal):
+		return err
 	case ctx.Err() != nil && !answered:
 		return interrupted(ctx, b.at.object(key))
 	case errors.As(err, &creds):

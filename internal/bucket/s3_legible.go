@@ -2,6 +2,7 @@ package bucket
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"regexp"
@@ -18,21 +19,22 @@ func (l legibleXML) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil || req.Method == http.MethodHead || holdsContent(req, resp) {
 		return resp, err
 	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, mostListed))
-	text = legible(text)
-	rest := io.Reader(resp.Body)
-	if err != nil {
-		rest = failing{err}
+	text, err := io.ReadAll(&bounded{ReadCloser: resp.Body, left: mostListed})
+	rest := io.Reader(failing{err})
+	switch {
+	case err == nil:
+		rest = bytes.NewReader(legible(text))
+	case !errors.Is(err, errEndless):
+		rest = io.MultiReader(bytes.NewReader(legible(text)), rest)
 	}
 	resp.ContentLength = -1
-	resp.Body = &replaced{io.MultiReader(bytes.NewReader(text), rest), resp.Body}
+	resp.Body = &replaced{rest, resp.Body}
 	return resp, nil
 }
 
-// holdsContent says whether an answer may hold the bytes of an object.
+// holdsContent says whether an answer holds the bytes of an object. The SDK names the operation in the query.
 func holdsContent(req *http.Request, resp *http.Response) bool {
-	q := req.URL.Query()
-	return resp.StatusCode < http.StatusMultipleChoices && req.Method == http.MethodGet && !q.Has("uploadId") && !q.Has("list-type")
+	return resp.StatusCode < http.StatusMultipleChoices && req.URL.Query().Get("x-id") == "GetObject"
 }
 
 // replaced reads other bytes than those of the body that it closes.

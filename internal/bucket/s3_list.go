@@ -80,9 +80,10 @@ func (b *s3Bucket) List(ctx context.Context, prefix string) iter.Seq2[Object, er
 	}
 }
 
-// get asks for a page, again as often as the SDK would. Objects are put into a slice that is no longer needed.
-func (l *listing) get(ctx context.Context, token string, into []Object) listed {
+// get asks for a page, again as often as the SDK would. Objects are put into a slice that is no longer needed. It runs in a goroutine too.
+func (l *listing) get(ctx context.Context, token string, into []Object) (page listed) {
 	b := l.bucket
+	defer fault.Catch(&page.err, nil, b.at.object(l.prefix))
 	at, err := b.courier()
 	if err != nil {
 		return listed{err: err}
@@ -123,7 +124,10 @@ func (l *listing) ask(ctx context.Context, at *courier, token string) error {
 
 // readXML asks for a document of XML about the bucket, or about what lies under a path, once, and has it read. An error in the place of the
 // document is one of the SDK's form.
-func (b *s3Bucket) readXML(ctx context.Context, at *courier, path string, query url.Values, body *bytes.Buffer, read func([]byte) error) error {
+func (b *s3Bucket) readXML(
+	ctx context.Context, at *courier, path string, query url.Values, body *bytes.Buffer, read func([]byte) error,
+) (err error) {
+	defer fault.Catch(&err, nil, b.at.String())
 	resp, err := b.exchange(ctx, at, http.MethodGet, path, query.Encode(), http.Header{}, nil)
 	if err != nil {
 		return err

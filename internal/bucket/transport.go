@@ -18,6 +18,25 @@ import (
 	"github.com/leatdata/leat/internal/fault"
 )
 
+// mostAnswer is how many bytes an answer may have that is no object: a page of a listing has some MiB at most.
+const mostAnswer = 64 << 20
+
+// bounded is the body of an answer that ends with an error where it has more bytes than it may have.
+type bounded struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left+1)])
+	if b.left -= int64(n); b.left < 0 {
+		return n - 1, errEndless
+	}
+	return n, err
+}
+
+var errEndless = errors.New("the answer has more bytes than any answer of its kind")
+
 // stallError says that a request made no progress for too long.
 type stallError struct{ after time.Duration }
 

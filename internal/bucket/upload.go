@@ -121,13 +121,18 @@ func (u *partUpload) send() error {
 		// A part that is cut off while the server stores it can appear after the upload was aborted.
 		late, cancel := linger(u.ctx, min(u.grace, endPart))
 		defer cancel()
-		if err := u.begun.put(late, number, data); err != nil {
+		if err := u.putPart(late, number, data); err != nil {
 			u.fail(err)
 		}
 		u.buffers.put(data, size)
 		<-u.slots
 	})
 	return nil
+}
+
+func (u *partUpload) putPart(ctx context.Context, number int, data []byte) (err error) {
+	defer fault.Catch(&err, nil, u.where)
+	return u.begun.put(ctx, number, data)
 }
 
 // fail remembers the first error and stops the other parts.

@@ -82,7 +82,10 @@ func (r *run) deleteGone(ctx context.Context, objects []bucket.Object) error {
 	var asking errgroup.Group
 	asking.SetLimit(r.o.Parallel)
 	for i, o := range objects {
-		asking.Go(func() error { there[i], errs[i] = r.atSource(ctx, o.Key); return nil })
+		asking.Go(func() error {
+			errs[i] = r.guarded(o.Key, func() (err error) { there[i], err = r.atSource(ctx, o.Key); return err })
+			return nil
+		})
 	}
 	_ = asking.Wait() // each error is one object's
 	var gone []string

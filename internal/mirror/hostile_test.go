@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"iter"
 	"log/slog"
 	"slices"
 	"strings"
@@ -39,6 +40,32 @@ func (w worn) Open(ctx context.Context, key string, offset, length int64) (io.Re
 		_ = none[len(key)]
 	}
 	return w.Bucket.Open(ctx, key, offset, length)
+}
+
+// List fails in the middle when there is a key for it.
+func (w worn) List(ctx context.Context, prefix string) iter.Seq2[bucket.Object, error] {
+	return func(yield func(bucket.Object, error) bool) {
+		for o, err := range w.Bucket.List(ctx, prefix) {
+			if strings.HasPrefix(o.Key, "list-broken") {
+				panic("a listing of others")
+			}
+			if !yield(o, err) {
+				return
+			}
+		}
+	}
+}
+
+func TestAPanicInAListingEndsTheMirrorAndNotTheProcess(t *testing.T) {
+	t.Parallel()
+	good := folder(t, map[string]string{"a": "a"})
+	bad := worn{folder(t, map[string]string{"a": "a", "list-broken": "b"})}
+	for name, sides := range map[string][2]bucket.Bucket{"source": {bad, good}, "target": {good, bad}} {
+		_, _, err := run(t, sides[0], sides[1], func(o *mirror.Options) { o.Delete = true })
+		if !fault.Is(err, fault.Internal) {
+			t.Errorf("%s: it ends with %v", name, err)
+		}
+	}
 }
 
 type wornTables struct{ tables }

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"iter"
+	"log/slog"
 	"path"
 	"strings"
 
@@ -32,40 +33,63 @@ type listed struct {
 
 // ahead lists in a goroutine, so that the two sides list at the same time. A listing that is not in order ends with an error: what is
 // merged from it would be wrong. Objects whose keys a server cannot say do not take part: they go to untold.
-func ahead(ctx context.Context, b bucket.Bucket, untold func(bucket.Object), stray func(bucket.Stray)) <-chan []listed {
+func (r *run) ahead(
+	ctx context.Context, b bucket.Bucket, untold func(bucket.Object), stray func(bucket.Stray),
+) <-chan []listed {
 	out := make(chan []listed, 2)
 	go func() {
 		defer close(out)
-		batch, last := make([]listed, 0, listedAhead), ""
-		send := func(l listed) bool {
-			batch = append(batch, l)
-			if len(batch) < listedAhead && l.err == nil && !l.end {
-				return true
-			}
-			select {
-			case out <- batch:
-			case <-ctx.Done():
-				return false
-			}
-			batch = make([]listed, 0, listedAhead)
-			return l.err == nil && !l.end
+		l := &lister{ctx: ctx, bucket: b, out: out, batch: make([]listed, 0, listedAhead)}
+		if err := l.all(r.o.Log, untold, stray); err != nil {
+			l.send(listed{err: err})
 		}
-		for o, err := range bucket.ListAll(ctx, b, "", stray) {
-			if err == nil && o.Untold {
-				untold(o)
-				continue
-			}
-			if err == nil && o.Key <= last && last != "" {
-				err = fault.New(fault.BucketFailed, b.Properties().URL, "the listing is not in order: %q comes behind %q", o.Key, last)
-			}
-			last = o.Key
-			if !send(listed{o: o, err: err}) {
-				return
-			}
-		}
-		send(listed{end: true})
 	}()
 	return out
+}
+
+// lister sends what a bucket lists, many at once.
+type lister struct {
+	ctx    context.Context
+	bucket bucket.Bucket
+	out    chan<- []listed
+	batch  []listed
+	last   string // key
+}
+
+// all sends the whole listing. Its error is that of a panic.
+func (l *lister) all(log *slog.Logger, untold func(bucket.Object), stray func(bucket.Stray)) (panicked error) {
+	url := l.bucket.Properties().URL
+	defer fault.Catch(&panicked, log, url)
+	for o, err := range bucket.ListAll(l.ctx, l.bucket, "", stray) {
+		if err == nil && o.Untold {
+			untold(o)
+			continue
+		}
+		if err == nil && o.Key <= l.last && l.last != "" {
+			err = fault.New(fault.BucketFailed, url, "the listing is not in order: %q comes behind %q", o.Key, l.last)
+		}
+		l.last = o.Key
+		if !l.send(listed{o: o, err: err}) {
+			return nil
+		}
+	}
+	l.send(listed{end: true})
+	return nil
+}
+
+// send returns false when nothing more is wanted.
+func (l *lister) send(one listed) bool {
+	l.batch = append(l.batch, one)
+	if len(l.batch) < listedAhead && one.err == nil && !one.end {
+		return true
+	}
+	select {
+	case l.out <- l.batch:
+	case <-l.ctx.Done():
+		return false
+	}
+	l.batch = make([]listed, 0, listedAhead)
+	return one.err == nil && !one.end
 }
 
 // cursor reads a listing one by one.
@@ -102,7 +126,8 @@ func (r *run) pairs(ctx context.Context) iter.Seq2[pair, error] {
 	return func(yield func(pair, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		a, b := &cursor{in: ahead(ctx, r.from.bucket, r.untold, r.stray)}, &cursor{in: ahead(ctx, r.to.bucket, func(bucket.Object) {}, func(bucket.Stray) {})}
+		a := &cursor{in: r.ahead(ctx, r.from.bucket, r.untold, r.stray)}
+		b := &cursor{in: r.ahead(ctx, r.to.bucket, func(bucket.Object) {}, func(bucket.Stray) {})}
 		step := func(c *cursor) bool {
 			if err := c.next(ctx); err != nil {
 				yield(pair{}, err)
