@@ -24,6 +24,15 @@ func TestJSONThatIsMostlyObjectsIsRefused(t *testing.T) {
 	if err := bucket.DecodeJSON(many("{}", 1000), &files); err != nil {
 		t.Errorf("a small one: %v", err)
 	}
+	for _, item := range []string{"null", "1", `""`, "[]"} {
+		if err := bucket.DecodeJSON(many(item, 2_000_000), &files); err == nil || len(files) > 100 && files[99].Key == "" && len(files) > 1000 {
+			t.Errorf("two million times %s became %d files, %v", item, len(files), err)
+		}
+	}
+	var text []string
+	if err := bucket.DecodeJSON(many(`"`+strings.Repeat(`[{,\"`, 20)+`"`, 50_000), &text); err != nil || len(text) != 50_000 {
+		t.Errorf("brackets in %d texts: %v", len(text), err)
+	}
 	var deep any
 	if err := bucket.DecodeJSON(bytes.Repeat([]byte("["), 1<<20), &deep); err == nil {
 		t.Error("a million levels are read")

@@ -30,6 +30,11 @@ func TestAPanicBecomesAnErrorOfItsPlace(t *testing.T) {
 	if err := work(nil, func() error { panic("no log") }); !fault.Is(err, fault.Internal) {
 		t.Errorf("without a log the panic became: %v", err)
 	}
+	done := make(chan error)
+	go func() { done <- fault.Catching(nil, "public.orders", func() error { panic("elsewhere") })() }()
+	if err := fault.Wrap(<-done, fault.Internal, "", "the table failed"); !fault.Panicked(err) || fault.Panicked(fault.New(fault.Internal, "", "a bug")) {
+		t.Errorf("a goroutine's panic became: %v", err)
+	}
 }
 
 func TestWithoutAPanicAnErrorStaysWhatItIs(t *testing.T) {

@@ -84,6 +84,7 @@ const (
 	LakeMissing     Code = "lake-missing"
 	LakeForeign     Code = "lake-foreign"
 	LakeAltered     Code = "lake-altered"
+	LakeUnreadable  Code = "lake-unreadable"
 	PipelineBusy    Code = "pipeline-busy"
 	PipelineFenced  Code = "pipeline-fenced"
 	StateUnusable   Code = "state-unusable"
@@ -171,6 +172,7 @@ var Codes = map[Code]Entry{
 	LakeMissing:     {"A table or a file of the lake that must be there is gone.", "Restore it, or copy the table anew: leat resync --table NAME.", ExitTarget, false},
 	LakeForeign:     {"A table of that name exists in the lake, and this pipeline did not make it.", "Choose another namespace, or drop the table.", ExitTarget, false},
 	LakeAltered:     {"Another program has changed the definition of a table in the lake.", "Undo the change, or copy the table again: leat resync --table NAME.", ExitTarget, false},
+	LakeUnreadable:  {"A file of a table in the lake is damaged, or was made to do harm: it is not read.", "Restore the file; or drop the table from the lake and copy it again: leat resync --table NAME.", ExitTarget, false},
 	PipelineBusy:    {"Another process runs this pipeline.", "End it, or wait until its lease runs out; the message names its host.", ExitTarget, true},
 	PipelineFenced:  {"Another process has taken this pipeline over.", "Nothing is lost: what this process had not committed, the other one reads again.", ExitTarget, false},
 	StateUnusable:   {"The pipeline's saved state cannot be understood.", "It was written by a newer leat or by hand: use that version, or plan a new copy.", ExitTarget, false},

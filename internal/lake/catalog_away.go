@@ -130,7 +130,7 @@ func (b busyTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		!strings.Contains(reply.Header.Get("Content-Type"), "json"):
 		why = "does not answer itself"
 	default:
-		return reply, nil
+		return bounded(reply), nil
 	}
 	reply.Body.Close()
 	return nil, fault.New(fault.LakeUnreachable, r.URL.Host, "the catalog's server %s (%s)", why, reply.Status)

@@ -58,9 +58,9 @@ func (c *fileCatalog) LoadTable(ctx context.Context, ident table.Identifier) (*t
 	if err != nil {
 		return nil, err
 	}
-	meta, err := table.ParseMetadataBytes(data)
+	meta, err := parseMetadata(ctx, versionKey(folder, n), data)
 	if err != nil {
-		return nil, fmt.Errorf("version %d of %s: %w", n, strings.Join(ident, "."), err)
+		return nil, err
 	}
 	c.remember(folder, fileVersion{n, meta})
 	return c.table(ident, n, meta), nil

@@ -112,9 +112,9 @@ func (t *icebergTable) take(ctx context.Context, tbl *table.Table) (err error) {
 	t.adopt(tbl.Metadata(), tbl.MetadataLocation())
 	t.inside, t.manifests, t.broken, t.foreign = map[string][]liveFile{}, nil, nil, foreignTo(tbl.Metadata())
 	if s := t.now().CurrentSnapshot(); s != nil {
-		t.manifests, err = s.Manifests(t.lake.files(ctx))
+		t.manifests, err = s.Manifests(t.lake.avroFiles(ctx))
 	}
-	return err
+	return unreadable(ctx, t.where(), err, "its list of manifests cannot be understood")
 }
 
 // adopt makes a version the table's own, read and written through our bucket whatever the catalog would have taken.
@@ -190,20 +190,28 @@ func (t *icebergTable) read(ctx context.Context, m iceberg.ManifestFile) ([]live
 }
 
 func (t *icebergTable) readManifest(ctx context.Context, m iceberg.ManifestFile) ([]liveFile, error) {
-	f, err := t.lake.files(ctx).Open(m.FilePath())
+	f, err := t.lake.avroFiles(ctx).Open(m.FilePath())
 	if err != nil {
 		return nil, t.failed(err, "a manifest cannot be read")
 	}
 	defer f.Close()
 	entries, err := iceberg.ReadManifest(m, f, true)
 	if err != nil {
-		return nil, t.failed(err, "a manifest cannot be understood")
+		return nil, unreadable(ctx, t.where(), err, "the manifest %s cannot be understood", m.FilePath())
 	}
 	files := make([]liveFile, len(entries))
 	for i, e := range entries {
+		if err := checkEntry(e); err != nil {
+			return nil, unreadable(ctx, t.where(), err, "the manifest %s cannot be right", m.FilePath())
+		}
 		files[i] = liveFile{e}
 	}
 	return files, nil
+}
+
+// safely is work for a goroutine beside: its panic is an error of the table.
+func (t *icebergTable) safely(work func() error) func() error {
+	return fault.Catching(t.lake.Log, t.where(), work)
 }
 
 // commit makes one new version of the table. Whoever else has changed the table since it was loaded wins:
@@ -214,9 +222,8 @@ func (t *icebergTable) commit(ctx context.Context, d delta) error {
 	if t.broken != nil {
 		return t.broken
 	}
-	err := t.commitLocked(ctx, d)
-	t.broken = err
-	return err
+	t.broken = t.safely(func() error { return t.commitLocked(ctx, d) })()
+	return t.broken
 }
 
 func (t *icebergTable) commitLocked(ctx context.Context, d delta) error {

@@ -291,7 +291,7 @@ func (p *copyPart) filesOf(ledgers []ledger) ([]iceberg.DataFile, error) {
 	return out, nil
 }
 
-func (c *lakeCopy) Finish(ctx context.Context, position change.LSN) error {
+func (c *lakeCopy) finish(ctx context.Context, position change.LSN) error {
 	ledgers, err := readLedgers[ledger](ctx, c.copyLedgers)
 	if err != nil {
 		return err

@@ -138,8 +138,8 @@ type evolution struct {
 	columns []column
 }
 
-// Evolve stages the new definition for each kept table that does not hold it yet.
-func (t *lakeTable) Evolve(ctx context.Context, d Definition) error {
+// evolve stages the new definition for each kept table that does not hold it yet.
+func (t *lakeTable) evolve(ctx context.Context, d Definition) error {
 	spec, err := t.specOf(d, false)
 	if err != nil {
 		return err

@@ -139,12 +139,12 @@ func young(s table.Snapshot, age int64, now time.Time) bool {
 // reach lists all objects that snapshots need: with live, of data and delete files only those that are part of them; else those
 // that they removed too.
 func (t *icebergTable) reach(ctx context.Context, snapshots []table.Snapshot, to objects, live bool) error {
-	files := t.lake.files(ctx)
+	files := t.lake.avroFiles(ctx)
 	for _, s := range snapshots {
 		to.add(s.ManifestList)
 		manifests, err := s.Manifests(files)
 		if err != nil {
-			return t.failed(err, "the manifests of a snapshot cannot be listed")
+			return unreadable(ctx, t.where(), err, "the manifests of a snapshot cannot be listed")
 		}
 		for _, m := range manifests {
 			if !to.add(m.FilePath()) {
@@ -152,7 +152,7 @@ func (t *icebergTable) reach(ctx context.Context, snapshots []table.Snapshot, to
 			}
 			for e, err := range m.Entries(files, live) {
 				if err != nil {
-					return t.failed(err, "a manifest cannot be read")
+					return unreadable(ctx, t.where(), err, "the manifest %s cannot be understood", m.FilePath())
 				}
 				to.add(e.DataFile().FilePath())
 			}

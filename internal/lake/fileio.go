@@ -48,19 +48,28 @@ func pathError(op, name string, err error) error {
 
 // Open finds the object's size and reads nothing yet.
 func (f fileIO) Open(name string) (iceio.File, error) {
+	file := &openFile{fileIO: f, name: name}
+	err := f.found(name, func(key string) (err error) {
+		file.key = key
+		file.object, err = f.bucket.Stat(f.ctx, key)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return file, nil
+}
+
+// found does something with the object of a name; where there is none, with that of what the name says if it is escaped.
+func (f fileIO) found(name string, do func(key string) error) error {
 	key, err := f.key(name)
-	if err != nil {
-		return nil, pathError("open", name, err)
+	if err == nil {
+		err = do(key)
 	}
-	o, err := f.bucket.Stat(f.ctx, key)
 	if plain, ok := unescaped(key); ok && fault.Is(err, fault.ObjectMissing) {
-		key = plain
-		o, err = f.bucket.Stat(f.ctx, key)
+		err = do(plain)
 	}
-	if err != nil {
-		return nil, pathError("open", name, err)
-	}
-	return &openFile{fileIO: f, name: name, key: key, object: o}, nil
+	return pathError("open", name, err)
 }
 
 // unescaped is what a key says if it is escaped: some programs write names in metadata as a URL has them.
@@ -69,17 +78,21 @@ func unescaped(key string) (string, bool) {
 	return plain, err == nil && plain != key
 }
 
-// ReadFile reads a whole object.
+// ReadFile reads a whole object. The Iceberg library asks for a table's metadata so, and for nothing else.
 func (f fileIO) ReadFile(name string) ([]byte, error) {
-	key, err := f.key(name)
+	data, err := f.whole(name, maxMetadata)
 	if err != nil {
-		return nil, pathError("open", name, err)
+		return nil, err
 	}
-	data, err := bucket.ReadAll(f.ctx, f.bucket, key, maxMetadata)
-	if plain, ok := unescaped(key); ok && fault.Is(err, fault.ObjectMissing) {
-		data, err = bucket.ReadAll(f.ctx, f.bucket, plain, maxMetadata)
-	}
-	return data, pathError("open", name, err)
+	return data, pathError("open", name, checkMetadata(f.ctx, name, data))
+}
+
+func (f fileIO) whole(name string, most int64) (data []byte, err error) {
+	err = f.found(name, func(key string) (err error) {
+		data, err = bucket.ReadAll(f.ctx, f.bucket, key, most)
+		return err
+	})
+	return data, err
 }
 
 // maxMetadata is the largest metadata object we are willing to hold in memory.
@@ -144,6 +157,7 @@ type openFile struct {
 	object    bucket.Object
 	at        int64
 	stream    io.ReadCloser // at `at`; nil when nothing is open
+	failed    error         // what the bucket said last: libraries make other errors of it
 }
 
 func (f *openFile) Read(p []byte) (int, error) {
@@ -153,12 +167,16 @@ func (f *openFile) Read(p []byte) (int, error) {
 	if f.stream == nil {
 		r, err := f.bucket.Open(f.ctx, f.key, f.at, -1)
 		if err != nil {
+			f.failed = err
 			return 0, pathError("read", f.name, err)
 		}
 		f.stream = r
 	}
 	n, err := f.stream.Read(p)
 	f.at += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		f.failed = err
+	}
 	return n, err
 }
 
@@ -169,12 +187,16 @@ func (f *openFile) ReadAt(p []byte, off int64) (int, error) {
 	}
 	r, err := f.bucket.Open(f.ctx, f.key, off, int64(len(p)))
 	if err != nil {
+		f.failed = err
 		return 0, pathError("read", f.name, err)
 	}
 	defer r.Close()
 	n, err := io.ReadFull(r, p)
 	if errors.Is(err, io.ErrUnexpectedEOF) && off+int64(n) >= f.object.Size {
 		err = io.EOF
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		f.failed = err
 	}
 	return n, err
 }

@@ -67,12 +67,9 @@ func bySize[T any](list []T, size func(T) int64) [][]T {
 
 // planManifests writes merged manifests beside the ingest. They belong to the snapshot of the given id.
 func (t *icebergTable) planManifests(ctx context.Context) (id int64, merged []mergedManifest, err error) {
-	t.mu.Lock()
 	w := &snapshotWriter{table: t, meta: t.now().Metadata(), id: snapshotID(), name: fresh()}
 	spec := t.now().Spec()
-	groups := manifestGroups(t.manifests, spec.ID())
-	t.mu.Unlock()
-	for _, group := range groups {
+	for _, group := range manifestGroups(t.manifestsNow(), spec.ID()) {
 		m, err := w.mergeGroup(ctx, group)
 		if err != nil {
 			t.dropManifests(ctx, merged)
@@ -83,16 +80,22 @@ func (t *icebergTable) planManifests(ctx context.Context) (id int64, merged []me
 	return w.id, merged, nil
 }
 
+func (t *icebergTable) manifestsNow() []iceberg.ManifestFile {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.manifests
+}
+
 // mergeGroup writes one manifest of the live entries of several, the oldest first. Each entry keeps its snapshot and its sequence numbers.
 func (w *snapshotWriter) mergeGroup(ctx context.Context, group []iceberg.ManifestFile) (mergedManifest, error) {
 	files := make([][]liveFile, len(group))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(manifestsAtOnce)
 	for i, m := range group {
-		g.Go(func() (err error) {
+		g.Go(w.table.safely(func() (err error) {
 			files[i], err = w.table.readManifest(gctx, m)
 			return err
-		})
+		}))
 	}
 	if err := g.Wait(); err != nil {
 		return mergedManifest{}, err
@@ -141,11 +144,12 @@ func (t *icebergTable) commitManifests(ctx context.Context, id int64, merged []m
 	if len(merged) == 0 {
 		return 0, nil
 	}
-	t.broken = t.commitLocked(ctx, delta{rewrite: true, id: id, merged: merged, summary: iceberg.Properties{
+	d := delta{rewrite: true, id: id, merged: merged, summary: iceberg.Properties{
 		"manifests-created":  strconv.Itoa(len(merged)),
 		"manifests-replaced": strconv.Itoa(before),
 		"manifests-kept":     strconv.Itoa(len(t.manifests) - before),
-	}})
+	}}
+	t.broken = t.safely(func() error { return t.commitLocked(ctx, d) })()
 	return before, t.broken
 }
 

@@ -83,10 +83,10 @@ func (c *currentTable) writePositions(ctx context.Context, groups [][]*trackedFi
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(deletesAtOnce)
 	for i, of := range groups {
-		g.Go(func() (err error) {
+		g.Go(c.t.safely(func() (err error) {
 			out[i], err = c.writePositionFile(ctx, of, rows, suffix)
 			return err
-		})
+		}))
 	}
 	return out, g.Wait()
 }

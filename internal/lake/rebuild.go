@@ -3,6 +3,7 @@ package lake
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math"
 	"runtime"
 	"slices"
@@ -16,11 +17,13 @@ import (
 	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/apache/arrow-go/v18/parquet/pqarrow"
 	"github.com/apache/iceberg-go"
+	iceio "github.com/apache/iceberg-go/io"
 	"github.com/apache/iceberg-go/table/dv"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/format"
 	"github.com/leatdata/leat/internal/keyindex"
 )
 
@@ -51,23 +54,33 @@ func (c *currentTable) loadDeletes(ctx context.Context, deletes []liveFile, numb
 func (c *currentTable) loadVector(ctx context.Context, f iceberg.DataFile, numbers map[string]uint32) error {
 	ref := f.ReferencedDataFile()
 	if ref == nil {
-		return fault.New(fault.LakeFailed, c.t.where(), "a deletion vector does not say of which file it is")
+		return fault.New(fault.LakeUnreadable, f.FilePath(), "a deletion vector does not say of which file it is")
 	}
 	n, ok := numbers[c.t.lake.canonical(*ref)]
 	if !ok {
 		return nil
 	}
-	bits, err := dv.ReadDV(c.t.lake.files(ctx), f)
-	if err != nil {
-		return c.t.failed(err, "a deletion vector cannot be read")
-	}
 	t := c.files[n]
+	files := c.t.lake.files(ctx)
+	var bits *dv.RoaringPositionBitmap
+	err := files.checkPuffin(f.FilePath())
+	if err == nil {
+		bits, err = dv.ReadDV(files, f)
+	}
+	if err != nil {
+		return unreadable(ctx, f.FilePath(), err, "a deletion vector cannot be read")
+	}
 	t.vector, t.dead = f, roaring.New()
 	for p := range bits.Positions() {
+		if p >= uint64(t.rows) {
+			return unreadable(ctx, f.FilePath(), errPosition, "a deletion vector cannot be right")
+		}
 		t.dead.Add(uint32(p))
 	}
 	return nil
 }
+
+var errPosition = errors.New("it deletes rows that its data file does not have")
 
 func (c *currentTable) loadPositions(ctx context.Context, f iceberg.DataFile, numbers map[string]uint32) error {
 	d := &deleteFile{file: f}
@@ -75,7 +88,7 @@ func (c *currentTable) loadPositions(ctx context.Context, f iceberg.DataFile, nu
 		paths, ok := storage(rec.Column(0)).(*array.String)
 		rows, ok2 := storage(rec.Column(1)).(*array.Int64)
 		if !ok || !ok2 {
-			return fault.New(fault.LakeFailed, c.t.where(), "a file of position deletes has columns of other types")
+			return fault.New(fault.LakeUnreadable, f.FilePath(), "a file of position deletes has columns of other types")
 		}
 		var t *trackedFile
 		last := ""
@@ -94,7 +107,11 @@ func (c *currentTable) loadPositions(ctx context.Context, f iceberg.DataFile, nu
 					t.dead = roaring.New()
 				}
 			}
-			t.dead.Add(uint32(rows.Value(i)))
+			row := rows.Value(i)
+			if row < 0 || row >= t.rows { // the rest of it would be another row
+				return unreadable(ctx, f.FilePath(), errPosition, "a file of position deletes cannot be right")
+			}
+			t.dead.Add(uint32(row))
 		}
 		return nil
 	})
@@ -113,10 +130,30 @@ func (t *icebergTable) scan(ctx context.Context, f iceberg.DataFile, schema *arr
 	return t.scanOpen(ctx, r, schema, nil, each)
 }
 
-func (t *icebergTable) openParquet(ctx context.Context, f iceberg.DataFile) (*file.Reader, error) {
+// parquetFile is a data file that is open.
+type parquetFile struct {
+	*file.Reader
+	in   iceio.File
+	name string
+}
+
+// unreadable judges an error of reading: what the bucket said counts, else the file is to blame.
+func (f *parquetFile) unreadable(ctx context.Context, err error) error {
+	if in, ok := f.in.(*openFile); err != nil && ok && in.failed != nil {
+		return pathError("read", f.name, in.failed)
+	}
+	return unreadable(ctx, f.name, err, "a data file cannot be read")
+}
+
+func (t *icebergTable) openParquet(ctx context.Context, f iceberg.DataFile) (*parquetFile, error) {
 	in, err := t.lake.files(ctx).Open(f.FilePath())
 	if err != nil {
 		return nil, err
+	}
+	out := &parquetFile{in: in, name: f.FilePath()}
+	if err := boundedFooter(in, format.MostUnpacked); err != nil {
+		_ = in.Close() // the error that counts is there
+		return nil, out.unreadable(ctx, err)
 	}
 	props := parquet.NewReaderProperties(compute.GetAllocator(ctx))
 	// A page of ours may have one value as large as PostgreSQL has them.
@@ -124,20 +161,19 @@ func (t *icebergTable) openParquet(ctx context.Context, f iceberg.DataFile) (*fi
 	if _, large := compute.GetAllocator(ctx).(LargeValues); large { // else a column's chunk is read whole, into memory of its own
 		props.BufferedStreamEnabled, props.BufferSize = true, 4<<20
 	}
-	r, err := file.NewParquetReader(in, file.WithReadProps(props))
-	if err != nil {
+	if out.Reader, err = file.NewParquetReader(in, file.WithReadProps(props)); err != nil {
 		_ = in.Close() // the error that counts is there
-		return nil, t.failed(err, "data file %s cannot be read", f.FilePath())
+		return nil, out.unreadable(ctx, err)
 	}
-	return r, nil
+	return out, nil
 }
 
 const scanRows = 32 << 10
 
-func (t *icebergTable) scanOpen(ctx context.Context, r *file.Reader, schema *arrow.Schema, groups []int, each func(arrow.RecordBatch) error) error {
-	fr, err := pqarrow.NewFileReader(r, pqarrow.ArrowReadProperties{BatchSize: scanRows}, compute.GetAllocator(ctx))
+func (t *icebergTable) scanOpen(ctx context.Context, r *parquetFile, schema *arrow.Schema, groups []int, each func(arrow.RecordBatch) error) error {
+	fr, err := pqarrow.NewFileReader(r.Reader, pqarrow.ArrowReadProperties{BatchSize: scanRows}, compute.GetAllocator(ctx))
 	if err != nil {
-		return t.failed(err, "a data file cannot be read")
+		return r.unreadable(ctx, err)
 	}
 	leaves, at := leavesOf(fr, schema)
 	if len(leaves) == 0 {
@@ -145,7 +181,7 @@ func (t *icebergTable) scanOpen(ctx context.Context, r *file.Reader, schema *arr
 	}
 	rr, err := fr.GetRecordReader(ctx, leaves, groups)
 	if err != nil {
-		return t.failed(err, "a data file cannot be read")
+		return r.unreadable(ctx, err)
 	}
 	defer rr.Release()
 	for rr.Next() {
@@ -159,7 +195,7 @@ func (t *icebergTable) scanOpen(ctx context.Context, r *file.Reader, schema *arr
 			return err
 		}
 	}
-	return t.failed(rr.Err(), "a data file cannot be read")
+	return r.unreadable(ctx, rr.Err())
 }
 
 // leavesOf finds the Parquet leaves of the schema's fields, and for each field the column of the records read, -1 for none.
@@ -256,7 +292,7 @@ func (c *currentTable) rebuild(ctx context.Context) error {
 	stamps := make([]change.LSN, len(c.files)) // each written before the file's first rows are sent
 	g, gctx := errgroup.WithContext(ctx)
 	todo := make(chan *trackedFile)
-	g.Go(func() error {
+	g.Go(c.t.safely(func() error {
 		defer close(todo)
 		for _, f := range c.files {
 			if f == nil || f.moved != nil || c.truncated && !f.pending {
@@ -269,17 +305,17 @@ func (c *currentTable) rebuild(ctx context.Context) error {
 			}
 		}
 		return nil
-	})
+	}))
 	readers, rctx := errgroup.WithContext(gctx)
 	for range runtime.GOMAXPROCS(0) {
-		readers.Go(func() error {
+		readers.Go(c.t.safely(func() error {
 			for f := range todo {
 				if err := c.readKeys(rctx, f, keys, stamps, rows); err != nil {
 					return err
 				}
 			}
 			return nil
-		})
+		}))
 	}
 	g.Go(func() error {
 		defer close(rows)

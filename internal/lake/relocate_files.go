@@ -347,10 +347,7 @@ func sorted(edits []avroEdit) []avroEdit {
 
 // safely is for goroutines: a panic in one would end the process.
 func (m *mover) safely(where string, work func() error) func() error {
-	return func() (err error) {
-		defer fault.Catch(&err, m.Log, where)
-		return work()
-	}
+	return fault.Catching(m.Log, where, work)
 }
 
 func (m *mover) readAvroFile(ctx context.Context, key string) (*avroFile, error) {

@@ -25,21 +25,29 @@ func (l *Lake) Sweep(ctx context.Context, olderThan time.Duration) (n int, size 
 		return 0, 0, err
 	}
 	for _, ident := range folders {
-		t, found, err := l.openIceberg(ctx, ident, "")
-		if err != nil {
-			return n, size, err
-		}
-		if !found || t.property(propPipeline) != l.Pipeline {
-			continue
-		}
-		objects, bytes, err := t.sweep(ctx, before, copied)
+		var objects int
+		var bytes int64
+		err := fault.Catching(l.Log, strings.Join(ident, "."), func() (err error) {
+			objects, bytes, err = l.sweepTable(ctx, ident, before, copied)
+			return err
+		})()
 		n, size = n+objects, size+bytes
-		if err != nil {
+		if fault.Is(err, fault.LakeUnreadable) || fault.Panicked(err) { // nobody knows whose it is, and which objects it needs
+			l.Log.Warn("nothing is swept in the folder of a table that cannot be read", "table", strings.Join(ident, "."), "error", err)
+		} else if err != nil {
 			return n, size, err
 		}
 	}
 	unfinished, err := l.Bucket.Sweep(ctx, l.key(), before)
 	return n + unfinished, size, err
+}
+
+func (l *Lake) sweepTable(ctx context.Context, ident table.Identifier, before time.Time, copied map[string]bool) (n int, size int64, err error) {
+	t, found, err := l.openIceberg(ctx, ident, "")
+	if err != nil || !found || t.property(propPipeline) != l.Pipeline {
+		return 0, 0, err
+	}
+	return t.sweep(ctx, before, copied)
 }
 
 // folders finds what may be tables: folders of folders with metadata.
@@ -136,9 +144,9 @@ func (t *icebergTable) mentioned(ctx context.Context) (objects, error) {
 	}
 	for _, s := range meta.Snapshots() {
 		used.add(s.ManifestList)
-		manifests, err := s.Manifests(t.lake.files(ctx))
+		manifests, err := s.Manifests(t.lake.avroFiles(ctx))
 		if err != nil {
-			return used, t.failed(err, "the manifests of snapshot %d cannot be read", s.SnapshotID)
+			return used, unreadable(ctx, t.where(), err, "the manifests of snapshot %d cannot be read", s.SnapshotID)
 		}
 		for _, m := range manifests {
 			if !used.add(m.FilePath()) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -87,11 +88,13 @@ var (
 // lakeTable is the Table of an Iceberg lake.
 type lakeTable struct {
 	lake    *Lake
+	name    string // of the source table when it was opened
 	spec    Spec
 	history *historyTable // nil unless kept
 	current *currentTable // nil unless kept
-	kept    []*keptTable  // history before current: see Commit
+	kept    []*keptTable  // history before current: see commit
 	cancel  context.CancelFunc
+	lost    atomic.Pointer[error] // what a panic became; nil for none
 	// Of the latest definition, for kept tables that are behind.
 	latest Definition
 }
@@ -109,8 +112,8 @@ type keptTable struct {
 func (l *Lake) Table(ctx context.Context, spec Spec) (Table, error) {
 	// Uploads live from one call to a later one, so they have a context of their own.
 	uploads, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	t := &lakeTable{lake: l, spec: spec, cancel: cancel}
-	if err := t.open(ctx, uploads); err != nil {
+	t := &lakeTable{lake: l, name: spec.Table.String(), spec: spec, cancel: cancel}
+	if err := fault.Catching(l.Log, t.name, func() error { return t.open(ctx, uploads) })(); err != nil {
 		_ = t.Close() // the error that counts is there
 		return nil, err
 	}
@@ -357,9 +360,9 @@ func (t *lakeTable) Position() change.LSN {
 // Columns are the source's columns of the latest definition.
 func (t *lakeTable) Columns() []change.Column { return slices.Clone(t.spec.Table.Columns) }
 
-// Write gives the changes to each kept table that does not hold them yet. Where both are kept, values that the log
+// write gives the changes to each kept table that does not hold them yet. Where both are kept, values that the log
 // left out are filled in from the current state before the history gets them.
-func (t *lakeTable) Write(ctx context.Context, c *change.Changes) error {
+func (t *lakeTable) write(ctx context.Context, c *change.Changes) error {
 	if c.Len() == 0 {
 		return nil
 	}
@@ -414,7 +417,7 @@ func (t *lakeTable) writeRest(ctx context.Context, c *change.Changes, from int, 
 	if err := t.admit(ctx, special); err != nil {
 		return err
 	}
-	return t.Write(ctx, rest)
+	return t.write(ctx, rest)
 }
 
 func (t *lakeTable) take(ctx context.Context, c *change.Changes) error {
@@ -443,9 +446,9 @@ func (t *lakeTable) Pending() (rows, bytes int64) {
 	return rows, bytes
 }
 
-// Commit commits the history first: should the process end before the other commit, the current state is the one
+// commit commits the history first: should the process end before the other commit, the current state is the one
 // behind, and can still tell the history's values apart.
-func (t *lakeTable) Commit(ctx context.Context, to change.LSN, at time.Time) (Committed, error) {
+func (t *lakeTable) commit(ctx context.Context, to change.LSN, at time.Time) (Committed, error) {
 	sum := Committed{Position: to}
 	for _, k := range t.kept {
 		if rows, _ := k.pendingSize(); rows == 0 && k.ice.staged == nil {
@@ -489,8 +492,8 @@ func (t *lakeTable) Close() error {
 	return errors.Join(errs...)
 }
 
-// Maintain keeps the tables readable fast. See MaintainOptions.
-func (t *lakeTable) Maintain(ctx context.Context, o MaintainOptions) (Maintained, error) {
+// maintain keeps the tables readable fast. See MaintainOptions.
+func (t *lakeTable) maintain(ctx context.Context, o MaintainOptions) (Maintained, error) {
 	var sum Maintained
 	for _, k := range t.kept {
 		var one Maintained

@@ -288,8 +288,8 @@ func (r *run) judge(ctx context.Context, catalog *postgres.Catalog, all []*candi
 			continue
 		}
 		g.Go(func() error {
-			err := r.lake.Look(gctx, spec)
-			if fault.Is(err, fault.LakeForeign) {
+			err := r.safely(c.source.String(), func() error { return r.lake.Look(gctx, spec) })
+			if fault.Is(err, fault.LakeForeign) || isBroken(err) {
 				c.why, err = err, nil
 			}
 			return err
@@ -345,6 +345,9 @@ func (r *run) leaveOut(all []*candidate, next *again) error {
 			return c.why
 		case without:
 			loose = append(loose, c)
+		}
+		if isBroken(c.why) {
+			next.also(&again{left: map[string]error{c.source.String(): c.why}})
 		}
 		told[c.source.String()] = c.why.Error()
 	}
@@ -433,7 +436,25 @@ func (r *run) comesLate(source *change.Table) bool {
 
 // ofTable says whether an error is about one table in the lake, so that the others can go on without it.
 func ofTable(err error) bool {
-	return fault.Is(err, fault.LakeForeign) || fault.Is(err, fault.LakeAltered)
+	return fault.Is(err, fault.LakeForeign) || fault.Is(err, fault.LakeAltered) || isBroken(err)
+}
+
+// isBroken says whether a table cannot be worked on because of what lies in its files, or because leat itself failed at it. A run that ends
+// says so in its exit status: the table is not kept on purpose as it is.
+func isBroken(err error) bool { return fault.Is(err, fault.LakeUnreadable) || fault.Panicked(err) }
+
+// safely does work on one table, whose panic is an error of that table.
+func (r *run) safely(where string, work func() error) error {
+	return fault.Catching(r.o.Log, where, work)()
+}
+
+// aside is safely; a table that is broken is left out of the next attempt.
+func (r *run) aside(t *table, work func() error) error {
+	err := r.safely(t.name, work)
+	if isBroken(err) {
+		return r.alone(t, err)
+	}
+	return err
 }
 
 // alone turns an error that is about one table into another attempt, which leaves it out. A table that was named outright when the

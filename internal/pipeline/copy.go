@@ -63,8 +63,8 @@ func (r *run) copyAll(ctx context.Context) error {
 	}
 	r.copying.Store(int32(len(keyed) + len(exact)))
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.outwait(ctx, late) })
-	g.Go(func() error { return r.copyThese(ctx, keyed, exact) })
+	g.Go(fault.Catching(r.o.Log, "", func() error { return r.outwait(ctx, late) }))
+	g.Go(fault.Catching(r.o.Log, "", func() error { return r.copyThese(ctx, keyed, exact) }))
 	return g.Wait()
 }
 
@@ -93,7 +93,7 @@ func (r *run) copyThese(ctx context.Context, keyed, exact []*table) error {
 // snapshotNow takes a snapshot that holds everything before the saved position, and says so when it has to wait for that.
 func (r *run) snapshotNow(ctx context.Context, tables []*table) (*postgres.Snapshot, error) {
 	return r.source.SnapshotNow(ctx, postgres.NowOptions{
-		Selection: r.only(tables), At: r.state.Position, Delivered: r.delivered.since(time.Now().Add(-visibleWithin)),
+		Selection: r.only(tables), At: change.LSN(r.seen.Load()), Delivered: r.delivered.since(time.Now().Add(-visibleWithin)),
 		Waiting: func(what string) { r.o.Log.Warn("the copy waits", "for", what) },
 	})
 }
@@ -197,7 +197,8 @@ func (r *run) planCopies(ctx context.Context, snap *postgres.Snapshot, tables []
 		if t == nil {
 			continue // dropped and made again since: the next look finds it
 		}
-		job, err := r.planCopy(ctx, snap, t, source, chunkBytes)
+		var job *copyJob
+		err := r.aside(t, func() (err error) { job, err = r.planCopy(ctx, snap, t, source, chunkBytes); return err })
 		if err != nil {
 			return nil, fault.Wrap(err, codeOf(err), t.name, "cannot begin the copy")
 		}
@@ -361,7 +362,7 @@ func (r *run) runCopies(ctx context.Context, snap *postgres.Snapshot, jobs []*co
 	}
 	units := make(chan unit)
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
+	g.Go(fault.Catching(r.o.Log, "", func() error {
 		defer close(units)
 		for _, j := range jobs {
 			if len(j.chunks) == 0 {
@@ -378,10 +379,10 @@ func (r *run) runCopies(ctx context.Context, snap *postgres.Snapshot, jobs []*co
 			}
 		}
 		return nil
-	})
+	}))
 	shared := postgres.Shared{Huge: make(chan struct{}, 1)}
 	for range r.o.CopyParallel {
-		g.Go(func() error {
+		g.Go(fault.Catching(r.o.Log, "", func() error {
 			var reader *postgres.Reader
 			defer func() {
 				if reader != nil {
@@ -395,7 +396,7 @@ func (r *run) runCopies(ctx context.Context, snap *postgres.Snapshot, jobs []*co
 						return err
 					}
 				}
-				if err := r.copyChunk(gctx, snap, reader, u.job, u.i); err != nil {
+				if err := r.aside(u.job.table, func() error { return r.copyChunk(gctx, snap, reader, u.job, u.i) }); err != nil {
 					return fault.Wrap(err, codeOf(err), u.job.table.name, "cannot copy the table")
 				}
 				if u.job.left.Add(-1) == 0 {
@@ -405,7 +406,7 @@ func (r *run) runCopies(ctx context.Context, snap *postgres.Snapshot, jobs []*co
 				}
 			}
 			return nil
-		})
+		}))
 	}
 	return g.Wait()
 }
@@ -442,7 +443,7 @@ func (r *run) finishCopy(ctx context.Context, j *copyJob) error {
 		return err
 	}
 	if !j.finished {
-		if err := j.copy.Finish(ctx, j.stamp); err != nil {
+		if err := r.aside(j.table, func() error { return j.copy.Finish(ctx, j.stamp) }); err != nil {
 			return fault.Wrap(err, codeOf(err), j.table.name, "cannot put the copy in its place")
 		}
 	}

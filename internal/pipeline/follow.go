@@ -109,13 +109,13 @@ func (r *run) append(ctx context.Context, t *table, rel *postgres.Relation, ev *
 		return nil // told again after a crash; the lake may have the definition of later rows
 	}
 	if t.builder == nil || t.version != rel.Version {
-		if err := r.reshape(ctx, t, rel, ev.Tx.LSN, ev.Tx.XID); err != nil {
+		if err := r.aside(t, func() error { return r.reshape(ctx, t, rel, ev.Tx.LSN, ev.Tx.XID) }); err != nil {
 			return err
 		}
 	}
 	if len(ev.Raw) >= batchBytes && t.builder.Rows() > 0 { // a huge row goes alone: nothing then copies it to choose among rows
 		r.bytes += t.builder.Bytes()
-		if err := t.flush(ctx, r.o.Watch); err != nil {
+		if err := r.flush(ctx, t); err != nil {
 			return err
 		}
 	}
@@ -126,7 +126,7 @@ func (r *run) append(ctx context.Context, t *table, rel *postgres.Relation, ev *
 	r.touch(t)
 	if t.builder.Rows() >= batchRows || t.builder.Bytes() >= batchBytes {
 		r.bytes += t.builder.Bytes()
-		return t.flush(ctx, r.o.Watch)
+		return r.flush(ctx, t)
 	}
 	return nil
 }
@@ -270,19 +270,7 @@ func (r *run) commitTables(ctx context.Context, tables []*table, to change.LSN) 
 	g.SetLimit(commitsAtOnce)
 	for i, t := range tables {
 		g.Go(func() error {
-			if t.lake == nil {
-				return nil
-			}
-			if err := t.flush(gctx, r.o.Watch); err != nil {
-				return err
-			}
-			c, err := t.lake.Commit(gctx, to, time.UnixMicro(r.at))
-			if err != nil {
-				return t.unwritten(err, "cannot commit up to %s", to)
-			}
-			r.o.Watch.TableCommitted(t.name, Commit{Position: to, Files: c.Files, Deletes: c.Deletes, Bytes: c.Bytes})
-			done[i] = Commit{Rows: int64(c.Rows), Files: c.Files, Deletes: c.Deletes, Bytes: c.Bytes}
-			return nil
+			return r.aside(t, func() (err error) { done[i], err = r.commitTable(gctx, t, to); return err })
 		})
 	}
 	err := g.Wait()
@@ -293,6 +281,21 @@ func (r *run) commitTables(ctx context.Context, tables []*table, to change.LSN) 
 }
 
 const commitsAtOnce = 4
+
+func (r *run) commitTable(ctx context.Context, t *table, to change.LSN) (Commit, error) {
+	if t.lake == nil {
+		return Commit{}, nil
+	}
+	if err := t.flush(ctx, r.o.Watch); err != nil {
+		return Commit{}, err
+	}
+	c, err := t.lake.Commit(ctx, to, time.UnixMicro(r.at))
+	if err != nil {
+		return Commit{}, t.unwritten(err, "cannot commit up to %s", to)
+	}
+	r.o.Watch.TableCommitted(t.name, Commit{Position: to, Files: c.Files, Deletes: c.Deletes, Bytes: c.Bytes})
+	return Commit{Rows: int64(c.Rows), Files: c.Files, Deletes: c.Deletes, Bytes: c.Bytes}, nil
+}
 
 // save writes the pipeline's position where another process would look for it.
 func (r *run) save(ctx context.Context) error {

@@ -1,7 +1,9 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -41,11 +43,22 @@ func (r *run) maintainDue(ctx context.Context) error {
 	})
 	slices.SortStableFunc(due, func(a, b *table) int { return a.tendedAt().Compare(b.tendedAt()) })
 	for _, t := range due {
-		if err := r.maintainTable(ctx, t); err != nil {
+		err := r.safely(t.name, func() error { return r.maintainTable(ctx, t) })
+		if isBroken(err) { // its next commit decides whether it can be followed
+			r.tellBroken(t.name, err)
+			t.tended.Store(time.Now().UnixMilli())
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// tellBroken warns of a table whose upkeep is not possible, so that the others have theirs.
+func (r *run) tellBroken(name string, err error) {
+	r.o.Log.Warn("the upkeep of a table failed", "table", name, "error", err, "hint", fault.Of(err).HowToMend())
 }
 
 // tendAtEnd does the upkeep that is due when a run has caught up: runs that end sooner than upkeep comes round would never do
@@ -131,7 +144,8 @@ type Swept struct {
 }
 
 // Maintain does once what a run does in the background: it compacts and expires every table, and sweeps files that no
-// table knows. It takes the pipeline's lease, so it is pipeline-busy beside a run.
+// table knows. It takes the pipeline's lease, so it is pipeline-busy beside a run. A table that is broken is told of, and does not keep the
+// others from their upkeep; the first one's error is returned.
 func Maintain(ctx context.Context, source *postgres.Source, o Options, orphansOlderThan time.Duration) (did Swept, err error) {
 	o.MaintainTo.Thorough = true
 	r := &run{o: o, source: source, tables: map[string]*table{}, byOID: map[uint32]*table{}, stopping: new(atomic.Bool)}
@@ -151,17 +165,28 @@ func Maintain(ctx context.Context, source *postgres.Source, o Options, orphansOl
 	if err != nil {
 		return did, err
 	}
+	var broken error
 	for _, table := range chosen {
-		t, err := r.maintainOnce(ctx, catalog, table)
+		tended := false
+		err := r.safely(table.String(), func() (err error) { tended, err = r.maintainOnce(ctx, catalog, table); return err })
+		if left := new(again); errors.As(err, &left) { // it cannot be opened
+			err = left.left[table.String()]
+		}
+		if ofTable(err) {
+			r.tellBroken(table.String(), err)
+			broken, err = cmp.Or(broken, err), nil
+		}
 		if err != nil {
 			return did, err
 		}
-		if t {
+		if tended {
 			did.Tables++
 		}
 	}
-	did.Files, did.Bytes, err = r.lake.Sweep(ctx, orphansOlderThan)
-	return did, err
+	if did.Files, did.Bytes, err = r.lake.Sweep(ctx, orphansOlderThan); err != nil && !isBroken(err) {
+		return did, err
+	}
+	return did, cmp.Or(broken, err)
 }
 
 // maintainOnce maintains a table that follows the log; others have no place in the lake yet, or one that a copy will replace.

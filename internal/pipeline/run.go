@@ -107,6 +107,9 @@ func Run(ctx context.Context, source *postgres.Source, o Options) error {
 			next.also(more)
 			continue
 		}
+		if err == nil && o.UntilCaughtUp {
+			return next.broken()
+		}
 		if err == nil || ctx.Err() != nil || !heals(err) || fault.Is(err, fault.PipelineBusy) || o.UntilCaughtUp && failures >= attemptsToCatchUp {
 			return err
 		}
@@ -298,11 +301,10 @@ func (r *run) work(ctx context.Context) error {
 	})()
 	g, gctx := errgroup.WithContext(inner)
 	side, endSide := context.WithCancel(gctx)
-	g.Go(func() error { defer endSide(); return r.follow(gctx) })
-	g.Go(func() error { return unlessEnded(side, r.tend(side)) })
-	g.Go(func() error { return unlessEnded(side, r.lookAll(side)) })
-	g.Go(func() error { return unlessEnded(side, r.copyAll(side)) })
-	g.Go(func() error { return unlessEnded(side, r.maintainAll(side)) })
+	g.Go(fault.Catching(r.o.Log, "", func() error { defer endSide(); return r.follow(gctx) }))
+	for _, beside := range []func(context.Context) error{r.tend, r.lookAll, r.copyAll, r.maintainAll} {
+		g.Go(fault.Catching(r.o.Log, "", func() error { return unlessEnded(side, beside(side)) }))
+	}
 	err := g.Wait()
 	if ctx.Err() != nil && (err == nil || inner.Err() != nil) {
 		return fault.Wrap(context.Cause(ctx), fault.Interrupted, "", "the run was ended")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -101,13 +102,18 @@ func (t *table) unwritten(err error, format string, args ...any) error {
 	return fault.Wrap(err, codeOf(err), t.name, format, args...)
 }
 
+func (r *run) flush(ctx context.Context, t *table) error {
+	return r.aside(t, func() error { return t.flush(ctx, r.o.Watch) })
+}
+
 // open makes sure that the table's place in the lake is open, in the shape the lake holds or, for a new one, in the
 // source's shape of now.
 func (r *run) open(ctx context.Context, t *table, plan *postgres.Plan) error {
 	if t.lake != nil {
 		return nil
 	}
-	place, err := r.lake.Table(ctx, r.spec(t, plan))
+	var place lake.Table
+	err := r.safely(t.name, func() (err error) { place, err = r.lake.Table(ctx, r.spec(t, plan)); return err })
 	if err != nil {
 		return r.alone(t, err)
 	}
@@ -225,7 +231,7 @@ func (r *run) relation(ev *postgres.Event) {
 // reshape follows a table's definition: the relation's columns get their attnums, the lake's table evolves, and a new
 // builder is made for rows of that shape.
 func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, from change.LSN, xid uint32) error {
-	if err := t.flush(ctx, r.o.Watch); err != nil {
+	if err := r.flush(ctx, t); err != nil {
 		return err
 	}
 	now, catalog, err := r.tableNow(ctx, rel.OID)
@@ -490,6 +496,16 @@ type again struct {
 	held         []string // of left: they stay as they are in the lake
 	told         map[string]string
 	toldRecopied bool
+}
+
+// broken is the error of a table that was left out because it is broken; nil for none.
+func (a *again) broken() error {
+	for _, name := range slices.Sorted(maps.Keys(a.left)) {
+		if isBroken(a.left[name]) {
+			return a.left[name]
+		}
+	}
+	return nil
 }
 
 func (*again) Error() string { return "the run begins again" }

@@ -1,0 +1,59 @@
+package lake
+
+import (
+	"context"
+	"time"
+
+	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
+)
+
+// guarded does work of the table. After a panic nobody knows how far memory agrees with the lake: nothing more is committed, and the key
+// index is not trusted again.
+func (t *lakeTable) guarded(work func() error) error {
+	if lost := t.lost.Load(); lost != nil {
+		return *lost
+	}
+	err := fault.Catching(t.lake.Log, t.name, work)()
+	if fault.Panicked(err) {
+		t.give(err)
+	}
+	return err
+}
+
+// give gives the table up: it must be opened again.
+func (t *lakeTable) give(err error) {
+	t.lost.Store(&err)
+	if t.current != nil {
+		t.current.mu.Lock()
+		_ = t.current.fail(err)
+		t.current.mu.Unlock()
+	}
+	for _, k := range t.kept {
+		k.ice.mu.Lock()
+		k.ice.broken = err
+		k.ice.mu.Unlock()
+	}
+}
+
+func (t *lakeTable) Write(ctx context.Context, c *change.Changes) error {
+	return t.guarded(func() error { return t.write(ctx, c) })
+}
+
+func (t *lakeTable) Commit(ctx context.Context, to change.LSN, at time.Time) (done Committed, err error) {
+	err = t.guarded(func() (err error) { done, err = t.commit(ctx, to, at); return err })
+	return done, err
+}
+
+func (t *lakeTable) Evolve(ctx context.Context, d Definition) error {
+	return t.guarded(func() error { return t.evolve(ctx, d) })
+}
+
+func (t *lakeTable) Maintain(ctx context.Context, o MaintainOptions) (done Maintained, err error) {
+	err = t.guarded(func() (err error) { done, err = t.maintain(ctx, o); return err })
+	return done, err
+}
+
+func (c *lakeCopy) Finish(ctx context.Context, position change.LSN) error {
+	return c.table.guarded(func() error { return c.finish(ctx, position) })
+}
