@@ -31,7 +31,7 @@ const maxDepth = 100
 type order byte
 
 const (
-	orderNone     order = iota // no order: no statistics
+	orderNone     order = iota // no order: no bounds and no dictionary
 	orderSigned                // integers
 	orderUnsigned              // integers
 	orderFloat                 // IEEE 754, NaN left out
@@ -280,6 +280,9 @@ func storageOf(f arrow.Field) (storage, bool) {
 		k.phys, k.width, k.order, k.load = physFixed, dt.ByteWidth, orderBytes, loadFixed
 		if change.Logical(f) == change.LogicalUUID && dt.ByteWidth == 16 {
 			k.logical = func(t *thrift) { t.empty(14) }
+			if fieldIDOf(f) != 0 {
+				k.order = orderNone // Iceberg's Java library compares uuids as signed numbers (decision 32)
+			}
 		}
 		return k, dt.ByteWidth > 0
 	case *arrow.StringType, *arrow.LargeStringType:

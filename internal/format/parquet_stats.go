@@ -144,7 +144,7 @@ func key8(v []byte) uint64 {
 
 // bounds copies what was found; strings of any length are cut to boundBytes, fixed ones are not.
 func (e *byteExtremes) bounds(cut bool) bounds {
-	if !e.seen {
+	if !e.seen || e.order == orderNone {
 		return bounds{}
 	}
 	if !cut {

@@ -16,6 +16,7 @@ import (
 	"github.com/apache/arrow-go/v18/parquet/metadata"
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/format"
 )
 
@@ -276,6 +277,38 @@ func TestTheSummaryCountsNaN(t *testing.T) {
 			if l := sum.Leaves[0]; l.Float != c.float || l.NaNs != c.nans || (l.Min != nil) != c.bounds || (l.Max != nil) != c.bounds {
 				t.Errorf("%s: the summary is %+v", name, l)
 			}
+		}
+	}
+}
+
+// Iceberg's Java library compares uuids as signed numbers: a minimum, a maximum or a dictionary entry hides rows from it.
+func TestUUIDsOfATableHaveNeitherBoundsNorADictionary(t *testing.T) {
+	t.Parallel()
+	for name, ids := range map[string]bool{"of a dump": false, "of a table": true, "in lists of a table": true} {
+		keys, values := []string{change.LogicalKey}, []string{change.LogicalUUID}
+		if ids {
+			keys, values = append(keys, format.FieldIDKey), append(values, "7")
+		}
+		f := arrow.Field{Name: "u", Type: &arrow.FixedSizeBinaryType{ByteWidth: 16}, Nullable: true, Metadata: arrow.NewMetadata(keys, values)}
+		uuids := array.NewFixedSizeBinaryBuilder(memory.DefaultAllocator, &arrow.FixedSizeBinaryType{ByteWidth: 16})
+		for i := range 1000 {
+			uuids.Append([]byte(strings.Repeat(string(rune('a'+i%3)), 16)))
+		}
+		values16, rows := uuids.NewArray(), int64(1000)
+		if name == "in lists of a table" {
+			f = arrow.Field{Name: "l", Type: arrow.ListOfField(f)}
+			lists := array.NewListData(array.NewData(f.Type, 1, []*memory.Buffer{nil, memory.NewBufferBytes([]byte{0, 0, 0, 0, 0xe8, 3, 0, 0})}, []arrow.ArrayData{values16.Data()}, 0, 0))
+			values16, rows = lists, 1
+		}
+		rec := array.NewRecordBatch(arrow.NewSchema([]arrow.Field{f}, nil), []arrow.Array{values16}, rows)
+		r := openParquet(t, writeParquet(t, rec.Schema(), format.ParquetOptions{}, rec))
+		chunk, err := r.MetaData().RowGroup(0).ColumnChunk(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stats, err := chunk.Statistics()
+		if err != nil || stats.HasMinMax() == ids || chunk.HasDictionaryPage() == ids {
+			t.Errorf("uuids %s have bounds: %v, a dictionary: %v (%v)", name, stats.HasMinMax(), chunk.HasDictionaryPage(), err)
 		}
 	}
 }
