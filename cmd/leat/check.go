@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,6 +12,7 @@ import (
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/config"
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/format"
 	"github.com/leatdata/leat/internal/pipeline"
 	"github.com/leatdata/leat/internal/postgres"
 )
@@ -27,23 +29,29 @@ finding has a code, a severity and a mend.
 Exit status: 0 nothing stands in the way, 6 something does, others as for dump.`,
 		Example: `  leat check --from postgres://app@db/shop --to s3://egress/shop
   leat check -f leat.yaml --deep --json
-  leat check --for run --from postgres://repl@db/shop --to s3://lake/shop`,
+  leat check --for run --from postgres://repl@db/shop --to s3://lake/shop
+  leat check --for run --readers spark,trino -f leat.yaml`,
 		Args: cobra.NoArgs,
 	}
 	c.placeFlags(cmd)
 	f := cmd.Flags()
 	job := f.String("for", "dump", "what is to work: dump or run")
 	deep := f.Bool("deep", false, "read the tables and count values that need a policy")
+	readers := f.StringSlice("readers", nil, "programs that are to read what is written: "+strings.Join(format.Readers, ", "))
 	lakeFlags(cmd, "run: ")
 	keepFlag(cmd, "run: ")
 	complete(cmd, "for", "dump", "run")
+	complete(cmd, "readers", format.Readers...)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		flags, err := checkKeys(cmd, *job)
 		if err != nil {
 			return err
 		}
 		c.flags = flags
-		return c.check(cmd, *job == "run", *deep)
+		if err := readersFlag(*readers); err != nil {
+			return err
+		}
+		return c.check(cmd, *job == "run", *deep, *readers)
 	}
 	return cmd
 }
@@ -68,17 +76,21 @@ func checkKeys(cmd *cobra.Command, job string) ([]flagKey, error) {
 	return keys, nil
 }
 
-func (c *cli) check(cmd *cobra.Command, run, deep bool) error {
+func (c *cli) check(cmd *cobra.Command, run, deep bool, readers []string) error {
 	cfg, err := c.load(cmd)
 	if err != nil {
 		return err
 	}
 	ctx := cmd.Context()
 	report := &report{cli: c}
+	look := checkSource
 	if run {
-		report.add(checkRunSource(ctx, cfg, deep))
-	} else {
-		report.add(checkSource(ctx, cfg, deep))
+		look = checkRunSource
+	}
+	findings, err := look(ctx, cfg, deep)
+	report.add(findings, err)
+	if err == nil {
+		report.add(checkReaders(ctx, cfg, run, readers))
 	}
 	if cfg.To.URL != "" {
 		c.checkTarget(ctx, cfg, run, report)

@@ -170,7 +170,7 @@ func policies(t config.Types) postgres.Policies {
 	return postgres.Policies{
 		Numeric: postgres.Policy(t.Numeric), Date: postgres.Policy(t.Date), Time: postgres.Policy(t.Time),
 		Timestamp: postgres.Policy(t.Timestamp), Timestamptz: postgres.Policy(t.Timestamptz), Array: postgres.Policy(t.Array),
-		UnboundedNumeric: string(t.UnboundedNumeric), Text: postgres.Policy(t.Text),
+		UUID: postgres.Policy(t.UUID), UnboundedNumeric: string(t.UnboundedNumeric), Text: postgres.Policy(t.Text),
 	}
 }
 

@@ -163,7 +163,7 @@ func runPolicies(t config.RunTypes) postgres.Policies {
 	return postgres.Policies{
 		Numeric: postgres.Policy(t.Numeric), Date: postgres.Policy(t.Date), Time: postgres.Policy(t.Time),
 		Timestamp: postgres.Policy(t.Timestamp), Timestamptz: postgres.Policy(t.Timestamptz), Array: postgres.Policy(t.Array),
-		UnboundedNumeric: string(t.UnboundedNumeric), Text: postgres.Policy(t.Text),
+		UUID: postgres.Policy(t.UUID), UnboundedNumeric: string(t.UnboundedNumeric), Text: postgres.Policy(t.Text),
 	}
 }
 

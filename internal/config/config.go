@@ -81,9 +81,10 @@ type Types struct {
 	Numeric          Policy           `yaml:"numeric" default:"fail" doc:"numeric(p,s): NaN, and numbers that do not fit the decimal."`
 	UnboundedNumeric UnboundedNumeric `yaml:"unbounded_numeric" default:"text" doc:"numeric without a precision: text, or decimal(p,s) with p at most 38; types.numeric rules what does not fit."`
 	Date             Policy           `yaml:"date" default:"fail" doc:"date: infinity and -infinity."`
-	Time             Policy           `yaml:"time" default:"fail" doc:"time: 24:00:00."`
+	Time             Policy           `yaml:"time" default:"fail" doc:"time: 24:00:00. text is also for readers that know no time (docs/readers.md)."`
 	Timestamp        Policy           `yaml:"timestamp" default:"fail" doc:"timestamp: infinity, -infinity and years past 294246."`
 	Timestamptz      Policy           `yaml:"timestamptz" default:"fail" doc:"timestamptz: the same."`
+	UUID             UUIDForm         `yaml:"uuid" default:"uuid" doc:"uuid: as a uuid, or as text for readers that know none (docs/readers.md)."`
 	Array            ArrayPolicy      `yaml:"array" default:"fail" doc:"Arrays: other dimensions than declared, or a lower bound other than 1."`
 	Text             TextPolicy       `yaml:"text" default:"fail" doc:"Text of a SQL_ASCII database that is not UTF-8."`
 }

@@ -177,6 +177,17 @@ func (RunTextPolicy) allowed() []string {
 	return append(TextPolicy("").allowed(), string(PolicyAside))
 }
 
+// UUIDForm says how a uuid is carried: as one, or as its text, for readers that know no uuid.
+type UUIDForm string
+
+// The values of UUIDForm.
+const (
+	UUIDTyped UUIDForm = "uuid"
+	UUIDText  UUIDForm = "text"
+)
+
+func (UUIDForm) allowed() []string { return names(UUIDTyped, UUIDText) }
+
 // LogLevel is the least grave message that is shown.
 type LogLevel string
 

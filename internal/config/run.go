@@ -53,6 +53,7 @@ type RunTypes struct {
 	Time             RunPolicy        `yaml:"time" default:"aside" doc:"As dump.types.time."`
 	Timestamp        RunPolicy        `yaml:"timestamp" default:"aside" doc:"As dump.types.timestamp."`
 	Timestamptz      RunPolicy        `yaml:"timestamptz" default:"aside" doc:"As dump.types.timestamptz."`
+	UUID             UUIDForm         `yaml:"uuid" default:"uuid" doc:"As dump.types.uuid."`
 	Array            RunArrayPolicy   `yaml:"array" default:"aside" doc:"As dump.types.array."`
 	Text             RunTextPolicy    `yaml:"text" default:"aside" doc:"As dump.types.text. aside also keeps the text of values that cannot be read as their type."`
 }
@@ -70,6 +71,7 @@ func (c *Config) RunTypes() RunTypes {
 		{"time", func() { t.Time = RunPolicy(d.Time) }},
 		{"timestamp", func() { t.Timestamp = RunPolicy(d.Timestamp) }},
 		{"timestamptz", func() { t.Timestamptz = RunPolicy(d.Timestamptz) }},
+		{"uuid", func() { t.UUID = d.UUID }},
 		{"array", func() { t.Array = RunArrayPolicy(d.Array) }},
 		{"text", func() { t.Text = RunTextPolicy(d.Text) }},
 	} {

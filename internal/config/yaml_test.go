@@ -98,7 +98,7 @@ func TestAllKeysOfTheFullFileArrive(t *testing.T) {
 		"rate":        {c.Dump.MaxRate, config.Rate(50 << 20)},
 		"mirror":      {c.Mirror.From.URL + " " + c.Mirror.To.URL, "s3://egress/app s3://dh-secure/app"},
 		// What a run is told counts, then what a dump is told, then a run's own default.
-		"run types":  {c.RunTypes(), config.RunTypes{Numeric: "fail", UnboundedNumeric: "decimal(38,9)", Date: "clamp", Time: "text", Timestamp: "null", Timestamptz: "clamp", Array: "aside", Text: "aside"}},
+		"run types":  {c.RunTypes(), config.RunTypes{Numeric: "fail", UnboundedNumeric: "decimal(38,9)", Date: "clamp", Time: "text", Timestamp: "null", Timestamptz: "clamp", UUID: "text", Array: "aside", Text: "aside"}},
 		"one proxy":  {c.Mirror.To.Proxy, "http://other:3128"},
 		"include":    {fmt.Sprint(c.Mirror.Include), "[*.parquet app/**]"},
 		"lock":       {time.Duration(c.Dump.LockTimeout), 90 * time.Second},

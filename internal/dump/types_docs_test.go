@@ -135,6 +135,8 @@ silence. A run goes on: what a typed column cannot carry stands beside it as exa
 
 Text that is not UTF-8, which only a SQL_ASCII database can hold, is a special value too (class ` + "`text`" + `); csv alone keeps such bytes.
 
+What other programs can read of these types is in [readers.md](readers.md). For those that know no uuid or no time, ` + "`types.uuid: text` and `types.time: text`" + ` write the text.
+
 Generated columns: a dump has them, but for csv, which leaves them out as COPY does. A run leaves them out, because the log does not have them (stored ones it has from PostgreSQL 18 on, where the publication says
 ` + "`publish_generated_columns = stored`" + `).
 

@@ -127,3 +127,35 @@ func TestTheCurrentRowsHaveTheirValuesInAColumnsNewType(t *testing.T) {
 		b.judge(tables...)
 	})
 }
+
+func TestAUUIDOrATimeMayBecomeTextBetweenRuns(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 16)
+	b.db.Exec(`create table by_uuid (id uuid primary key, v text); create table by_both (u uuid, t time, v int, primary key (u, t));
+		create table beside (id int primary key, u uuid not null, t time); create table whole (u uuid, t time); alter table whole replica identity full`)
+	tables, n := []string{"by_uuid", "by_both", "beside", "whole"}, 0
+	change := func() {
+		n++
+		b.db.Exec(fmt.Sprintf(`insert into by_uuid select md5(%[1]d::text || g)::uuid, 'n%[1]d' from generate_series(1, 5) g;
+			insert into by_both select md5(%[1]d::text || g)::uuid, '12:00'::time + g * interval '1.500001 s', %[1]d from generate_series(1, 5) g;
+			insert into beside select %[1]d * 10 + g, md5(%[1]d::text || g)::uuid, '12:00'::time + g * interval '1 us' from generate_series(1, 5) g;
+			insert into whole select md5((g / 2)::text)::uuid, '12:00' from generate_series(1, 5) g;
+			update by_uuid set v = v || 'u' where id > '80000000-0000-0000-0000-000000000000'; delete from by_uuid where id < '20000000-0000-0000-0000-000000000000';
+			update by_both set v = v + 100 where t > '12:00:04'; delete from by_both where t < '12:00:03.1' and t > '12:00:02';
+			update beside set u = md5(id::text)::uuid where id %% 2 = 0; delete from beside where id %% 5 = 0;
+			delete from whole where ctid = (select min(ctid) from whole); update whole set t = '13:00' where ctid = (select max(ctid) from whole)`, n))
+	}
+	for _, more := range [][]string{nil, {"--set", "run.types.uuid=text", "--set", "run.types.time=text"}, nil} {
+		b.more = more
+		change()
+		b.mustCatchUp()
+		b.judge(tables...)
+		p := b.start()
+		change()
+		b.flushed(p)
+		p.Signal(syscall.SIGTERM)
+		p.Wait()
+		b.mustCatchUp()
+		b.judge(tables...)
+	}
+}

@@ -242,7 +242,7 @@ func TestTheLogGivesTheSameValuesAsASnapshot(t *testing.T) {
 func sameInLogAndSnapshot(t *testing.T, db *testlab.DB, major int) {
 	clamp := postgres.Policies{Numeric: postgres.Clamp, Date: postgres.Clamp, Time: postgres.Clamp, Timestamp: postgres.Clamp, Timestamptz: postgres.Clamp, Array: postgres.Null, UnboundedNumeric: "decimal(38,10)"}
 	null := postgres.Policies{Numeric: postgres.Null, Date: postgres.Null, Time: postgres.Null, Timestamp: postgres.Null, Timestamptz: postgres.Null, Array: postgres.Null}
-	text := postgres.Policies{Numeric: postgres.Text, Date: postgres.Text, Time: postgres.Text, Timestamp: postgres.Text, Timestamptz: postgres.Text, Array: postgres.Text}
+	text := postgres.Policies{Numeric: postgres.Text, Date: postgres.Text, Time: postgres.Text, Timestamp: postgres.Text, Timestamptz: postgres.Text, UUID: postgres.Text, Array: postgres.Text}
 	policies := []postgres.Policies{clamp, null, text}
 	db.Exec(oddSetup)
 	for _, e := range []string{"citext", "hstore", "postgis"} {

@@ -24,6 +24,8 @@ const (
 	wireXID8
 	wireTimeTZ
 	wireInterval
+	wireTime
+	wireUUID
 )
 
 // wireForms lists built-in types whose text we can write ourselves exactly as the server does.
@@ -80,6 +82,8 @@ var wireWriters = [...]func(dst, b []byte) (out []byte, ok bool){
 	wireXID8:     xid8Text,
 	wireTimeTZ:   timeTZText,
 	wireInterval: intervalText,
+	wireTime:     timeWithoutZoneText,
+	wireUUID:     uuidText,
 }
 
 // numericText follows get_str_from_var of src/backend/utils/adt/numeric.c.
@@ -295,6 +299,30 @@ func timeTZText(dst, b []byte) ([]byte, bool) {
 	}
 	if west%60 != 0 {
 		dst = twoDigits(append(dst, ':'), west%60)
+	}
+	return dst, true
+}
+
+func timeWithoutZoneText(dst, b []byte) ([]byte, bool) {
+	if len(b) != 8 {
+		return nil, false
+	}
+	micros := int64(binary.BigEndian.Uint64(b))
+	if micros < 0 || micros > dayMicros {
+		return nil, false
+	}
+	return timeText(dst, micros), true
+}
+
+func uuidText(dst, b []byte) ([]byte, bool) {
+	if len(b) != 16 {
+		return nil, false
+	}
+	for i, part := range [][]byte{b[:4], b[4:6], b[6:8], b[8:10], b[10:]} {
+		if i > 0 {
+			dst = append(dst, '-')
+		}
+		dst = hex.AppendEncode(dst, part)
 	}
 	return dst, true
 }

@@ -34,6 +34,7 @@ type Policies struct {
 	Timestamptz Policy // the same
 	Array       Policy // more or fewer dimensions than declared, or a lower bound other than 1 (no clamp)
 	Text        Policy // bytes of a SQL_ASCII database that are not UTF-8 (no clamp, no text)
+	UUID        Policy // Text for the canonical text; nothing can go wrong with either
 	// UnboundedNumeric is how numeric without precision is carried: "" or "text" as
 	// PostgreSQL's text, or "decimal(p,s)", where Numeric rules what does not fit.
 	UnboundedNumeric string
@@ -178,7 +179,7 @@ var bounded = map[uint32]func(p Policies) carrier{
 	1082: func(p Policies) carrier {
 		return carrier{op: opDate, arrow: arrow.FixedWidthTypes.Date32, policy: p.Date, class: "date"}
 	},
-	1083: func(p Policies) carrier {
+	oidTime: func(p Policies) carrier {
 		return carrier{op: opTime, arrow: arrow.FixedWidthTypes.Time64us, policy: p.Time, class: "time"}
 	},
 	1114: func(p Policies) carrier {
@@ -192,6 +193,8 @@ var bounded = map[uint32]func(p Policies) carrier{
 const (
 	oidNumeric    = 1700
 	oidMoney      = 790
+	oidUUID       = 2950
+	oidTime       = 1083
 	oidChar       = 18 // "char"
 	maxDecimal128 = 38 // digits
 )
@@ -229,6 +232,10 @@ func (cs carriers) carrierOf(typeOID uint32, typmod int32, dims int, p Policies)
 		return numericCarrier(typmod, p)
 	case typeOID == oidMoney:
 		return carrier{op: opMoney, arrow: &arrow.Decimal128Type{Precision: 19, Scale: cs.money}, precision: 19, scale: cs.money}, nil
+	case typeOID == oidUUID && p.UUID == Text:
+		text := asText()
+		text.wire = wireUUID
+		return text, nil
 	}
 	if c, ok := fixed[typeOID]; ok {
 		return c, nil
@@ -244,6 +251,9 @@ func (cs carriers) carrierOf(typeOID uint32, typmod int32, dims int, p Policies)
 		if c.policy == Text {
 			text := asText()
 			text.policy, text.class = Text, c.class
+			if typeOID == oidTime {
+				text.wire = wireTime
+			}
 			return text, nil
 		}
 		return c, nil

@@ -1,7 +1,8 @@
 """Reads Iceberg tables with Spark or PyIceberg and writes values as PostgreSQL would write them in text.
 
-Arguments: "spark JARS SCRATCH" or "pyiceberg". A question is a line of JSON; the answer is a line:
-{"columns": [...], "rows": [[...], ...]} or {"error": "..."}. Moments are in UTC, arrays are JSON without spaces.
+Arguments: "spark JARS SCRATCH", "pyiceberg", or an engine of engines.py. A question is a line of JSON; the answer is a line:
+{"columns": [...], "rows": [[...], ...]} or {"error": "..."}. Moments are in UTC, arrays are JSON without spaces. Spark
+answers the questions of engines.py too, which have a kind.
 """
 
 import datetime
@@ -9,6 +10,8 @@ import decimal
 import json
 import os
 import sys
+
+import engines
 
 # Nothing but answers may go to standard output.
 answers = os.fdopen(os.dup(1), "w")
@@ -49,14 +52,20 @@ def spark(jars, scratch):
         .config("spark.sql.extensions", "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions")
         .config("spark.sql.session.timeZone", "UTC")
         .config("spark.sql.shuffle.partitions", "1")
+        # Compiling code for a few rows takes longer than reading them.
+        .config("spark.sql.codegen.wholeStage", "false")
+        .config("spark.sql.codegen.factoryMode", "NO_CODEGEN")
+        .config("spark.sql.adaptive.enabled", "false")
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
         .getOrCreate()
     )
     session.sparkContext.setLogLevel("ERROR")
-    known = set()
+    known, files = set(), engines.spark(session)
 
     def answer(question):
+        if "kind" in question:
+            return files(question)
         name = question["catalog"]
         if name not in known:
             session.conf.set(f"spark.sql.catalog.{name}", "org.apache.iceberg.spark.SparkCatalog")
@@ -98,10 +107,12 @@ def pyiceberg():
     return answer
 
 
-answer = {"spark": spark, "pyiceberg": pyiceberg}[sys.argv[1]](*sys.argv[2:])
+answer = {
+    "spark": spark, "pyiceberg": pyiceberg, "duckdb": engines.duckdb, "polars": engines.polars, "datafusion": engines.datafusion, "pyarrow": engines.pyarrow,
+}[sys.argv[1]](*sys.argv[2:])  # fmt: skip
 for line in sys.stdin:
     try:
         reply = answer(json.loads(line))
-    except Exception as e:  # the test tells it
+    except BaseException as e:  # the test tells it; a panic of Rust's is no Exception
         reply = {"error": f"{type(e).__name__}: {e}"}
     print(json.dumps(reply), file=answers, flush=True)

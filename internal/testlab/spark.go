@@ -107,8 +107,10 @@ func startReader(name string, command func(script, dir string) *exec.Cmd) (*read
 		return nil, err
 	}
 	script := filepath.Join(dir, "readers.py")
-	if err := os.WriteFile(script, readersScript, 0o644); err != nil {
-		return nil, err
+	for path, text := range map[string][]byte{script: readersScript, filepath.Join(dir, "engines.py"): enginesScript} {
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			return nil, err
+		}
 	}
 	cmd := command(script, dir)
 	cmd.Dir = dir
@@ -141,7 +143,8 @@ func startReader(name string, command func(script, dir string) *exec.Cmd) (*read
 	return r, nil
 }
 
-func (r *reader) ask(t testing.TB, question any) (columns []string, rows [][]string) {
+// exchange sends a question and reads its answer.
+func (r *reader) exchange(t testing.TB, question, reply any) {
 	t.Helper()
 	line, err := json.Marshal(question)
 	if err != nil {
@@ -149,19 +152,24 @@ func (r *reader) ask(t testing.TB, question any) (columns []string, rows [][]str
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var reply struct {
-		Columns []string
-		Rows    [][]*string
-		Error   string
-	}
 	if _, err = r.in.Write(append(line, '\n')); err == nil {
 		if line, err = r.out.ReadBytes('\n'); err == nil {
-			err = json.Unmarshal(line, &reply)
+			err = json.Unmarshal(line, reply)
 		}
 	}
 	if err != nil {
 		t.Fatalf("%s has died: %v\n%s", r.name, err, r.tail())
 	}
+}
+
+func (r *reader) ask(t testing.TB, question any) (columns []string, rows [][]string) {
+	t.Helper()
+	var reply struct {
+		Columns []string
+		Rows    [][]*string
+		Error   string
+	}
+	r.exchange(t, question, &reply)
 	if reply.Error != "" {
 		t.Fatalf("%s cannot answer %v: %s", r.name, question, reply.Error)
 	}
