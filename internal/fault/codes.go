@@ -151,7 +151,7 @@ var Codes = map[Code]Entry{
 	ValueUncarriable: {"A value cannot be carried exactly in the chosen format and no policy says what to do.", "Choose a policy for the type: null, text or clamp (see docs/types.md).", ExitData, false},
 	TypeUncarriable:  {"A type cannot be carried in the chosen format.", "Choose the policy text for it, exclude the column, or take another format.", ExitData, false},
 
-	NullUnexpected:   {"A NULL came in a column that the catalog declares NOT NULL.", "Run again: the table was altered meanwhile. If it stays, look for rows that break the constraint.", ExitData, false},
+	NullUnexpected: {"A NULL came in a column that the catalog declares NOT NULL.", "Run again: the table was altered meanwhile. If it stays, look for rows that break the constraint.", ExitData, false},
 
 	MirrorRefused:    {"A mirror would delete more than it may, its source came back empty or lists less than it has, or its two places lie in one another.", "Follow the message: look at the source, or choose places beside each other.", ExitTarget, false},
 	MirrorIncomplete: {"A mirror carried what it could and set objects aside.", "Mend the reason that the report gives for each, and run it again: only they are left.", ExitFindings, true},

@@ -81,9 +81,10 @@ func anew(r testlab.Result) (lines []string) {
 	return lines
 }
 
-// Many alterations stand between what the lake knows and what the catalog says. A copy is needed for two reasons alone, both of a table
-// that another alteration has rewritten, and whose values were changed since: a column came with a default, which the catalog
-// forgets then, or it got another type, of which it is not to be seen any more whether values were computed for it.
+// Many alterations stand between what the lake knows and what the catalog says. A copy is needed for three reasons alone, all of a table
+// that another alteration has rewritten: a column whose values were changed since came with a default, which the catalog forgets
+// then, or it got another type, of which it is not to be seen any more whether values were computed for it; or a column that
+// keeps its type was altered too.
 func TestTablesThatAreAlteredFastAreNotCopiedAnew(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, 16)
@@ -105,7 +106,8 @@ func TestTablesThatAreAlteredFastAreNotCopiedAnew(t *testing.T) {
 			b.db.Exec("update " + a.table + " set id = id where id = 1")
 		}
 		for _, line := range anew(b.mustCatchUp()) {
-			if !strings.Contains(line, "whose values differ from row to row") && !strings.Contains(line, "computed other values in a column's new type") {
+			reasons := []string{"whose values differ from row to row", "computed other values in a column's new type", "may have other values: ALTER TABLE wrote all rows again"}
+			if !slices.ContainsFunc(reasons, func(reason string) bool { return strings.Contains(line, reason) }) {
 				t.Errorf("%s", line)
 			}
 		}

@@ -43,7 +43,8 @@ type sighted struct {
 	horizon uint64 // 0 while there are doubts
 }
 
-// pendingDoubt is one that ends if the WAL has told of the TRUNCATEs by the time it has come to a position.
+// pendingDoubt is one that ends if the WAL has told of the TRUNCATEs, or of the definition, by the time it has come to
+// a position.
 type pendingDoubt struct {
 	postgres.Doubt
 	at    change.LSN
@@ -133,7 +134,7 @@ func (r *run) doubt(sight postgres.Sight, next *again) (unpublished []uint32) {
 		case d.Published:
 			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", d.Because)
 			unpublished = append(unpublished, d.Table)
-		case len(d.Truncated) > 0:
+		case !d.Certain():
 			r.pending[d.Table] = pendingDoubt{Doubt: d, at: sight.At}
 		default:
 			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", d.Because)
@@ -254,7 +255,7 @@ func (r *run) look(ctx context.Context) error {
 	found := &sighted{facts: maps.Clone(sight.Facts), pending: map[uint32]pendingDoubt{}}
 	certain := false
 	for _, d := range sight.Doubts {
-		if delete(found.facts, d.Table); len(d.Truncated) == 0 {
+		if delete(found.facts, d.Table); d.Certain() {
 			certain = true
 			continue
 		}
@@ -304,7 +305,11 @@ func (r *run) takeSight(ctx context.Context) (moved bool, err error) {
 		if r.position < p.at {
 			continue
 		}
-		if untold := slices.ContainsFunc(p.Truncated, func(x uint32) bool { return !slices.Contains(t.truncated, x) }); untold {
+		told, err := r.told(ctx, t, p)
+		if err != nil {
+			return false, err
+		}
+		if !told {
 			if err := r.commit(ctx); err != nil {
 				return false, err
 			}
@@ -316,6 +321,26 @@ func (r *run) takeSight(ctx context.Context) (moved bool, err error) {
 		moved = true
 	}
 	return moved, nil
+}
+
+// told says whether the WAL has told what a doubt is about.
+func (r *run) told(ctx context.Context, t *table, p pendingDoubt) (bool, error) {
+	if !p.Redefined {
+		return !slices.ContainsFunc(p.Truncated, func(x uint32) bool { return !slices.Contains(t.truncated, x) }), nil
+	}
+	now, _, err := r.tableNow(ctx, t.source.OID)
+	if err != nil || now == nil { // a table that is gone has no rows
+		return now == nil, err
+	}
+	if err := r.place(ctx, t); err != nil {
+		return false, err
+	}
+	lake := known(t).Columns
+	return !slices.ContainsFunc(r.published(now).Columns, func(c change.Column) bool {
+		return !slices.ContainsFunc(lake, func(k change.Column) bool {
+			return k.Attnum == c.Attnum && k.TypeOID == c.TypeOID && k.Typmod == c.Typmod
+		})
+	}), nil
 }
 
 // noteTruncated notes that the WAL has told of a TRUNCATE. It is saved with the position, behind which it is not

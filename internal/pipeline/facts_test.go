@@ -74,6 +74,8 @@ delete from %[1]s where v = 'twin'; insert into %[1]s values (30, 'told'); alter
 	"computed": {rows: flat, does: []string{`alter table %[1]s alter v type text using v || '!'`, `insert into %[1]s values (30, 'told')`}},
 	"doubled": {rows: numbered, does: []string{`begin; alter table %[1]s alter n type bigint; alter table %[1]s alter v type char(5) using 'other'; alter table %[1]s alter n type int using n * 2;
 alter table %[1]s alter v type text; commit`}},
+	"retyped":    {rows: numbered, does: []string{`alter table %[1]s alter v type varchar(20) using v || '!'`}},
+	"widened":    {rows: numbered, does: []string{`alter table %[1]s alter m type bigint using m * 2`}},
 	"expression": {from: 18, rows: generated, does: []string{`alter table %[1]s alter g set expression as (n * 3)`}},
 	"beside":     {rows: numbered, does: []string{`alter table %[1]s alter m type bigint, alter n type int using n + 1`}},
 	"again":      {rows: flat, does: []string{`drop table %[1]s; create table %[1]s (id int primary key, v text); insert into %[1]s values (1, 'another')`}, other: true},

@@ -23,7 +23,13 @@ type Doubt struct {
 	// Truncated are transactions that may have done no more than a TRUNCATE that the WAL told. If all have, there
 	// is no doubt.
 	Truncated []uint32
+	// Redefined: an ALTER TABLE gave columns another type, or made them, and wrote all rows again. If the WAL has told
+	// the definition of now, with a row, there is no doubt.
+	Redefined bool
 }
+
+// Certain says that nothing that the WAL has yet to tell can end the doubt.
+func (d Doubt) Certain() bool { return len(d.Truncated) == 0 && !d.Redefined }
 
 // LookOptions say what to look at.
 type LookOptions struct {
@@ -140,7 +146,7 @@ func (j *judge) table(ctx context.Context, t uint32, was, now Facts) (*Doubt, er
 	var emptied *Doubt // by a TRUNCATE, most likely: what is certain counts more
 	for oid, r := range now.Relations {
 		d, err := j.relation(ctx, t, oid, was, now, r)
-		if err != nil || d != nil && len(d.Truncated) == 0 {
+		if err != nil || d != nil && d.Certain() {
 			return d, err
 		}
 		if d != nil && emptied != nil {
@@ -217,7 +223,8 @@ func (j *judge) rewritten(ctx context.Context, doubt func(string, ...any) *Doubt
 
 // recomputed judges a table that has another file, and that a publication names: it cannot have been unlogged, and a
 // TRUNCATE is told. What is left is an ALTER TABLE that gives a column other values of the same type, by USING or as
-// the expression of a generated column. It changes the column's row in pg_attribute. A change of the type is told.
+// the expression of a generated column. It changes the column's row in pg_attribute. Another type, or another column, is told with the next
+// row of the table, and what the rows of before have in it then; without such a row nothing tells.
 func (j *judge) recomputed(ctx context.Context, doubt func(string, ...any) *Doubt, t uint32, was, is string, name Name, before, now RelationFacts) (*Doubt, error) {
 	if before.Toast == now.Toast && now.Toast != 0 {
 		return nil, nil
@@ -229,19 +236,24 @@ func (j *judge) recomputed(ctx context.Context, doubt func(string, ...any) *Doub
 	if h := j.options.Horizon; h != 0 && j.next-h < 1<<31 {
 		newer = fmt.Sprintf("pg_catalog.age(xmin) between 0 and pg_catalog.age('%d'::xid)", uint32(h))
 	}
-	rows, err := query(ctx, j.conn, `select attnum, attname from pg_catalog.pg_attribute
+	rows, err := query(ctx, j.conn, `select attnum, attname, attgenerated <> '' from pg_catalog.pg_attribute
 where attrelid = $1::oid and attnum > 0 and not attisdropped and `+newer+` order by attnum`, fmt.Sprint(t))
 	if err != nil {
 		return nil, err
 	}
+	var redefined *Doubt
 	for _, r := range rows {
 		from := (int(number(r[0])) - 1) * typeDigits
 		to := from + typeDigits
-		if to <= len(was) && to <= len(is) && was[from:to] == is[from:to] {
+		switch {
+		case to <= len(was) && to <= len(is) && was[from:to] == is[from:to]:
 			return doubt("the column %s may have other values: ALTER TABLE wrote all rows again (ALTER … TYPE … USING, or SET EXPRESSION)", r[1]), nil
+		case string(r[2]) != "t":
+			redefined = doubt("the column %s was added or has another type, all rows were written again, and no row has told of it since", r[1])
+			redefined.Redefined = true
 		}
 	}
-	return nil, nil
+	return redefined, nil
 }
 
 func (j *judge) name(ctx context.Context, rel uint32) (Name, error) {
