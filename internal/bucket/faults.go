@@ -164,4 +164,5 @@ var whats = map[fault.Code]string{
 	fault.ChecksumMismatch:  "the bytes changed on their way",
 	fault.BucketFailed:      "the object store answered with an error",
 	fault.ObjectArchived:    "the object lies in an archive",
+	fault.KeyRefused:        "the object store cannot keep an object under this key",
 }

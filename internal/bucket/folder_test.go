@@ -114,7 +114,7 @@ func TestAFileAndAFolderOfOneNameAreRefused(t *testing.T) {
 	}
 	for _, key := range []string{"file/below", "folder"} {
 		for _, opts := range []bucket.WriteOptions{{}, {Metadata: map[string]string{"a": "b"}}} {
-			if _, err := bucket.WriteAll(t.Context(), b, key, nil, opts); !fault.Is(err, fault.BucketUnsupported) {
+			if _, err := bucket.WriteAll(t.Context(), b, key, nil, opts); !fault.Is(err, fault.KeyRefused) {
 				t.Errorf("%s: got %v", key, err)
 			}
 		}

@@ -192,8 +192,8 @@ func (u *fileUpload) notPublished(err error) error {
 	case u.opts.IfAbsent && errors.Is(err, fs.ErrExist) && (looked != nil || info.Mode()&fs.ModeSymlink != 0):
 		return fault.New(fault.BucketFailed, u.where(), "a name is in the way that is no object, or is not one any more").Because(err)
 	case errors.Is(err, fs.ErrExist), errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR):
-		return fault.New(fault.BucketUnsupported, u.where(), "a folder cannot hold a file and a folder of the same name").
-			Because(err).WithMend("Choose another key.")
+		return fault.New(fault.KeyRefused, u.where(), "a folder cannot hold a file and a folder of the same name").
+			Because(err).WithMend("Choose another key, or delete what is in its place.")
 	}
 	return u.failed(err)
 }

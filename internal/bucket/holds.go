@@ -3,7 +3,10 @@ package bucket
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"io/fs"
 	"strings"
+	"syscall"
 
 	"github.com/leatdata/leat/internal/fault"
 )
@@ -59,7 +62,8 @@ func oddKindsOf(key string) (kinds []oddKind) {
 }
 
 // Holds is nil if a bucket keeps an object under a key as it is, and key-refused if it does not: it cannot, or it takes the key for another one. What
-// an S3 server does with odd keys is tried on scratch objects, once for each kind of them.
+// an S3 server does with odd keys is tried on scratch objects, once for each kind of them. A folder
+// takes a key for another one below its symbolic links.
 func Holds(ctx context.Context, b Bucket, key string) error {
 	if f, ok := b.(*front); ok {
 		if err := f.check(key); err != nil {
@@ -67,8 +71,31 @@ func Holds(ctx context.Context, b Bucket, key string) error {
 		}
 		b = f.Bucket
 	}
-	if s, ok := b.(*s3Bucket); ok {
-		return s.holds(ctx, key)
+	switch k := b.(type) {
+	case *s3Bucket:
+		return k.holds(ctx, key)
+	case *folder:
+		return k.holds(key)
+	}
+	return nil
+}
+
+// holds is an error where a folder in the key is a symbolic link: the file would be another key's.
+func (f *folder) holds(key string) error {
+	for i := range len(key) {
+		if key[i] != '/' {
+			continue
+		}
+		info, err := f.root.Lstat(key[:i])
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+			return nil
+		case err != nil:
+			return pathFault(err, f.at.object(key))
+		case info.Mode()&fs.ModeSymlink != 0:
+			return fault.New(fault.KeyRefused, f.at.object(key), "%q is a symbolic link, and the file would lie where it leads", key[:i]).
+				WithMend("Replace the link by a folder, or exclude what lies below it.")
+		}
 	}
 	return nil
 }

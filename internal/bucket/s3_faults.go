@@ -56,6 +56,12 @@ var s3Codes = map[string]fault.Code{
 	"OperationAborted":           fault.BucketBusy,
 	"ConditionalRequestConflict": fault.BucketBusy,
 
+	// Servers on file systems cannot have a file and a folder of one name: versitygw, and MinIO.
+	"ObjectParentIsFile":            fault.KeyRefused,
+	"ExistingObjectIsDirectory":     fault.KeyRefused,
+	"XMinioParentIsObject":          fault.KeyRefused,
+	"XMinioObjectExistsAsDirectory": fault.KeyRefused,
+
 	"QuotaExceeded":       fault.BucketFull,
 	"InsufficientStorage": fault.BucketFull,
 	"XMinioStorageFull":   fault.BucketFull,

@@ -150,6 +150,9 @@ func (r *run) atSource(ctx context.Context, key string) (*bucket.Object, error) 
 		return nil, nil
 	case fault.Is(err, fault.UsageInvalid): // its kind takes no such key in a request, and may list one
 		return r.listedAtSource(ctx, key)
+	case err == nil && r.from.bucket.Properties().Kind == bucket.KindFolder &&
+		fault.Is(bucket.Holds(ctx, r.from.bucket, key), fault.KeyRefused):
+		return nil, nil // a file that a link leads to: another key's
 	}
 	return &o, err
 }

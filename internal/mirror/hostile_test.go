@@ -6,6 +6,9 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -139,5 +142,42 @@ func TestSizesThatAFileNamesAreNotBelieved(t *testing.T) {
 	}
 	if r.Failed != 0 {
 		t.Errorf("failed: %+v", r.SetAside)
+	}
+}
+
+// oversized has a server say of every object that it has so many bytes and was sent in three parts.
+func oversized(t testing.TB, s testlab.Store, size string) testlab.Store {
+	t.Helper()
+	const etag = "0123456789abcdef0123456789abcdef-3"
+	said := regexp.MustCompile(`<Size>\d+</Size>`)
+	tag := regexp.MustCompile(`<ETag>[^<]*</ETag>`)
+	return testlab.FaultyS3(t, s, func(r *http.Request) testlab.Answer {
+		switch {
+		case r.URL.Query().Has("list-type"):
+			return func(w http.ResponseWriter, r *http.Request, upstream http.Handler) {
+				page := httptest.NewRecorder()
+				upstream.ServeHTTP(page, r)
+				text := said.ReplaceAllString(page.Body.String(), "<Size>"+size+"</Size>")
+				_, _ = io.WriteString(w, tag.ReplaceAllString(text, "<ETag>&quot;"+etag+"&quot;</ETag>"))
+			}
+		case r.Method == http.MethodHead:
+			return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+				w.Header().Set("Etag", `"`+etag+`"`)
+				w.Header().Set("Content-Length", size)
+			}
+		}
+		return nil
+	}).Store
+}
+
+func TestSizesThatNoObjectCanHaveAreErrors(t *testing.T) {
+	t.Parallel()
+	for _, size := range []string{"9223372036854775807", "9223372036854775000", "60000000000000000", "53687091200001"} {
+		near, far := testlab.S3(t), testlab.S3(t)
+		text(t, near, "app/a", "x")
+		r, _, err := run(t, open(t, oversized(t, near, size), "app"), open(t, far, "app"), nil)
+		if !fault.Is(err, fault.MirrorIncomplete) || r.FailedBy[fault.BucketFailed] != 1 {
+			t.Errorf("%s bytes: %v, failed by %v", size, err, r.FailedBy)
+		}
 	}
 }

@@ -49,6 +49,9 @@ func (r *run) bringParts(ctx context.Context, o bucket.Object, exact bool) error
 	if wholly(c.Object) {
 		return r.bringWhole(ctx, c.Object, exact)
 	}
+	if c.Size < 0 || c.Size > mostParts*largestPart {
+		return fault.New(fault.BucketFailed, r.where(o.Key), "its source says that it has %d bytes, which no object of S3 can have", c.Size)
+	}
 	if c.Tags, err = r.askTags(ctx, c); err != nil {
 		return err
 	}
@@ -94,7 +97,7 @@ func partSize(c bucket.Cargo) (size int64, known bool) {
 	}
 	size = onePart
 	for c.Size > size*mostParts {
-		size *= 2
+		size = min(2*size, largestPart)
 	}
 	return size, false
 }
@@ -105,7 +108,9 @@ var usualParts = []int64{8, 16, 5, 64, 50, 10, 15, 32, 25, 20, 40, 48, 6, 7, 9, 
 const (
 	leastPart = 5 << 20
 	mostPart  = 64 << 20 // what is held in memory
-	mostParts = 10_000
+	// S3's own limits (docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html).
+	mostParts   = 10_000
+	largestPart = 5 << 30
 )
 
 // partsOf is the number of parts that an ETag tells, 0 for none.
