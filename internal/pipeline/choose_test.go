@@ -288,3 +288,27 @@ func (b *bed) inSource(table string, columns []string) (rows []string) {
 	slices.Sort(rows)
 	return rows
 }
+
+func TestTablesOfWhichNoneHasAnIdentityAreCopiedAgainAllTheSame(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 16, "--table", "public.*", "--set", "run.without_identity=recopy", "--set", "run.recopy_every=1h")
+	b.db.Exec("create table loose (a int, v text); insert into loose values (1, 'one')")
+	b.mustCatchUp()
+	b.db.Exec("insert into loose values (2, 'two')")
+	b.more[len(b.more)-1] = "run.recopy_every=1ms"
+	b.mustCatchUp()
+	if got, want := b.inLake("loose")["loose"].chosen([]string{"a", "v"}), b.inSource("loose", []string{"a", "v"}); !slices.Equal(got, want) {
+		t.Errorf("the lake has %q, want %q", got, want)
+	}
+	b.more[len(b.more)-1] = "run.recopy_every=1h"
+	b.db.Exec("create table keyed (id int primary key); insert into keyed values (1)")
+	b.mustCatchUp()
+	b.db.Exec("insert into keyed values (2)")
+	b.mustCatchUp()
+	b.judge("keyed")
+	b.db.Exec("alter table keyed drop constraint keyed_pkey; insert into keyed values (2)")
+	b.mustCatchUp()
+	if got, want := b.inLake("keyed")["keyed"].chosen([]string{"id"}), b.inSource("keyed", []string{"id"}); !slices.Equal(got, want) {
+		t.Errorf("of the table that lost its key the lake has %q, want %q", got, want)
+	}
+}

@@ -162,10 +162,11 @@ func byName(given []postgres.PublishedTable) map[postgres.Name]postgres.Publishe
 	return gives
 }
 
-// publications are those that the tables need: one for those of which the log can tell all, one of inserts for the others.
+// publications are those that the tables need: one for those of which the log can tell all, one of inserts for the others. The log
+// cannot be read without one: where no table needs any, because all are copied again on a schedule, the first is there without tables.
 func (o *Options) publications(full, inserts []*change.Table) (all []postgres.PublicationOptions) {
 	for _, p := range []postgres.PublicationOptions{{Name: o.Publication, Tables: full}, {Name: o.Publication + insertsSuffix, Tables: inserts, InsertsOnly: true}} {
-		if len(p.Tables) == 0 {
+		if len(p.Tables) == 0 && (p.InsertsOnly || len(inserts) > 0) {
 			continue
 		}
 		p.ViaRoot, p.Given = o.Selection.PartitionRoots, !o.OwnPublication
