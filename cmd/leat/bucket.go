@@ -298,6 +298,7 @@ func (c *cli) bucketPolicy(cmd *cobra.Command, args []string, o warden.DraftOpti
 	if _, o.Name, o.Root, err = bucket.Split(cfg.To.URL); err != nil {
 		return err
 	}
+	o.Grants = cfg.To.ACL != config.ACLNone
 	ctx := cmd.Context()
 	var k bucket.Keeper
 	if apply || o.Server == "" { // else nobody needs to be asked

@@ -277,6 +277,7 @@ func openBucket(ctx context.Context, cfg *config.Config) (bucket.Bucket, error) 
 	opts := bucket.Options{
 		Endpoint: t.Endpoint, Region: t.Region, PathStyle: t.PathStyle == config.ToggleTrue,
 		CAFile: t.CAFile, AllowHTTP: t.AllowHTTP, KMSKeyID: t.KMSKeyID, Checksums: string(t.Checksums), PartSize: int64(t.PartSize), Stall: time.Duration(t.Stall),
+		RequesterPays: t.RequesterPays, ACL: aclOf(t.ACL),
 	}
 	if t.Encryption != config.EncryptionNone {
 		opts.SSE = string(t.Encryption)
@@ -285,8 +286,29 @@ func openBucket(ctx context.Context, cfg *config.Config) (bucket.Bucket, error) 
 	return bucket.Open(ctx, t.URL, opts)
 }
 
-// withKeys gives the options static credentials, where there are some.
+// aclOf is the list of grants to ask for, if any.
+func aclOf(acl config.ACL) string {
+	if acl == config.ACLNone {
+		return ""
+	}
+	return string(acl)
+}
+
+// withKeys gives the options static credentials, where there are some. Those of files are read again when a server wants others.
 func withKeys(opts *bucket.Options, id, secret, token config.Secret) {
+	if !id.IsZero() {
+		opts.Keys = func() (keyID, key, session string, err error) {
+			for _, s := range []struct {
+				from config.Secret
+				to   *string
+			}{{id, &keyID}, {secret, &key}, {token, &session}} {
+				if *s.to, err = s.from.Again(); err != nil {
+					return "", "", "", err
+				}
+			}
+			return keyID, key, session, nil
+		}
+	}
 	opts.AccessKeyID = id.Reveal()
 	if !secret.IsZero() {
 		opts.SecretAccessKey = secret.Reveal

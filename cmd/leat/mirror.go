@@ -210,11 +210,12 @@ func openSides(ctx context.Context, m *config.Mirror) (from, to bucket.Bucket, e
 	f, t := &m.From, &m.To
 	here := bucket.Options{
 		Endpoint: f.Endpoint, Region: f.Region, PathStyle: f.PathStyle == config.ToggleTrue, CAFile: f.CAFile, Proxy: f.Proxy, AllowHTTP: f.AllowHTTP, Stall: time.Duration(m.Stall),
+		RequesterPays: f.RequesterPays,
 	}
 	withKeys(&here, f.AccessKeyID, f.SecretAccessKey, f.SessionToken)
 	there := bucket.Options{
 		Endpoint: t.Endpoint, Region: t.Region, PathStyle: t.PathStyle == config.ToggleTrue, CAFile: t.CAFile, Proxy: t.Proxy, AllowHTTP: t.AllowHTTP, Stall: time.Duration(m.Stall),
-		KMSKeyID: t.KMSKeyID,
+		KMSKeyID: t.KMSKeyID, RequesterPays: t.RequesterPays, ACL: aclOf(t.ACL),
 	}
 	withKeys(&there, t.AccessKeyID, t.SecretAccessKey, t.SessionToken)
 	if t.Encryption != config.EncryptionNone {

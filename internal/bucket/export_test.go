@@ -46,6 +46,14 @@ func Break(b Bucket, when func(*http.Request) bool) {
 	}
 }
 
+// EndPause lets an S3 bucket read its credentials again, however short ago it did.
+func EndPause(b Bucket) {
+	keys := b.(*front).Bucket.(*s3Bucket).keys
+	keys.mu.Lock()
+	defer keys.mu.Unlock()
+	keys.tried = time.Time{}
+}
+
 // Listed is an object of a page as ReadPage reads it.
 type Listed struct {
 	Key, ETag string

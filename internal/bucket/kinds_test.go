@@ -55,6 +55,11 @@ func TestCephKeepsTheContract(t *testing.T) {
 	buckettest.Run(t, func(t testing.TB, opts bucket.Options) bucket.Bucket { return openS3(t, testlab.Ceph(t), opts) })
 }
 
+func TestCephKeepsTheContractInABucketOfATenant(t *testing.T) {
+	t.Parallel()
+	buckettest.Run(t, func(t testing.TB, opts bucket.Options) bucket.Bucket { return openS3(t, testlab.CephTenant(t), opts) })
+}
+
 func TestCephOverTLSKeepsTheContract(t *testing.T) {
 	t.Parallel()
 	buckettest.Run(t, func(t testing.TB, opts bucket.Options) bucket.Bucket { return openS3(t, testlab.CephTLS(t), opts) })

@@ -26,6 +26,14 @@ type Options struct {
 	AccessKeyID     string
 	SecretAccessKey func() string
 	SessionToken    func() string
+	// Keys reads the static credentials again where they come from, once a server says that those it got are no
+	// longer good; nil where they cannot change. S3 only. The provider's default chain is read again without it.
+	Keys func() (id, secret, token string, err error)
+
+	// RequesterPays takes the costs of requests to a bucket whose owner wants that. S3 only.
+	RequesterPays bool
+	// ACL is the canned list of grants that objects are written with: "" or "bucket-owner-full-control". S3 only.
+	ACL string
 
 	// PathStyle puts the bucket into the path instead of the host's name. It is always on with
 	// an endpoint outside amazonaws.com.
@@ -110,6 +118,8 @@ func (o Options) check() error {
 		return fault.New(fault.ConfigInvalid, "encryption", "%q is neither AES256 nor aws:kms", o.SSE)
 	case o.KMSKeyID != "" && o.SSE != "aws:kms":
 		return fault.New(fault.ConfigInvalid, "encryption", "a KMS key is named, but the encryption is not aws:kms")
+	case o.ACL != "" && o.ACL != ownerFullControl:
+		return fault.New(fault.ConfigInvalid, "acl", "%q is not %s", o.ACL, ownerFullControl)
 	case o.Checksums != "auto" && o.Checksums != "required" && o.Checksums != "off":
 		return fault.New(fault.ConfigInvalid, "checksums", "%q is none of auto, required, off", o.Checksums)
 	case o.MaxRate < 0:
@@ -220,7 +230,11 @@ func parse(raw string) (place, error) {
 		// The path is taken as it stands, without decoding: keys hold % and ? as they are.
 		name, root, _ := strings.Cut(rest, "/")
 		root = strings.TrimRight(root, "/")
-		if name == "" || strings.ContainsAny(name, "@:?*#% ") {
+		plain := name
+		if tenant, its, ok := strings.Cut(name, ":"); ok && kind == KindS3 && tenant != "" { // as Ceph has them
+			plain = its
+		}
+		if plain == "" || strings.ContainsAny(name, "@?*#% ") || strings.Contains(plain, ":") {
 			return place{}, fault.New(fault.URLInvalid, scheme+"://…", "the name of the bucket is missing or has characters no name has").
 				WithMend("Write %s://bucket/path; credentials and settings do not go into the URL.", scheme)
 		}

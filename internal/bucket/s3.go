@@ -34,6 +34,7 @@ type s3Bucket struct {
 	digests atomic.Bool // the bucket wants a Content-MD5 with each upload
 	buffers buffers
 	courier func() (*courier, error) // finds out where the bucket is, once
+	keys    *keyring
 }
 
 func (b *s3Bucket) key(key string) *string { return aws.String(b.at.root + key) }

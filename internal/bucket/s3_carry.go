@@ -74,7 +74,23 @@ func (b *s3Bucket) ask(ctx context.Context, method, key, query string, header ht
 }
 
 // exchange sends a request once and returns the answer, or the error that it tells, in the form of the SDK's own. path begins at the bucket.
-func (b *s3Bucket) exchange(ctx context.Context, at *courier, method, path, query string, header http.Header, body *payload) (*http.Response, error) {
+func (b *s3Bucket) exchange(
+	ctx context.Context, at *courier, method, path, query string, header http.Header, body *payload,
+) (*http.Response, error) {
+	if b.keys == nil {
+		return b.exchangeOnce(ctx, at, method, path, query, header, body)
+	}
+	used, none := b.keys.Retrieve(ctx)
+	resp, err := b.exchangeOnce(ctx, at, method, path, query, header, body)
+	if pause, is := outdated(err); is && none == nil && b.keys.renewed(ctx, used, pause) {
+		return b.exchangeOnce(ctx, at, method, path, query, header, body)
+	}
+	return resp, err
+}
+
+func (b *s3Bucket) exchangeOnce(
+	ctx context.Context, at *courier, method, path, query string, header http.Header, body *payload,
+) (*http.Response, error) {
 	resp, err := b.send(ctx, at, method, path, query, header, body)
 	if err == nil && resp.StatusCode == http.StatusForbidden {
 		signed := time.Now().Add(time.Duration(at.skew.Load()))
@@ -109,6 +125,9 @@ func (b *s3Bucket) send(ctx context.Context, at *courier, method, path, query st
 		}
 	}
 	header.Set("X-Amz-Content-Sha256", sum)
+	if b.opts.RequesterPays {
+		header.Set(payerHeader, requester)
+	}
 	if at.creds != nil {
 		creds, err := at.creds.Retrieve(ctx)
 		if err != nil {
@@ -342,6 +361,7 @@ func (b *s3Bucket) headers(c Cargo) http.Header {
 	set("Expires", c.Expires)
 	set("X-Amz-Website-Redirect-Location", c.WebsiteRedirect)
 	set("X-Amz-Tagging", c.Tags)
+	set(aclHeader, b.opts.ACL)
 	set("X-Amz-Server-Side-Encryption", b.opts.SSE)
 	set("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id", b.opts.KMSKeyID)
 	for k, v := range c.Metadata {

@@ -138,6 +138,15 @@ func s3Text(err error) string {
 	return fmt.Sprintf("%s: %s (HTTP status %d)", api.ErrorCode(), strings.TrimSpace(api.ErrorMessage()), status)
 }
 
+// arnOf is how policies name a bucket. Ceph has the tenant in the place of the account
+// (docs.ceph.com/en/latest/radosgw/bucketpolicy/).
+func arnOf(name string) string {
+	if tenant, its, ok := strings.Cut(name, ":"); ok {
+		return "arn:aws:s3::" + tenant + ":" + its
+	}
+	return "arn:aws:s3:::" + name
+}
+
 func (b *s3Bucket) mend(code fault.Code, err error, right string) string {
 	var api smithy.APIError
 	name := ""
@@ -146,12 +155,15 @@ func (b *s3Bucket) mend(code fault.Code, err error, right string) string {
 	}
 	switch {
 	case code == fault.BucketRights && right != "":
-		what := "arn:aws:s3:::" + b.at.name
+		what := arnOf(b.at.name)
 		if !strings.HasPrefix(right, "s3:ListBucket") {
 			what += "/" + b.at.root + "*"
 		}
 		if b.opts.SSE == "aws:kms" {
 			return fmt.Sprintf("Allow %s on %s, and kms:GenerateDataKey and kms:Decrypt on the key.", right, what)
+		}
+		if !b.opts.RequesterPays && (b.known.Endpoint == "" || isAWS(b.known.Endpoint)) {
+			return fmt.Sprintf("Allow %s on %s. If the bucket's owner lets requesters pay, set requester_pays: true.", right, what)
 		}
 		return fmt.Sprintf("Allow %s on %s.", right, what)
 	case name == "RequestTimeTooSkewed":

@@ -317,6 +317,25 @@ func TestARefusalNamesTheRight(t *testing.T) {
 	}
 }
 
+func TestARefusalByAWSNamesTheSettingForWhoPays(t *testing.T) {
+	t.Parallel()
+	aws := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		testlab.Fail(http.StatusForbidden, "AccessDenied")(w, r, nil)
+	}))
+	defer aws.Close()
+	opts := impatient()
+	opts.Endpoint, opts.Region, opts.Proxy, opts.AllowHTTP = "http://s3.eu-west-1.amazonaws.com", "eu-west-1", aws.URL, true
+	opts.AccessKeyID, opts.SecretAccessKey = "id", func() string { return testlab.Secret("requester-pays-secret-1") }
+	for _, opts.RequesterPays = range []bool{false, true} {
+		for _, err := range open(t, "s3://theirs/app", opts).List(t.Context(), "") {
+			f := fault.Of(err)
+			if f == nil || f.Code != fault.BucketRights || strings.Contains(f.HowToMend(), "requester_pays: true") == opts.RequesterPays {
+				t.Errorf("%v: %v", opts.RequesterPays, err)
+			}
+		}
+	}
+}
+
 func TestABrokenReadGoesOnWhereItStopped(t *testing.T) {
 	t.Parallel()
 	for name, store := range map[string]func(testing.TB) testlab.Store{"versity": testlab.S3, "ceph": testlab.Ceph} {

@@ -14,7 +14,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
@@ -24,15 +23,7 @@ import (
 )
 
 func openS3(ctx context.Context, at place, opts Options) (*s3Bucket, error) {
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithLogger(logging.Nop{}), func(o *config.LoadOptions) error {
-		if opts.Region != "" {
-			o.Region = opts.Region
-		}
-		if opts.AccessKeyID != "" {
-			o.Credentials = opts.static()
-		}
-		return nil
-	})
+	cfg, err := opts.chain(ctx)
 	if err != nil {
 		return nil, fault.New(fault.ConfigInvalid, at.String(), "the AWS configuration cannot be read").Because(&cause{scrub(err), err})
 	}
@@ -45,10 +36,11 @@ func openS3(ctx context.Context, at place, opts Options) (*s3Bucket, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Credentials != nil {
-		cfg.Credentials = aws.NewCredentialsCache(judgedCredentials{cfg.Credentials})
-	}
 	b := &s3Bucket{at: at, wire: wire, opts: opts, buffers: buffers{keep: opts.PartParallel + 1}}
+	if cfg.Credentials != nil {
+		b.keys = newKeyring(opts, cfg.Credentials)
+		cfg.Credentials = b.keys
+	}
 	b.client = s3.NewFromConfig(cfg, b.configure)
 	b.courier = sync.OnceValues(func() (*courier, error) { return b.newCourier(context.WithoutCancel(ctx)) })
 	return b, b.describe()
@@ -70,6 +62,7 @@ func (b *s3Bucket) configure(o *s3.Options) {
 	o.DisableLogOutputChecksumValidationSkipped = true
 	o.Retryer = newRetryer(b.opts.MaxRetries, b.opts.Backoff)
 
+	o.APIOptions = append(o.APIOptions, b.ownHeaders, b.renewing)
 	sums := b.opts.Checksums == "required" || b.opts.Checksums == "auto" && !elsewhere
 	if sums {
 		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenSupported
@@ -186,31 +179,3 @@ func skewOf(h http.Header, now time.Time) (skew time.Duration, wrong bool) {
 	skew = at.Sub(now)
 	return skew, skew.Abs() > 10*time.Minute
 }
-
-// static are the credentials that the options hold.
-func (o Options) static() aws.CredentialsProvider {
-	return aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
-		c := aws.Credentials{AccessKeyID: o.AccessKeyID, SecretAccessKey: o.SecretAccessKey(), Source: "leat"}
-		if o.SessionToken != nil {
-			c.SessionToken = o.SessionToken()
-		}
-		return c, nil
-	})
-}
-
-// judgedCredentials marks the errors of a credentials' chain: seen from a request they could not
-// be told from the request's own.
-type judgedCredentials struct{ chain aws.CredentialsProvider }
-
-func (j judgedCredentials) Retrieve(ctx context.Context) (aws.Credentials, error) {
-	c, err := j.chain.Retrieve(ctx)
-	if err != nil {
-		return c, &credentialsError{err}
-	}
-	return c, nil
-}
-
-type credentialsError struct{ err error }
-
-func (e *credentialsError) Error() string { return "no credentials: " + e.err.Error() }
-func (e *credentialsError) Unwrap() error { return e.err }

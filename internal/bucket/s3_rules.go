@@ -80,7 +80,7 @@ func (b *s3Bucket) setting(ctx context.Context, err error, right string) error {
 	f := fault.Of(b.fault(ctx, err, right, ""))
 	f.Where = b.at.String()
 	if f.Code == fault.BucketRights {
-		f.Mend = "Allow " + right + " on arn:aws:s3:::" + b.at.name + "."
+		f.Mend = "Allow " + right + " on " + arnOf(b.at.name) + "."
 	}
 	return f
 }
@@ -376,8 +376,13 @@ func (b *s3Bucket) Buckets(ctx context.Context) (names []string, err error) {
 	if err != nil {
 		return nil, b.setting(ctx, err, "s3:ListAllMyBuckets")
 	}
+	_, own, tenant := strings.Cut(b.at.name, ":")
 	for _, found := range out.Buckets {
-		names = append(names, aws.ToString(found.Name))
+		name := aws.ToString(found.Name)
+		if tenant && name == own { // a list of one's own buckets is without the tenant
+			name = b.at.name
+		}
+		names = append(names, name)
 	}
 	return names, nil
 }

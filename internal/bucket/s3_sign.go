@@ -32,6 +32,7 @@ func (s *s3Signer) sign(req *http.Request, c aws.Credentials, sum string, at tim
 	stamp := at.UTC().Format("20060102T150405Z")
 	scope := stamp[:8] + "/" + s.region + "/s3/aws4_request"
 	req.Header.Del("Authorization") // of an attempt before
+	req.Header.Del("X-Amz-Security-Token")
 	req.Header["X-Amz-Date"] = []string{stamp}
 	if c.SessionToken != "" {
 		req.Header["X-Amz-Security-Token"] = []string{c.SessionToken}
@@ -106,7 +107,8 @@ func keyed(key, text []byte) []byte {
 // lowered are the names of headers that come with most requests.
 var lowered = map[string]string{
 	"Host": "host", "X-Amz-Content-Sha256": "x-amz-content-sha256", "X-Amz-Date": "x-amz-date", "X-Amz-Security-Token": "x-amz-security-token",
-	"Content-Type": "content-type", "If-Match": "if-match", "Range": "range", "X-Amz-Checksum-Mode": "x-amz-checksum-mode",
+	"X-Amz-Request-Payer": "x-amz-request-payer",
+	"Content-Type":        "content-type", "If-Match": "if-match", "Range": "range", "X-Amz-Checksum-Mode": "x-amz-checksum-mode",
 }
 
 func lowerHeader(name string) string {

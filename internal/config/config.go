@@ -50,6 +50,8 @@ type To struct {
 	Encryption      Encryption `yaml:"encryption" default:"none" doc:"Server-side encryption asked for with every object; none leaves it to the bucket's default."`
 	KMSKeyID        string     `yaml:"kms_key_id" doc:"Key for aws:kms; empty takes the account's."`
 	Checksums       Checksums  `yaml:"checksums" default:"auto" doc:"Whether the S3 checksum headers are sent; auto leaves them out for servers other than AWS."`
+	RequesterPays   bool       `yaml:"requester_pays" default:"false" doc:"Take the costs of requests to a bucket whose owner has requesters pay (x-amz-request-payer)."`
+	ACL             ACL        `yaml:"acl" default:"none" doc:"Grants that objects are written with: bucket-owner-full-control gives them to the owner of a bucket of another account; none leaves it to the bucket."`
 	PartSize        Size       `yaml:"part_size" default:"8MiB" doc:"Size of the first parts that a large object is sent in, 5MiB to 10MiB; they grow with the object."`
 	Stall           Duration   `yaml:"stall" default:"60s" doc:"How long a request may make no progress before it is given up and tried again."`
 }

@@ -36,6 +36,17 @@ const (
 
 func (Encryption) allowed() []string { return names(EncryptionNone, EncryptionS3, EncryptionKMS) }
 
+// ACL is the list of grants that objects are written with.
+type ACL string
+
+// The values of ACL.
+const (
+	ACLNone      ACL = "none"
+	ACLOwnerFull ACL = "bucket-owner-full-control"
+)
+
+func (ACL) allowed() []string { return names(ACLNone, ACLOwnerFull) }
+
 // Checksums says whether S3's checksum headers are sent.
 type Checksums string
 

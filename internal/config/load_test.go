@@ -136,6 +136,30 @@ func TestSecretsComeFromFilesAndVariables(t *testing.T) {
 	}
 }
 
+func TestASecretOfAFileIsReadAgain(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "token")
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(password + "\n")
+	secret := load(t, "to: {access_key_id: '${env:X}', secret_access_key: '${env:X}', session_token: '${file:"+path+"}'}", nil, "X", password).To.SessionToken
+	write("another\n")
+	if now, err := secret.Again(); secret.Reveal() != password || now != "another" || err != nil {
+		t.Errorf("it was another one, and then %d bytes: %v", len(now), err)
+	}
+	write("")
+	if _, err := secret.Again(); !fault.Is(err, fault.SecretMissing) {
+		t.Errorf("of an empty file: %v", err)
+	}
+	fixed := config.NewSecret(password)
+	if now, err := fixed.Again(); now != password || err != nil {
+		t.Errorf("one that cannot change: %v", err)
+	}
+}
+
 func TestASecretWrittenIntoTheFileIsRefusedThoughAnotherLayerWins(t *testing.T) {
 	t.Parallel()
 	_, err := config.Parse("leat.yaml", []byte("from: {password: "+password+"}"), config.LoadOptions{Env: env("LEAT_FROM_PASSWORD", "other")})

@@ -39,6 +39,7 @@ type MirrorFrom struct {
 	AccessKeyID     Secret `yaml:"access_key_id" ambient:"INPUT_ACCESS_KEY_ID" doc:"Empty takes the AWS SDK's default chain."`
 	SecretAccessKey Secret `yaml:"secret_access_key" ambient:"INPUT_SECRET_ACCESS_KEY" doc:"Belongs to access_key_id."`
 	SessionToken    Secret `yaml:"session_token" doc:"For temporary credentials."`
+	RequesterPays   bool   `yaml:"requester_pays" default:"false" doc:"Take the costs of requests to a bucket whose owner has requesters pay (x-amz-request-payer)."`
 }
 
 // MirrorTo says how to reach the bucket that is written.
@@ -55,6 +56,8 @@ type MirrorTo struct {
 	SessionToken    Secret     `yaml:"session_token" doc:"For temporary credentials."`
 	Encryption      Encryption `yaml:"encryption" default:"none" doc:"Server-side encryption asked for with every object; none leaves it to the bucket's default."`
 	KMSKeyID        string     `yaml:"kms_key_id" doc:"Key for aws:kms; empty takes the account's."`
+	RequesterPays   bool       `yaml:"requester_pays" default:"false" doc:"Take the costs of requests to a bucket whose owner has requesters pay (x-amz-request-payer)."`
+	ACL             ACL        `yaml:"acl" default:"none" doc:"Grants that objects are written with: bucket-owner-full-control gives them to the owner of a bucket of another account; none leaves it to the bucket."`
 }
 
 // The variables of the sync job of MinIO's client.

@@ -37,11 +37,22 @@ func resolveSecret(key *Key, g given, env func(string) (string, bool)) (Secret, 
 		}
 		return NewSecret(t.value), nil
 	}
-	value, err := expand(strings.TrimSpace(t.value), env)
-	if err != nil {
-		return Secret{}, at(err, key.Path, t.place)
+	read := func() (string, error) {
+		value, err := expand(strings.TrimSpace(t.value), env)
+		if err != nil {
+			return "", at(err, key.Path, t.place)
+		}
+		return value, nil
 	}
-	return NewSecret(value), nil
+	value, err := read()
+	if err != nil {
+		return Secret{}, err
+	}
+	secret := NewSecret(value)
+	if !secret.IsZero() {
+		secret.again = read
+	}
+	return secret, nil
 }
 
 func literalSecret(path, place string) error {

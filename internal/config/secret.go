@@ -16,6 +16,7 @@ type Secret struct {
 	// A function and not a string, because fmt and reflection walk into unexported fields
 	// of a surrounding struct without asking any method, and print what they find there.
 	reveal func() string
+	again  func() (string, error) // reads it once more where it comes from; nil where it cannot have changed
 }
 
 // NewSecret makes a Secret of a value that is at hand. An empty value gives the zero Secret.
@@ -33,6 +34,15 @@ func (s Secret) Reveal() string {
 		return ""
 	}
 	return s.reveal()
+}
+
+// Again reads the value once more where it comes from: a file may have been written since. It gives what Reveal gives
+// where the value cannot have changed.
+func (s Secret) Again() (string, error) {
+	if s.again == nil {
+		return s.Reveal(), nil
+	}
+	return s.again()
 }
 
 // IsZero says whether no secret was given.

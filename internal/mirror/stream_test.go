@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/fault"
 	"github.com/leatdata/leat/internal/mirror"
@@ -167,5 +170,25 @@ func TestAFileThatIsWrittenWhileItIsReadIsReadAgain(t *testing.T) {
 	_, w, err := run(t, folderOf(t, dir), open(t, far.Store, "app"), nil)
 	if must(t, err); w.again != 1 || string(store.Data("app/a")) != string(after) {
 		t.Errorf("after %d more attempts it has %d bytes, and not those of the file", w.again, len(store.Data("app/a")))
+	}
+}
+
+func TestBucketsOfATenantAreMirrored(t *testing.T) {
+	t.Parallel()
+	near := testlab.CephTenant(t)
+	put(t, near, s3.PutObjectInput{Key: aws.String("app/a b/ü:%+"), Tagging: aws.String("a=b")}, []byte("x"))
+	multipart(t, near, "app/large", noise(1, 17<<20), 8<<20)
+	for name, far := range map[string]testlab.Store{
+		"of the same server": testlab.CephTenant(t), "of no tenant": testlab.Ceph(t), "elsewhere": testlab.S3(t),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text(t, far, "copy/gone", "gone")
+			for range 2 {
+				_, _, err := run(t, open(t, near, "app"), open(t, far, "copy"), func(o *mirror.Options) { o.Delete = true })
+				must(t, err)
+			}
+			sameContent(t, content(t, near, "app"), content(t, far, "copy"))
+		})
 	}
 }

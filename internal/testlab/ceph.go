@@ -25,8 +25,9 @@ type ceph struct {
 	FSID, Dir, Cert, Key   string
 	MonPort, Port, TLSPort int
 
-	conf  string
-	store Store
+	conf   string
+	store  Store
+	tenant Keys // of a user of a tenant
 }
 
 // Ceph returns a fresh bucket on a Ceph gateway that the tests of this process share. Store.Stranger is a
@@ -47,6 +48,18 @@ func CephTLS(t testing.TB) Store {
 	s.Endpoint, s.CA = "https://"+address(c.TLSPort), c.Cert
 	return s.withBucket(t)
 }
+
+// CephTenant is a fresh bucket of a user who belongs to a tenant, by its name with the tenant: tenant:bucket.
+func CephTenant(t testing.TB) Store {
+	t.Helper()
+	c, err := sharedCeph()
+	need(t, err)
+	s := c.store.As(c.tenant).withBucket(t)
+	s.Bucket = cephTenant + ":" + s.Bucket
+	return s
+}
+
+const cephTenant = "acme"
 
 var sharedCeph = sync.OnceValues(startCeph)
 
@@ -163,6 +176,11 @@ func (c *ceph) addUsers() error {
 			"--access-key="+keys.AccessKey, "--secret="+keys.SecretKey); err != nil {
 			return err
 		}
+	}
+	c.tenant = Keys{"labcephaccess0000003", Secret("lab-ceph-secret-0003-Kd5vPs")}
+	if err := c.run("radosgw-admin", "-c", c.conf, "user", "create", "--tenant="+cephTenant, "--uid=owner", "--display-name=owner",
+		"--access-key="+c.tenant.AccessKey, "--secret="+c.tenant.SecretKey); err != nil {
+		return err
 	}
 	c.store = c.store.As(users["owner"])
 	c.store.Stranger = users["stranger"]

@@ -65,6 +65,7 @@ type DraftOptions struct {
 	// Principal names whom it is for: an ARN; on AWS also the number of an account, on Ceph a user or tenant$user. Without one the
 	// policy is for attaching to a user or role, which Ceph does not know.
 	Principal string
+	Grants    bool   // the job writes objects with a list of grants
 	KMSKeyID  string // an ARN of a key that the objects are encrypted with; only in a policy for attaching
 }
 
@@ -83,6 +84,9 @@ func Draft(o DraftOptions) (Document, error) {
 		return Document{}, err
 	}
 	arn := "arn:" + partition(o.Principal) + ":s3:::" + o.Name
+	if tenant, name, ok := strings.Cut(o.Name, ":"); ok { // Ceph has the tenant in the place of the account
+		arn = "arn:" + partition(o.Principal) + ":s3::" + tenant + ":" + name
+	}
 	objects, list := []string{arn + "/" + path + "*"}, Statement{Action: []string{"s3:ListBucket"}, Resource: []string{arn}}
 	if o.Root != "" && o.Job == Dump {
 		// Also without the slash: that is how a listing of the path itself is asked for.
@@ -96,7 +100,11 @@ func Draft(o DraftOptions) (Document, error) {
 		}
 		d.Statement = append(d.Statement, s)
 	}
-	add("Objects", Statement{Action: may.objects, Resource: objects})
+	onObjects := may.objects
+	if o.Grants && slices.Contains(onObjects, "s3:PutObject") {
+		onObjects = slices.Concat(onObjects, []string{"s3:PutObjectAcl"})
+	}
+	add("Objects", Statement{Action: onObjects, Resource: objects})
 	add("List", list)
 	onBucket := may.bucket
 	if o.Server == bucket.ServerCeph && slices.Contains(may.objects, "s3:DeleteObject") {

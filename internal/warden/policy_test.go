@@ -120,6 +120,13 @@ func TestAPrincipalIsWrittenAsTheServerKnowsIt(t *testing.T) {
 	if got := draft(t, warden.DraftOptions{Job: warden.Dump, Server: bucket.ServerAWS, Name: "b", Principal: "arn:aws-cn:iam::123456789012:role/r"}); !strings.Contains(got, `"arn:aws-cn:s3:::b/*"`) {
 		t.Errorf("the partition of the principal is not the bucket's:\n%s", got)
 	}
+	got := draft(t, warden.DraftOptions{Job: warden.Dump, Server: bucket.ServerCeph, Name: "acme:b", Principal: "dump", Grants: true})
+	if !strings.Contains(got, `"arn:aws:s3::acme:b/*"`) || !strings.Contains(got, `"s3:PutObjectAcl"`) {
+		t.Errorf("the tenant or the right to give grants is not in it:\n%s", got)
+	}
+	if got := draft(t, warden.DraftOptions{Job: warden.Sync, Server: bucket.ServerAWS, Name: "b", Grants: true}); strings.Contains(got, "Acl") {
+		t.Errorf("who only reads may give grants:\n%s", got)
+	}
 }
 
 func TestApplyingKeepsWhatThePolicySaysAlready(t *testing.T) {
