@@ -144,7 +144,9 @@ func (r *pipelineReport) write(out io.Writer) {
 		running = "runs on " + r.Owner
 	}
 	say(out, "pipeline %s: %s\n", r.Pipeline, running)
-	if r.Position > 0 {
+	if r.Position > 0 && r.Saved == nil { // the lease was removed, or the state is of elsewhere
+		say(out, "position %s; %s is at %s, %s ahead\n", r.Position, r.Server, r.End, byteText(r.Lag))
+	} else if r.Position > 0 {
 		say(out, "position %s, saved %s ago; %s is at %s, %s ahead\n", r.Position, durationText(time.Since(*r.Saved)), r.Server, r.End, byteText(r.Lag))
 	}
 	switch {

@@ -37,9 +37,9 @@ func home(lo uint64) int {
 	return int(h)
 }
 
-// find returns the slot of a hash, or the free slot where it belongs and false. A page is never full.
+// find returns the slot of a hash, or the free slot where it belongs and false. A page is never full; one that is was damaged on its disk.
 func (p *page) find(h Hash) (int, bool) {
-	for i := home(h.Lo); ; {
+	for i, turns := home(h.Lo), 0; ; {
 		s := &p.slot[i]
 		if s.value == 0 {
 			return i, false
@@ -48,10 +48,16 @@ func (p *page) find(h Hash) (int, bool) {
 			return i, true
 		}
 		if i++; i == slots {
+			if turns++; turns > 1 {
+				panic(damaged)
+			}
 			i = 0
 		}
 	}
 }
+
+// damaged is a panic: the caller has no error to expect of a page in memory, and the table that the index is of takes it as its own.
+const damaged = "a page of the key index is not what was written"
 
 func (p *page) add(e entry) {
 	i, _ := p.find(Hash{Hi: e.hi, Lo: e.lo})
@@ -61,9 +67,13 @@ func (p *page) add(e entry) {
 
 // remove frees a slot and moves the entries behind it up, so that no search ends early.
 func (p *page) remove(i int) {
+	from := i
 	for j := i; ; {
 		if j++; j == slots {
 			j = 0
+		}
+		if j == from {
+			panic(damaged)
 		}
 		s := &p.slot[j]
 		if s.value == 0 {

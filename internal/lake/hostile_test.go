@@ -14,10 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/arrow-go/v18/arrow/array"
-	"github.com/apache/arrow-go/v18/arrow/memory"
-
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/fault"
@@ -70,14 +66,19 @@ func (o ownTable) put(path string, data []byte) {
 	}
 }
 
-// edit changes the field of an id in all records of an Avro file, where it is.
-func (o ownTable) edit(path string, id int, with func(avroValue) avroEdit) {
+func (o ownTable) read(path string) []byte {
 	o.t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	f, err := openAvro(data)
+	return data
+}
+
+// edit changes the field of an id in all records of an Avro file, where it is.
+func (o ownTable) edit(path string, id int, with func(avroValue) avroEdit) {
+	o.t.Helper()
+	f, err := openAvro(o.read(path))
 	if err != nil {
 		o.t.Fatal(err)
 	}
@@ -100,11 +101,7 @@ func (o ownTable) manifestOf(kind string) string {
 	o.t.Helper()
 	all, _ := filepath.Glob(o.dir + "/lake/public/orders/metadata/*-m*.avro")
 	for _, path := range all {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			o.t.Fatal(err)
-		}
-		f, err := openAvro(data)
+		f, err := openAvro(o.read(path))
 		if err != nil {
 			o.t.Fatal(err)
 		}
@@ -129,22 +126,7 @@ func (o ownTable) positions(row int64) {
 		o.t.Fatalf("%v %v", data, err)
 	}
 	slices.SortFunc(data, func(a, b string) int { return bytes.Compare(o.stamp(a), o.stamp(b)) })
-	paths, rows := array.NewStringBuilder(memory.DefaultAllocator), array.NewInt64Builder(memory.DefaultAllocator)
-	paths.Append("file://" + data[0])
-	rows.Append(row)
-	rec := array.NewRecordBatch(posDeleteSchema, []arrow.Array{paths.NewArray(), rows.NewArray()}, 1)
-	var out bytes.Buffer
-	w, err := format.NewParquet(&out, posDeleteSchema, format.ParquetOptions{})
-	if err == nil {
-		err = w.Write(rec)
-	}
-	if err == nil {
-		err = w.Close()
-	}
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	o.put(o.last("data/*-deletes.parquet"), out.Bytes())
+	o.put(o.last("data/*-deletes.parquet"), positionsFile(o.t, "file://"+data[0], row))
 }
 
 // work does what a run and its upkeep do with the table.
@@ -254,6 +236,17 @@ func TestABombInATableOfOursIsRefusedInLittleMemory(t *testing.T) {
 			t.Errorf("%s: a bomb of %d MiB took %d MiB of memory", name, mib, used)
 		}
 	}
+	o := newOwnTable(t, 3)
+	footer := `{"blobs":[` + strings.Repeat("null,", 3<<20) + `null]}`
+	vectors := binary.LittleEndian.AppendUint32([]byte("PFA1PFA1"+footer), uint32(len(footer)))
+	o.put(o.last("data/*.puffin"), append(vectors, "\x00\x00\x00\x00PFA1"...))
+	if used := memoryOf(func() {
+		if err := o.work(t.Context()); !fault.Is(err, fault.LakeUnreadable) {
+			t.Errorf("blobs of nothing: %v", err)
+		}
+	}); used > 192 {
+		t.Errorf("a footer of %d MiB took %d MiB of memory", len(footer)>>20, used)
+	}
 	packed := zeros(t, `{"format-version":2,"location":"`, mib, `"}`)
 	if used := memoryOf(func() {
 		for _, name := range []string{"00001-a.gz.metadata.json", "v1.metadata.json.gz"} {
@@ -276,17 +269,20 @@ func memoryOf(work func()) uint64 {
 	return (after.TotalAlloc - before.TotalAlloc) >> 20
 }
 
-// brokenReads is a bucket that fails, while it is asked to, in the middle of a file of data.
+// brokenReads is a bucket at whose n-th reading of data something happens.
 type brokenReads struct {
 	bucket.Bucket
-	fail bool
+	left   int
+	happen func() error
 }
 
-var errLine = errors.New("the line was cut")
-
 func (b *brokenReads) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	if b.fail && strings.HasSuffix(key, ".parquet") {
-		return nil, fault.Wrap(errLine, fault.BucketUnreachable, key, "cannot be read")
+	if strings.Contains(key, "/data/") {
+		if b.left--; b.left == 0 {
+			if err := b.happen(); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return b.Bucket.Open(ctx, key, offset, length)
 }
@@ -294,21 +290,24 @@ func (b *brokenReads) Open(ctx context.Context, key string, offset, length int64
 func TestAFileThatCannotBeFetchedIsNotTakenForADamagedOne(t *testing.T) {
 	t.Parallel()
 	for _, version := range []int{2, 3} {
-		o := newOwnTable(t, version)
-		reads := &brokenReads{Bucket: o.lake.Bucket}
-		o.lake.Bucket = reads
-		reads.fail = true
-		if err := o.work(t.Context()); !fault.Is(err, fault.BucketUnreachable) {
-			t.Errorf("version %d: got %v", version, err)
-		}
-		reads.fail = false
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		if err := o.work(ctx); err == nil || fault.Is(err, fault.LakeUnreadable) {
-			t.Errorf("version %d, after the end of the work: got %v", version, err)
-		}
-		if err := o.work(t.Context()); err != nil {
-			t.Errorf("version %d, once it can: %v", version, err)
+		for n, failed := 1, true; failed; n++ {
+			o := newOwnTable(t, version)
+			ctx, cancel := context.WithCancel(t.Context())
+			reads := &brokenReads{Bucket: o.lake.Bucket, left: n}
+			o.lake.Bucket = reads
+			reads.happen = func() error {
+				return fault.Wrap(errors.New("the line was cut"), fault.BucketUnreachable, "", "cannot be read")
+			}
+			err := o.work(ctx)
+			if failed = err != nil; failed && !fault.Is(err, fault.BucketUnreachable) {
+				t.Errorf("version %d, reading %d: got %v", version, n, err)
+			}
+			reads.left = n
+			reads.happen = func() error { cancel(); return nil }
+			if err := o.work(ctx); fault.Is(err, fault.LakeUnreadable) {
+				t.Errorf("version %d, ended at reading %d: got %v", version, n, err)
+			}
+			cancel()
 		}
 	}
 }
@@ -369,5 +368,36 @@ func TestAPanicIsTheErrorOfOneTableWhichIsNotTrustedAfterIt(t *testing.T) {
 		if got := o.rows(t); got["1|aa|"] != 1 || got["2|bb|"] != 1 || got["3|c|"] != 1 || len(got) != 3 {
 			t.Errorf("%s: the table has %v", on, got)
 		}
+	}
+}
+
+func TestAKeyIndexIsNotTrustedAfterAPanicInUpkeep(t *testing.T) {
+	t.Parallel()
+	o := newOwnTable(t, 2)
+	w := &worn{Bucket: o.lake.Bucket}
+	o.lake.Bucket = w
+	o.open(t)
+	o.write(t, event{op: change.OpUpdate, id: 2, v: "bb"})
+	o.commit(t)
+	w.on = ".parquet"
+	if _, err := o.table.Maintain(t.Context(), MaintainOptions{Compact: true, Thorough: true}); !fault.Panicked(err) {
+		t.Fatalf("got %v", err)
+	}
+	w.on = ""
+	if err := o.table.Close(); err != nil {
+		t.Error(err)
+	}
+	if marks, _ := filepath.Glob(o.dir + "/work/*.closed"); len(marks) > 0 {
+		t.Errorf("the key index is trusted: %v", marks)
+	}
+}
+
+func TestFootersAreMeasuredBeforeTheyAreRead(t *testing.T) {
+	t.Parallel()
+	data := make([]byte, format.MostUnpacked+32)
+	copy(data[len(data)-8:], binary.LittleEndian.AppendUint32(nil, uint32(len(data)-16)))
+	copy(data[len(data)-4:], "PAR1")
+	if err := boundedFooter(wholeFile{Reader: bytes.NewReader(data)}, format.MostUnpacked); !errors.Is(err, errFooter) {
+		t.Errorf("got %v", err)
 	}
 }

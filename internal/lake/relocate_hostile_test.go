@@ -168,7 +168,7 @@ func negativeCount(t *testing.T) []byte {
 }
 
 // zeros is packed gzip of so many MiB that hold nothing, between two texts.
-func zeros(t *testing.T, before string, mib int, after string) []byte {
+func zeros(t testing.TB, before string, mib int, after string) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	z, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)

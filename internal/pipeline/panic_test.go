@@ -210,6 +210,20 @@ func TestAPanicIsTheErrorOfOneTableAndLosesNothing(t *testing.T) {
 	b.judge("good", "bad")
 }
 
+func TestStatusTellsOfAStateWithoutItsLease(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 0)
+	b.db.Exec("create table notes (id int primary key)")
+	b.mustCatchUp()
+	if err := os.Remove(b.dir + "/lake/_leat/leat/lease.json"); err != nil {
+		t.Fatal(err)
+	}
+	r := testlab.Leat(t).Run(b.db.Env(), "status", "--to", b.dir+"/lake")
+	if r.Exit != 0 || !strings.Contains(r.Stdout, "never ran") || !strings.Contains(r.Stdout, "position ") {
+		t.Errorf("exit %d: %s%s", r.Exit, r.Stdout, r.Stderr)
+	}
+}
+
 func TestATableWhoseFilesAreDamagedIsLeftOutAlone(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, 0)

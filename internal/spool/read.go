@@ -52,7 +52,7 @@ func (s *Spool) Read(ctx context.Context, from change.LSN, want func(table strin
 	segments := slices.Clone(s.segments)
 	s.mu.Unlock()
 	return func(yield func(Record, error) bool) {
-		dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
+		dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(mostBlock), zstd.WithDecoderMaxWindow(mostBlock))
 		if err != nil {
 			yield(Record{}, fault.Wrap(err, fault.Internal, s.prefix, "cannot make a decompressor"))
 			return

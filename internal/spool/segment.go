@@ -20,6 +20,8 @@ const (
 	blockBytes = 256 << 10
 	// pieceBytes is the most of a message that one record has; a longer one comes in pieces.
 	pieceBytes = 4 << 20
+	// mostBlock is more than a block has when it is unpacked: a block ends with the record that fills it.
+	mostBlock = 64 << 20
 )
 
 // castagnoli is CRC-32C, which processors compute.
