@@ -70,6 +70,9 @@ func (r *run) attempt(ctx context.Context, j job) (err error) {
 		}
 	}
 	if j.far != nil {
+		if err := r.isBeside(ctx, o.Key); err != nil {
+			return err
+		}
 		if err := r.veils.lift(ctx, r.to, o.Key); err != nil {
 			return err
 		}

@@ -83,7 +83,12 @@ func (r *run) deleteGone(ctx context.Context, objects []bucket.Object) error {
 	asking.SetLimit(r.o.Parallel)
 	for i, o := range objects {
 		asking.Go(func() error {
-			errs[i] = r.guarded(o.Key, func() (err error) { there[i], err = r.atSource(ctx, o.Key); return err })
+			errs[i] = r.guarded(o.Key, func() (err error) {
+				if there[i], err = r.atSource(ctx, o.Key); err == nil && there[i] == nil {
+					err = r.isBeside(ctx, o.Key)
+				}
+				return err
+			})
 			return nil
 		})
 	}

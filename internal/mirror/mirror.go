@@ -146,7 +146,8 @@ type run struct {
 	began    time.Time
 	listed   counted
 	markKey  string
-	marks    map[string]string // what was written at the target to tell the places apart, by key
+	marks    marks
+	besides  besides
 	later    later
 	tables   map[string]tableLook // folders that were looked at: is there an Iceberg table
 	arrived  map[string]bool      // tables of which the far side has data files

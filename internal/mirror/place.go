@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/leatdata/leat/internal/bucket"
@@ -46,12 +47,12 @@ func markKey(name string) string { return reportFolder + change.EncodeName(name)
 // The source may be one that is only read. Names of the server, of buckets or of mounts may hide that one place lies in the other, but as a rule not
 // the names of the folders between them: so these are tried, at the target those of the source and at the source those of the target.
 func (r *run) mark(ctx context.Context) error {
-	if r.o.DryRun || r.from.bucket.Properties().Kind == bucket.KindMemory || r.to.bucket.Properties().Kind == bucket.KindMemory {
+	if r.o.DryRun || r.inMemory() {
 		return nil
 	}
 	for try := 1; ; try++ {
 		for _, path := range paths(r.from.bucket) {
-			if err := r.writeMark(ctx, path+r.markKey); err != nil {
+			if _, err := r.writeMark(ctx, path+r.markKey); err != nil {
 				return err
 			}
 		}
@@ -74,6 +75,32 @@ func (r *run) mark(ctx context.Context) error {
 	}
 }
 
+// inMemory says whether one of the places is in this process, where no other name leads to it.
+func (r *run) inMemory() bool {
+	return r.from.bucket.Properties().Kind == bucket.KindMemory || r.to.bucket.Properties().Kind == bucket.KindMemory
+}
+
+// marks are what was written at the target to tell the places apart, by key.
+type marks struct {
+	mu    sync.Mutex
+	texts map[string]string
+}
+
+func (m *marks) put(key, text string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.texts == nil {
+		m.texts = map[string]string{}
+	}
+	m.texts[key] = text
+}
+
+func (m *marks) all() map[string]string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.texts)
+}
+
 // mostPaths bounds how many places are tried.
 const mostPaths = 6
 
@@ -90,23 +117,21 @@ func paths(b bucket.Bucket) []string {
 	return all
 }
 
-// writeMark writes a mark. Below a path where the target takes none, nothing can be carried or deleted either.
-func (r *run) writeMark(ctx context.Context, key string) error {
-	text := "leat mirror: this object may be deleted\n" + rand.Text() + "\n"
-	err := r.insist(ctx, key, func() error {
+// writeMark writes a mark and returns its text. Below a path where the target takes none, nothing can be carried or deleted either.
+func (r *run) writeMark(ctx context.Context, key string) (text string, err error) {
+	text = "leat mirror: this object may be deleted\n" + rand.Text() + "\n"
+	err = r.insist(ctx, key, func() error {
 		_, err := bucket.WriteAll(ctx, r.to.bucket, key, []byte(text), bucket.WriteOptions{ContentType: "text/plain"})
 		return err
 	})
 	switch {
 	case err == nil:
-		if r.marks == nil {
-			r.marks = map[string]string{}
-		}
-		r.marks[key] = text
+		r.marks.put(key, text)
+		return text, nil
 	case key == r.markKey || fault.Retryable(err) || r.ends(ctx, err):
-		return err
+		return "", err
 	}
-	return nil
+	return "", nil
 }
 
 // marked looks at an object of our own that the source lists, which may be a mark below a path that was not tried.
@@ -120,14 +145,15 @@ func (r *run) marked(ctx context.Context, p pair) error {
 // seesMark is an error when the source shows one of the marks under a key.
 func (r *run) seesMark(ctx context.Context, key string) error {
 	path, marked := strings.CutSuffix(key, r.markKey)
-	if !marked || len(r.marks) == 0 || path != "" && !strings.HasSuffix(path, "/") {
+	all := r.marks.all()
+	if !marked || len(all) == 0 || path != "" && !strings.HasSuffix(path, "/") {
 		return nil
 	}
 	text, err := r.readMark(ctx, r.from.bucket, key)
 	if err != nil {
 		return err
 	}
-	for at, written := range r.marks {
+	for at, written := range all {
 		if text != written {
 			continue
 		}
@@ -165,7 +191,7 @@ func (r *run) listedMark(ctx context.Context, b bucket.Bucket, key string) (stri
 		if err != nil || o.Key != key {
 			return "", err
 		}
-		for _, text := range r.marks {
+		for _, text := range r.marks.all() {
 			if o.Size == int64(len(text)) && (md5ETag(o.ETag) == "" || md5ETag(o.ETag) == hexMD5([]byte(text))) {
 				return text, nil
 			}
@@ -177,9 +203,10 @@ func (r *run) listedMark(ctx context.Context, b bucket.Bucket, key string) (stri
 
 // holdsMarks says whether the target still has the marks: another mirror may have replaced or removed them before the source was looked at.
 func (r *run) holdsMarks(ctx context.Context) (bool, error) {
-	for _, key := range slices.Sorted(maps.Keys(r.marks)) {
+	all := r.marks.all()
+	for _, key := range slices.Sorted(maps.Keys(all)) {
 		text, err := r.readMark(ctx, r.to.bucket, key)
-		if err != nil || text != r.marks[key] {
+		if err != nil || text != all[key] {
 			return false, err
 		}
 	}
@@ -188,10 +215,10 @@ func (r *run) holdsMarks(ctx context.Context) (bool, error) {
 
 // unmark removes the marks. Without the right to delete they stay: a few bytes under a name that explains itself.
 func (r *run) unmark(ctx context.Context) {
-	if len(r.marks) > 0 {
+	if all := r.marks.all(); len(all) > 0 {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
-		_ = r.to.bucket.Delete(late, slices.Sorted(maps.Keys(r.marks))...)
+		_ = r.to.bucket.Delete(late, slices.Sorted(maps.Keys(all))...)
 	}
 }
 

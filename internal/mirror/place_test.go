@@ -108,6 +108,18 @@ func TestPlacesThatLieInOneAnotherAreRefusedByWhatTheyHold(t *testing.T) {
 				return open(t, mounted(t, s, "lake/zz/", "other"), "")
 			},
 		},
+		"a bucket that is a folder of the target by another name": {
+			from: func(t testing.TB, s testlab.Store) bucket.Bucket {
+				return open(t, mounted(t, s, "lake/app/", "in"), "")
+			},
+			to: func(t testing.TB, s testlab.Store) bucket.Bucket { return open(t, s, "lake") },
+		},
+		"a bucket that is a folder of the target two folders deeper, by another name": {
+			from: func(t testing.TB, s testlab.Store) bucket.Bucket {
+				return open(t, mounted(t, s, "lake/app/", "in"), "")
+			},
+			to: func(t testing.TB, s testlab.Store) bucket.Bucket { return open(t, s, "") },
+		},
 		"another name of the bucket": {
 			from: func(t testing.TB, s testlab.Store) bucket.Bucket { return open(t, s, "lake") },
 			to:   func(t testing.TB, s testlab.Store) bucket.Bucket { return open(t, mounted(t, s, "", "alias"), "lake") },
@@ -145,6 +157,9 @@ func TestPlacesThatLieInOneAnotherAreRefusedByWhatTheyHold(t *testing.T) {
 			after := slices.DeleteFunc(s.Keys(), func(key string) bool { return c.fine && strings.HasPrefix(key, "copy/") })
 			if strings.Contains(name, "only the listing shows") { // what comes before the mark may have been carried, and nothing is deleted or replaced
 				after = slices.DeleteFunc(after, func(key string) bool { return strings.HasPrefix(key, "lake/zz/app/") || key == "lake/zz/precious" })
+			}
+			if strings.Contains(name, "of the target") && strings.Contains(name, "by another name") { // what is new may have been carried
+				after = slices.DeleteFunc(after, func(key string) bool { return !slices.Contains(before, key) })
 			}
 			if !slices.Equal(after, before) {
 				t.Errorf("there was %q and is %q", before, after)
@@ -300,5 +315,35 @@ func TestMarksAreOnlyLookedFor(t *testing.T) {
 				t.Errorf("the target has %q", got)
 			}
 		})
+	}
+}
+
+func TestNothingOfASourceThatIsAFolderOfTheTargetIsReplaced(t *testing.T) {
+	t.Parallel()
+	s := testlab.AnyKey(t, 1000)
+	s.Put("lake/in/x/f", []byte("the source's own"))
+	s.Put("lake/in/in/x/f", []byte("would come over it"))
+	_, _, err := run(t, open(t, mounted(t, s.Store, "lake/in/", "zz"), ""), open(t, s.Store, "lake"), nil)
+	if !fault.Is(err, fault.MirrorRefused) {
+		t.Errorf("it ends with %v", err)
+	}
+	if got := string(s.Data("lake/in/x/f")); got != "the source's own" {
+		t.Errorf("the source's object is %q", got)
+	}
+}
+
+func TestFoldersThatHaveTheSourcesNamesAreDeletedAllTheSame(t *testing.T) {
+	t.Parallel()
+	near, far := testlab.AnyKey(t, 1000), testlab.AnyKey(t, 1000)
+	near.Put("f", []byte("the same"))
+	near.Put("x/f", []byte("newer"))
+	for _, key := range []string{"old/f", "old/x/f", "f"} {
+		far.Put(key, []byte("the same"))
+	}
+	far.Put("x/f", []byte("old"))
+	_, _, err := run(t, open(t, near.Store, ""), open(t, far.Store, ""), func(o *mirror.Options) { o.Delete = true })
+	must(t, err)
+	if got, want := far.Keys(), []string{".leat/mirror/test.json", "f", "x/f"}; !slices.Equal(got, want) || string(far.Data("x/f")) != "newer" {
+		t.Errorf("the target has %q, with %q", got, far.Data("x/f"))
 	}
 }

@@ -16,9 +16,9 @@ func sideWide(err error) bool {
 	return fault.Is(err, fault.BucketAuth) || fault.Is(err, fault.BucketMissing) || fault.Is(err, fault.BucketFull)
 }
 
-// ends says whether an error ends the run: a side fails for plain requests too, and not for one object alone.
+// ends says whether an error ends the run: a side fails for plain requests too, and not for one object alone, or the two places are one.
 func (r *run) ends(ctx context.Context, err error) bool {
-	return ctx.Err() != nil || sideWide(err) && r.plainly(ctx, fault.Is(err, fault.BucketFull)) != nil
+	return ctx.Err() != nil || fault.Is(err, fault.MirrorRefused) || sideWide(err) && r.plainly(ctx, fault.Is(err, fault.BucketFull)) != nil
 }
 
 // plainTries is how often a plain request is sent before a side counts as one that fails.
