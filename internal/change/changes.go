@@ -13,7 +13,7 @@ type Changes struct {
 	// far as the replica identity tells it, with null for the other columns; for a truncate it is all null.
 	Rows arrow.RecordBatch
 	// Old holds the rows before those updates that told it (the key has changed, or REPLICA IDENTITY FULL), with null
-	// for what the replica identity leaves out. Nil when no row has one.
+	// for what the replica identity leaves out: of a row of a partition that is the partition's, and not Table's. Nil when no row has one.
 	Old arrow.RecordBatch
 	// OldRow is the index in Old of each row's earlier image, -1 for none. Nil when Old is nil.
 	OldRow []int32

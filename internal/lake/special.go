@@ -191,12 +191,9 @@ func asMap(a arrow.Array) *array.Map {
 // composeSpecial makes the column of special values of rows whose values that the log left out have been found: where such a value
 // is special, its text comes from the row that the value came from.
 func (c *currentTable) composeSpecial(ch *change.Changes, w *wanted, held, asked foundColumn) arrow.Array {
-	own, old := asMap(ch.Rows.Column(c.special)), (*array.Map)(nil)
-	if ch.Old != nil {
-		old = asMap(ch.Old.Column(c.special))
-	}
+	own := asMap(ch.Rows.Column(c.special))
 	heldOf, askedOf := asMap(held.values), asMap(asked.values)
-	if nothing(own) && nothing(old) && nothing(heldOf) && nothing(askedOf) {
+	if nothing(own) && nothing(heldOf) && nothing(askedOf) {
 		own.Retain()
 		return own
 	}
@@ -208,8 +205,6 @@ func (c *currentTable) composeSpecial(ch *change.Changes, w *wanted, held, asked
 		}
 		var from map[string]string
 		switch o := w.origins[i]; o.kind {
-		case fromOld:
-			from = sideOf(old, int(o.row))
 		case fromRecord:
 			from = rows[o.row]
 		case fromLake:

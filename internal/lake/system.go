@@ -176,7 +176,7 @@ func fillUnchanged(r historyRows, source []int, columns []arrow.Field) arrow.Arr
 	r.each(source, func(i, from int) {
 		begun := false
 		for k, f := range columns {
-			if r.ops[i] == change.OpUpdate && r.IsUnchanged(k, from) {
+			if r.ops[i] != change.OpDelete && r.IsUnchanged(k, from) {
 				if !begun {
 					b.Append(true)
 					begun = true

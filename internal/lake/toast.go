@@ -16,8 +16,10 @@ import (
 	"github.com/leatdata/leat/internal/keyindex"
 )
 
-// Where a value that the log left out comes from. The places are tried in this order: the row's earlier image in the log, an
-// earlier row of the same key in the same record, the row that the table holds, the source.
+// Where a value that the log left out comes from. The places are tried in this order: an earlier row of the same key in the same
+// record, the row that the table holds, the source. The row's earlier image in the log is none of them: what that has is in the row
+// already. Of a partition the log tells as much of the earlier row as the partition's own replica identity says, under a relation
+// whose identity is the root's.
 type origin struct {
 	kind   originKind
 	row    int32
@@ -27,8 +29,7 @@ type origin struct {
 type originKind byte
 
 const (
-	fromOld    originKind = iota // the earlier image, at row of Old
-	fromRecord                   // an earlier row of the record
+	fromRecord originKind = iota // an earlier row of the record
 	fromLake                     // the row-th of those fetched from data files
 	fromSource                   // the row-th of those asked of the source, or before when it does not know
 )
@@ -192,8 +193,9 @@ func (c *currentTable) originsOf(ch *change.Changes, columns []int) *wanted {
 }
 
 func (c *currentTable) originOf(ch *change.Changes, w *wanted, row int, key keyindex.Hash, emptied bool) origin {
-	if ch.OldRow != nil && ch.OldRow[row] >= 0 && (c.whole || ch.Table.ReplicaIdentity == 'f') {
-		return origin{fromOld, ch.OldRow[row], -1}
+	if c.whole { // the earlier row that the log told is not whole: nothing says which row it was, and ask refuses
+		w.source = append(w.source, int32(row))
+		return origin{fromSource, int32(len(w.source) - 1), -1}
 	}
 	earlier, known := c.last.get(key)
 	_, lacking := c.hollow[key]
@@ -501,10 +503,7 @@ func (c *currentTable) compose(ctx context.Context, ch *change.Changes, w *wante
 		}
 		return base
 	}
-	oldAt, heldAt, askedAt := 0, place(held.values), place(asked.values)
-	if ch.Old != nil {
-		oldAt = place(ch.Old.Column(col))
-	}
+	heldAt, askedAt := place(held.values), place(asked.values)
 	var left change.Bitmap
 	from := make([]uint32, ch.Len())
 	for i := range from {
@@ -513,8 +512,6 @@ func (c *currentTable) compose(ctx context.Context, ch *change.Changes, w *wante
 			continue
 		}
 		switch o := w.origins[i]; o.kind {
-		case fromOld:
-			from[i] = uint32(oldAt + int(o.row))
 		case fromRecord:
 			from[i] = from[o.row]
 			if left.Has(int(o.row)) {

@@ -90,7 +90,7 @@ func foundAgain(t *testing.T, limit int64) {
 	}
 }
 
-// Of the earlier row the log tells its key (identities default and index), all of it (full), or, when the key stayed, nothing.
+// Of the earlier row the log tells its key or, when that stayed, nothing, also under a root of identity full, whose partition it is.
 func TestAnUpdateInTheBatchOfItsInsertKeepsTheLargeValue(t *testing.T) {
 	t.Parallel()
 	one := int64(1)
@@ -116,7 +116,7 @@ func TestAnUpdateInTheBatchOfItsInsertKeepsTheLargeValue(t *testing.T) {
 	f("the key stayed", 'd', event{op: change.OpUpdate, id: 1, v: "b", keep: true}, "1|b|large")
 	f("the key changed, default", 'd', event{op: change.OpUpdate, id: 2, v: "b", keep: true, old: &one}, "2|b|large")
 	f("the key changed, index", 'i', event{op: change.OpUpdate, id: 2, v: "b", keep: true, old: &one}, "2|b|large")
-	f("full", 'f', event{op: change.OpUpdate, id: 1, v: "b", keep: true, old: &one, oldRow: []string{"a", "told"}}, "1|b|told")
+	f("a partition of a root that is full", 'f', event{op: change.OpUpdate, id: 2, v: "b", keep: true, old: &one}, "2|b|large")
 }
 
 func TestTheSourceIsAskedForWhatNobodyHereHas(t *testing.T) {

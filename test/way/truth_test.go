@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -77,6 +78,9 @@ func tables(db *testlab.DB) []followed {
 	return all
 }
 
+// looks numbers the slots of look: one goes a moment after its session has ended.
+var looks atomic.Int64
+
 // look takes a moment: a new slot exports a snapshot and tells its position. Transactions go on meanwhile.
 func look(t testing.TB, db *testlab.DB, of []followed) moment {
 	t.Helper()
@@ -91,7 +95,7 @@ func look(t testing.TB, db *testlab.DB, of []followed) moment {
 		t.Fatal(err)
 	}
 	defer logical.Close(ctx)
-	made, err := logical.Exec(ctx, "CREATE_REPLICATION_SLOT "+db.Name[:min(len(db.Name), 40)]+"_look TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT").ReadAll()
+	made, err := logical.Exec(ctx, fmt.Sprintf("CREATE_REPLICATION_SLOT %s_look_%d TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT", db.Name[:min(len(db.Name), 40)], looks.Add(1))).ReadAll()
 	if err != nil {
 		t.Fatal(err)
 	}
