@@ -35,10 +35,14 @@ func (f fileIO) key(name string) (string, error) {
 	return "", fault.New(fault.LakeForeign, name, "lies outside the lake %s", f.places.from[0])
 }
 
-// pathError keeps our fault and says what the library asks for with errors.Is.
+// pathError keeps our fault and says what the library asks for with errors.Is. What a disk says is made a fault here: a file that
+// cannot be fetched is not a file that cannot be understood.
 func pathError(op, name string, err error) error {
 	if err == nil {
 		return nil
+	}
+	if fault.Of(err) == nil && !errors.Is(err, fs.ErrInvalid) {
+		err = fault.Wrap(err, fault.BucketFailed, name, "cannot %s it", op)
 	}
 	if fault.Is(err, fault.ObjectMissing) {
 		err = errors.Join(fs.ErrNotExist, err)
@@ -157,7 +161,6 @@ type openFile struct {
 	object    bucket.Object
 	at        int64
 	stream    io.ReadCloser // at `at`; nil when nothing is open
-	failed    error         // what the bucket said last: libraries make other errors of it
 }
 
 func (f *openFile) Read(p []byte) (int, error) {
@@ -167,17 +170,21 @@ func (f *openFile) Read(p []byte) (int, error) {
 	if f.stream == nil {
 		r, err := f.bucket.Open(f.ctx, f.key, f.at, -1)
 		if err != nil {
-			f.failed = err
 			return 0, pathError("read", f.name, err)
 		}
 		f.stream = r
 	}
 	n, err := f.stream.Read(p)
 	f.at += int64(n)
-	if err != nil && !errors.Is(err, io.EOF) {
-		f.failed = err
+	return n, f.readError(err)
+}
+
+// readError is the error of reading; the end of the file is none.
+func (f *openFile) readError(err error) error {
+	if errors.Is(err, io.EOF) {
+		return err
 	}
-	return n, err
+	return pathError("read", f.name, err)
 }
 
 // ReadAt asks for one range; the library's readers ask for large ones.
@@ -187,7 +194,6 @@ func (f *openFile) ReadAt(p []byte, off int64) (int, error) {
 	}
 	r, err := f.bucket.Open(f.ctx, f.key, off, int64(len(p)))
 	if err != nil {
-		f.failed = err
 		return 0, pathError("read", f.name, err)
 	}
 	defer r.Close()
@@ -195,10 +201,7 @@ func (f *openFile) ReadAt(p []byte, off int64) (int, error) {
 	if errors.Is(err, io.ErrUnexpectedEOF) && off+int64(n) >= f.object.Size {
 		err = io.EOF
 	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		f.failed = err
-	}
-	return n, err
+	return n, f.readError(err)
 }
 
 func (f *openFile) Seek(offset int64, whence int) (int64, error) {

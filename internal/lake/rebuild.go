@@ -17,7 +17,6 @@ import (
 	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/apache/arrow-go/v18/parquet/pqarrow"
 	"github.com/apache/iceberg-go"
-	iceio "github.com/apache/iceberg-go/io"
 	"github.com/apache/iceberg-go/table/dv"
 	"golang.org/x/sync/errgroup"
 
@@ -133,15 +132,10 @@ func (t *icebergTable) scan(ctx context.Context, f iceberg.DataFile, schema *arr
 // parquetFile is a data file that is open.
 type parquetFile struct {
 	*file.Reader
-	in   iceio.File
 	name string
 }
 
-// unreadable judges an error of reading: what the bucket said counts, else the file is to blame.
 func (f *parquetFile) unreadable(ctx context.Context, err error) error {
-	if in, ok := f.in.(*openFile); err != nil && ok && in.failed != nil {
-		return pathError("read", f.name, in.failed)
-	}
 	return unreadable(ctx, f.name, err, "a data file cannot be read")
 }
 
@@ -150,7 +144,7 @@ func (t *icebergTable) openParquet(ctx context.Context, f iceberg.DataFile) (*pa
 	if err != nil {
 		return nil, err
 	}
-	out := &parquetFile{in: in, name: f.FilePath()}
+	out := &parquetFile{name: f.FilePath()}
 	if err := boundedFooter(in, format.MostUnpacked); err != nil {
 		_ = in.Close() // the error that counts is there
 		return nil, out.unreadable(ctx, err)
