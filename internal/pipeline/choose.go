@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -44,6 +45,9 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 	if err != nil {
 		return err
 	}
+	if err := r.bar(ctx, all); err != nil {
+		return err
+	}
 	if err := r.leaveOut(all, next); err != nil {
 		return err
 	}
@@ -62,12 +66,6 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 			inserts = append(inserts, c.source)
 		}
 		r.byOID[c.source.OID] = c.table
-	}
-	if full, err = r.withoutBarred(ctx, full, r.o.Publication); err != nil {
-		return err
-	}
-	if inserts, err = r.withoutBarred(ctx, inserts, r.o.Publication+insertsSuffix); err != nil {
-		return err
 	}
 	if len(r.tables) == 0 {
 		return r.noTable(all)
@@ -275,6 +273,12 @@ func (r *run) judge(ctx context.Context, catalog *postgres.Catalog, all []*candi
 		if c.table == nil || c.why != nil {
 			continue
 		}
+		if err := r.fits(ctx, c); err != nil || c.why != nil {
+			if err != nil {
+				return errors.Join(err, g.Wait())
+			}
+			continue
+		}
 		plan, err := catalog.Plan(r.published(c.source), r.o.Policies)
 		if err != nil {
 			c.why = err
@@ -406,32 +410,64 @@ func identitySQL(schema, name string) string {
 	return "ALTER TABLE " + postgres.QuoteTable(schema, name) + " REPLICA IDENTITY FULL;"
 }
 
-// withoutBarred leaves out tables that came late and that cannot be followed as things are: what others make in the database does not
-// end a pipeline that is at work.
-func (r *run) withoutBarred(ctx context.Context, tables []*change.Table, publication string) ([]*change.Table, error) {
-	late := slices.DeleteFunc(slices.Clone(tables), func(t *change.Table) bool { return !r.comesLate(t) })
-	if len(late) == 0 {
-		return tables, nil
-	}
-	barred, err := r.source.Barred(ctx, postgres.PublicationOptions{
-		Name: publication, Tables: late, ViaRoot: r.o.Selection.PartitionRoots, Given: !r.o.OwnPublication,
-	})
-	return slices.DeleteFunc(tables, func(t *change.Table) bool {
-		why, is := barred[t.OID]
-		if is {
-			r.o.Log.Warn("a new table is left out until the next start", "table", t.String(), "because", why)
-			r.state.LeftOut[t.String()] = why
-			delete(r.tables, t.KeyName())
-			delete(r.byOID, t.OID)
+// bar leaves out tables that the role may not read, and, once a pipeline is at work, those that the publication lacks and cannot
+// be given: what others do in the database does not end it. A first start tells of the publication as a whole.
+func (r *run) bar(ctx context.Context, all []*candidate) error {
+	first := len(r.state.Tables) == 0
+	for _, inserts := range []bool{false, true} {
+		o := postgres.PublicationOptions{Name: r.o.Publication, ViaRoot: r.o.Selection.PartitionRoots, Given: !r.o.OwnPublication, InsertsOnly: inserts}
+		if inserts {
+			o.Name += insertsSuffix
 		}
-		return is
-	}), err
+		var asked []*candidate
+		for _, c := range all {
+			if c.table != nil && c.why == nil && c.whole != inserts {
+				asked, o.Tables = append(asked, c), append(o.Tables, c.source)
+			}
+		}
+		if len(asked) == 0 {
+			continue
+		}
+		barred, err := r.source.Barred(ctx, o)
+		if err != nil {
+			return err
+		}
+		for _, c := range asked {
+			if why := barred[c.source.OID]; why != nil && (fault.Is(why, fault.SourceRights) || !first && !c.table.recopied) {
+				c.why = why
+			}
+		}
+	}
+	return nil
 }
 
-// comesLate says whether a table was made after the pipeline was.
-func (r *run) comesLate(source *change.Table) bool {
-	_, known := r.state.Tables[source.KeyName()]
-	return len(r.state.Tables) > 0 && !known
+// fits tries the row filter and the column list of a table, of which the publication of all tables would fail.
+func (r *run) fits(ctx context.Context, c *candidate) error {
+	o := postgres.PublicationOptions{Name: r.o.Publication, Tables: []*change.Table{c.source}, ViaRoot: r.o.Selection.PartitionRoots, InsertsOnly: !c.whole}
+	name, filter, columns := c.source.String(), r.o.RowFilter(c.source.Schema, c.source.Name), r.o.ColumnList(c.source.Schema, c.source.Name)
+	if filter == "" && len(columns) == 0 || !r.o.OwnPublication || r.source.InRecovery || r.source.Version < 150000 || c.table.recopied {
+		return nil
+	}
+	if o.InsertsOnly {
+		o.Name += insertsSuffix
+	}
+	o.RowFilters, o.Columns = map[string]string{}, map[string][]string{}
+	if filter != "" {
+		o.RowFilters[name] = filter
+	}
+	if len(columns) > 0 {
+		o.Columns[name] = columns
+	}
+	err := r.source.TryTable(ctx, o)
+	switch f := fault.Of(err); {
+	case fault.Is(err, fault.KeyMissing):
+		c.why = fault.New(fault.PublicationUnusable, f.Where, "%s", f.What).WithMend("%s", f.HowToMend())
+	case fault.Is(err, fault.PublicationUnusable):
+		c.why = err
+	default:
+		return err
+	}
+	return nil
 }
 
 // ofTable says whether an error is about one table in the lake, so that the others can go on without it.

@@ -312,3 +312,81 @@ func TestTablesOfWhichNoneHasAnIdentityAreCopiedAgainAllTheSame(t *testing.T) {
 		t.Errorf("of the table that lost its key the lake has %q, want %q", got, want)
 	}
 }
+
+// What happens to one table, or what the role may not read, leaves that table out: the other one goes on, and a table that can be
+// followed again has what the source has.
+func TestWhatHappensToOneTableConcernsItAlone(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		settings   []string
+		before     string // with the tables other and odd
+		then, back string
+		says       string
+	}{
+		"a column of its row filter is renamed": {
+			settings: []string{"--set", "run.row_filters=public.odd=k > 5"},
+			before:   "create table odd (id int, k int, primary key (id, k))", then: "alter table odd rename k to kk", back: "alter table odd rename kk to k",
+			says: "its row filter or column list does not fit it",
+		},
+		"a column of its row filter leaves its key": {
+			settings: []string{"--set", "run.row_filters=public.odd=k > 5"},
+			before:   "create table odd (id int, k int, primary key (id, k))", then: "alter table odd drop constraint odd_pkey; alter table odd add primary key (id)",
+			back: "alter table odd drop constraint odd_pkey; alter table odd add primary key (id, k)", says: "the row filter looks at a column that is not part of the replica identity",
+		},
+		"a column of its list is renamed": {
+			settings: []string{"--set", "run.columns=public.odd=id, k"},
+			before:   "create table odd (id int primary key, k int)", then: "alter table odd rename k to kk", back: "alter table odd rename kk to k",
+			says: "its row filter or column list does not fit it",
+		},
+		"a given publication loses it": {
+			settings: []string{"--set", "run.own_publication=false", "--set", "run.publication=given"},
+			before:   "create table odd (id int primary key, k int); create publication given for table odd, other", then: "alter publication given drop table odd",
+			back: "alter publication given add table odd", says: "the publication lacks it",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t, 16, append(c.settings, "--table", "public.*")...)
+			b.db.Exec("create table other (id int primary key); insert into other values (1)")
+			b.execAll(c.before)
+			b.db.Exec("insert into odd values (1, 10)")
+			b.mustCatchUp()
+			b.execAll(c.then)
+			b.db.Exec("insert into other values (2); insert into odd values (2, 20); create table late (id int primary key); insert into late values (1)")
+			if c.settings[1] == "run.own_publication=false" {
+				b.db.Exec("alter publication given add table late")
+			}
+			if r := b.mustCatchUp(); warned(r.Stderr, c.says) != 1 {
+				t.Errorf("it does not say why the table is left out:\n%s", r.Stderr)
+			}
+			b.db.Exec("insert into other values (3); insert into late values (2); delete from odd where id = 1")
+			b.mustCatchUp()
+			b.judge("other", "late")
+			b.execAll(c.back)
+			b.db.Exec("insert into odd values (3, 30)")
+			b.mustCatchUp()
+			b.judge("other", "late", "odd")
+		})
+	}
+}
+
+// Row-level security that would hide rows from the role bars a table before anything is made at the server.
+func TestATableWithRowsThatTheRoleMayNotSeeIsLeftOut(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 16, "--set", "run.own_publication=false", "--set", "run.publication=everything", "--table", "public.*")
+	role := b.db.Role("replication")
+	b.env = b.db.EnvOf(role)
+	b.db.Exec("create publication everything for all tables; create table other (id int primary key); insert into other values (1)")
+	b.db.Exec("create table hidden (id int primary key); insert into hidden values (1); alter table hidden enable row level security; grant select on all tables in schema public to " + role.Name)
+	if r := b.mustCatchUp(); warned(r.Stderr, "row-level security would hide rows") != 1 {
+		t.Errorf("it does not say why the table is left out:\n%s", r.Stderr)
+	}
+	b.db.Exec("create table late (id int primary key); insert into late values (1); alter table late enable row level security; insert into other values (2); grant select on late to " + role.Name)
+	if r := b.mustCatchUp(); warned(r.Stderr, "row-level security would hide rows") != 2 {
+		t.Errorf("it does not say why the tables are left out:\n%s", r.Stderr)
+	}
+	b.judge("other")
+	b.db.Exec("alter role " + role.Name + " bypassrls; insert into hidden values (2)")
+	b.mustCatchUp()
+	b.judge("other", "hidden", "late")
+}

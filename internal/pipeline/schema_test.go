@@ -22,6 +22,7 @@ type bed struct {
 	db   *testlab.DB
 	dir  string
 	more []string
+	env  []string // of leat; the superuser's if nil
 }
 
 func newBed(t *testing.T, major int, more ...string) *bed {
@@ -37,10 +38,17 @@ func (b *bed) args(more ...string) []string {
 // slot is a name of the database's own: slots belong to the server.
 func (b *bed) slot() string { return b.db.Name[max(0, len(b.db.Name)-60):] }
 
+func (b *bed) environment() []string {
+	if b.env == nil {
+		return b.db.Env()
+	}
+	return b.env
+}
+
 // catchUp runs leat until the lake holds what the source holds now.
 func (b *bed) catchUp() testlab.Result {
 	b.t.Helper()
-	return testlab.Leat(b.t).Run(b.db.Env(), b.args("--until-caught-up")...)
+	return testlab.Leat(b.t).Run(b.environment(), b.args("--until-caught-up")...)
 }
 
 func (b *bed) mustCatchUp() testlab.Result {
@@ -55,7 +63,7 @@ func (b *bed) mustCatchUp() testlab.Result {
 // start runs leat in the background.
 func (b *bed) start() *testlab.Process {
 	b.t.Helper()
-	return testlab.Leat(b.t).Start(b.db.Env(), b.args("--commit-interval", "100ms")...)
+	return testlab.Leat(b.t).Start(b.environment(), b.args("--commit-interval", "100ms")...)
 }
 
 // flushed waits until the slot is acknowledged up to now.

@@ -92,6 +92,49 @@ func (s *Source) EnsurePublication(ctx context.Context, o PublicationOptions) (b
 	return s.publish(ctx, c, o, statements)
 }
 
+// TryTable tries whether the publication can give the only table of o, with its row filter and column list, and takes it
+// back. Errors are as of EnsurePublication, and publication-unusable for a filter or list that does not fit the table.
+func (s *Source) TryTable(ctx context.Context, o PublicationOptions) error {
+	if err := s.publishable(o); err != nil {
+		return err
+	}
+	c, err := s.writer(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave(c)
+	have, err := s.publication(ctx, c, o.Name)
+	if err != nil {
+		return err
+	}
+	t := o.Tables[0]
+	members, err := s.publishedTables(ctx, c, o)
+	if err != nil {
+		return err
+	}
+	for oid := range members { // the others stay as they are
+		if oid != t.OID {
+			delete(members, oid)
+		}
+	}
+	clause := tableClauses(o.Tables, o)[0]
+	statements := []string{"create publication " + quoteIdent(o.Name) + " for table " + clause}
+	if have.exists {
+		statements = []string{"alter publication " + quoteIdent(o.Name) + " add table " + clause}
+		if m, is := members[t.OID]; is && m.named {
+			statements = slices.Insert(statements, 0, "alter publication "+quoteIdent(o.Name)+" drop table only "+m.sql)
+		}
+	}
+	o.Trial = true
+	_, err = s.publish(ctx, c, o, statements)
+	switch sqlState(err) {
+	case "42703", "42601", "42883", "42804", "0A000", "42P17": // a column, an operator or a function that is not there, or not allowed
+		return fault.New(fault.PublicationUnusable, t.String(), "its row filter or column list does not fit it").
+			WithMend("Correct run.row_filters or run.columns for this table.").Because(err)
+	}
+	return err
+}
+
 // HasPublication says whether there is a publication of the name.
 func (s *Source) HasPublication(ctx context.Context, name string) (bool, error) {
 	c, err := s.session(ctx)
@@ -388,7 +431,11 @@ func (s *Source) publish(ctx context.Context, c *pgconn.PgConn, o PublicationOpt
 		return 0, s.publicationRefused(ctx, err, o.Name, statements)
 	}
 	if s.Version >= 150000 && !o.InsertsOnly {
-		if err := s.identified(ctx, c, o.Name); err != nil {
+		only := uint32(0)
+		if o.Trial && len(o.Tables) == 1 {
+			only = o.Tables[0].OID
+		}
+		if err := s.identified(ctx, c, o.Name, only); err != nil {
 			return 0, err
 		}
 	}
@@ -413,7 +460,7 @@ with identity as (
   select r.prqual, r.prrelid, r.prattrs, k.relreplident,
          coalesce((select array_agg(a) from pg_index i, unnest(i.indkey::int2[]) a where i.indrelid = k.oid
                    and (k.relreplident = 'd' and i.indisprimary and i.indimmediate or k.relreplident = 'i' and i.indisreplident)), '{}') cols
-  from pg_publication p join pg_publication_rel r on r.prpubid = p.oid join pg_class k on k.oid = r.prrelid where p.pubname = $1)
+  from pg_publication p join pg_publication_rel r on r.prpubid = p.oid join pg_class k on k.oid = r.prrelid where p.pubname = $1 and ($2::oid = 0 or r.prrelid = $2::oid))
 select i.prrelid::regclass::text, a.attname, 'the row filter looks at a column that is not'
 from identity i, regexp_matches(i.prqual::text, ':varattno (\d+)', 'g') v
 join pg_attribute a on a.attnum = v[1]::int2
@@ -424,8 +471,9 @@ from identity i join pg_attribute a on a.attrelid = i.prrelid and a.attnum > 0 a
 where i.prattrs is not null and not a.attnum = any(i.prattrs::int2[]) and (i.relreplident = 'f' or a.attnum = any(i.cols))
 limit 1`
 
-func (s *Source) identified(ctx context.Context, c *pgconn.PgConn, name string) error {
-	rows, err := query(ctx, c, identifiedSQL, name)
+// identified refuses a publication that would stop the application: of one table, or of all for 0.
+func (s *Source) identified(ctx context.Context, c *pgconn.PgConn, name string, only uint32) error {
+	rows, err := query(ctx, c, identifiedSQL, name, fmt.Sprint(only))
 	if err != nil {
 		return classify(ctx, err, s.Name, "cannot compare publication %s with the replica identities", name)
 	}

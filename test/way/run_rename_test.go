@@ -57,8 +57,8 @@ func TestATableThatCannotBeFollowedDoesNotEndAPipelineAtWork(t *testing.T) {
 	db.Exec("create unlogged table fleeting (id int primary key); create table secret (id int primary key); create table theirs (id int primary key)")
 	db.Exec("grant select on theirs to " + role.Name + "; drop table named")
 	for _, says := range []string{
-		`the log does not tell of unlogged tables" table=public.fleeting`, `table=public.secret because="the role may not read it"`,
-		`table=public.theirs because="the role does not own it`, "public.named: there is no such table",
+		`the log does not tell of unlogged tables" table=public.fleeting`, `table=public.secret because="public.secret: the role may not read it"`,
+		`table=public.theirs because="public.theirs: the role does not own it`, "public.named: there is no such table",
 	} {
 		run.WaitFor(says)
 	}
@@ -87,7 +87,7 @@ func TestAGivenPublicationThatLacksANewTableGoesOn(t *testing.T) {
 	run := p.start()
 	p.follows("notes")
 	db.Exec("create table more (id int primary key); insert into notes values (2)")
-	run.WaitFor(`table=public.more because="the publication lacks it"`)
+	run.WaitFor(`table=public.more because="public.more: the publication lacks it"`)
 	p.follows("notes")
 	notes := followed{schema: "public", name: "notes", columns: []string{"id"}}
 	p.equal(notes, "select id from notes")
