@@ -67,6 +67,7 @@ type TableState struct {
 	OID   uint32     `json:"oid,omitempty"`
 	Since change.LSN `json:"since,omitempty"` // where its spool begins
 	Upper change.LSN `json:"upper,omitempty"` // nothing from here on was in the snapshot of its copy
+	Lower change.LSN `json:"lower,omitempty"` // everything before was in it
 	Anew  bool       `json:"anew,omitempty"`  // it was copied before, and is to be copied again
 	Exact bool       `json:"exact,omitempty"` // in a snapshot of which it is known what of the log it holds
 	// Late: it came into the publication of a log that was being read. What transactions of before it have written may never be
@@ -86,6 +87,8 @@ type TableState struct {
 	Former []uint32 `json:"former,omitempty"`
 	// Facts are the versions of the catalog rows that decide whether the WAL tells all of the table; "" where nobody has looked.
 	Facts string `json:"facts,omitempty"`
+	// Claim is what messages of DDL events say of it that no look has judged yet.
+	Claim *Claim `json:"claim,omitempty"`
 	// Truncated are the latest transactions of which the WAL told a TRUNCATE of it.
 	Truncated []uint32 `json:"truncated,omitempty"`
 	// Tended is when upkeep was done last, or when the table came into the lake: by the writer's clock.
@@ -95,6 +98,14 @@ type TableState struct {
 	// Recopied is when the last copy began of a table that the log does not tell of, and that is kept right by copying it again: by the
 	// writer's clock.
 	Recopied time.Time `json:"recopied,omitzero"`
+}
+
+// Claim says that the WAL may not have told all of a table.
+type Claim struct {
+	XIDs      []uint32   `json:"xids"` // the transactions that claim it
+	At        change.LSN `json:"at"`   // the commit of the last of them
+	Because   string     `json:"because"`
+	Published bool       `json:"published,omitempty"` // it was not published, or not as it is now
 }
 
 // Control is what the pipeline has made of requests.

@@ -20,6 +20,7 @@ type Run struct {
 	Slot             string         `yaml:"slot" doc:"Replication slot; empty is leat_<name>. It is made when it is missing and nothing has been copied yet."`
 	Publication      string         `yaml:"publication" doc:"Publication; empty is leat_<name>."`
 	OwnPublication   bool           `yaml:"own_publication" default:"true" doc:"Whether leat makes and alters the publication; false only checks it."`
+	DDLEvents        DDLEvents      `yaml:"ddl_events" default:"auto" doc:"Event triggers that let the WAL tell of DDL on followed tables at its place (PostgreSQL 14 and newer): auto: made where the role may, used where they are there; on: refuse to start without; off: never made, and removed."`
 	Failover         bool           `yaml:"failover" default:"false" doc:"Make the slot a failover slot (17 and newer)."`
 	RowFilters       []TableSetting `yaml:"row_filters" env:"-" doc:"Rows to publish (15 and newer): public.orders = region = 'eu'."`
 	Columns          []TableSetting `yaml:"columns" env:"-" doc:"Columns to publish (15 and newer): public.users = id, name."`
@@ -171,6 +172,18 @@ const (
 func (WithoutWAL) allowed() []string {
 	return names(WithoutWALSkip, WithoutWALCopy, WithoutWALRefuse)
 }
+
+// DDLEvents says whether event triggers let the WAL tell of DDL.
+type DDLEvents string
+
+// The values of DDLEvents.
+const (
+	DDLEventsAuto DDLEvents = "auto"
+	DDLEventsOn   DDLEvents = "on"
+	DDLEventsOff  DDLEvents = "off"
+)
+
+func (DDLEvents) allowed() []string { return names(DDLEventsAuto, DDLEventsOn, DDLEventsOff) }
 
 // SchemaChange is the policy for a change of a table's definition that cannot be followed in place.
 type SchemaChange string

@@ -46,7 +46,7 @@ func (r *run) lookAround(ctx context.Context) error {
 func (r *run) takeLate(ctx context.Context) error {
 	for _, t := range r.tables {
 		if t.late {
-			t.late, t.since = false, r.position
+			t.late, t.since, t.claim = false, r.position, nil
 			r.setMode(t, checkpoint.Copying)
 		}
 	}
@@ -64,6 +64,7 @@ func (r *run) takeCopied(ctx context.Context) error {
 	}
 	for _, t := range done {
 		r.setMode(t, checkpoint.Spooling)
+		r.watchClaim(t)
 	}
 	r.drainable = append(r.drainable, done...)
 	return r.store.Save(ctx, r.state)
@@ -142,12 +143,18 @@ func (r *run) takeRequests(ctx context.Context, next *again) error {
 func (r *run) lookAll(ctx context.Context) error {
 	tables := time.NewTicker(tablesEvery)
 	defer tables.Stop()
+	soon := time.NewTimer(time.Hour)
+	defer soon.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tables.C:
 		case <-r.lookNow:
+		case <-r.lookSoon:
+			soon.Reset(afterDDL)
+			continue
+		case <-soon.C:
 		}
 		if err := r.look(ctx); err != nil && ctx.Err() == nil {
 			r.o.Log.Debug("cannot look at the tables now", "error", err) // the loop's own connection tells of a server that is gone

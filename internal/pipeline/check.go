@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/fault"
@@ -17,7 +18,7 @@ import (
 func Check(ctx context.Context, source *postgres.Source, o Options) ([]fault.Finding, error) {
 	o.Log = slog.New(slog.DiscardHandler)          // what a run would say of its tables are findings here
 	c := &checker{run: &run{o: o, source: source}} // without a lake: that has a check of its own
-	for _, look := range []func(context.Context) error{c.replication, c.chosen, c.publishable, c.slot} {
+	for _, look := range []func(context.Context) error{c.replication, c.chosen, c.publishable, c.slot, c.ddlTold} {
 		if err := look(ctx); err != nil {
 			return c.findings, err
 		}
@@ -177,6 +178,41 @@ func (c *checker) slot(ctx context.Context) error {
 		c.findings = append(c.findings, fault.FindingOf(err))
 	default:
 		c.add("slot", fault.SeverityOK, slot.Name, "", "it is there, and can be read from")
+	}
+	return nil
+}
+
+// ddlTold looks at the event triggers, and has the SQL that makes them or removes them.
+func (c *checker) ddlTold(ctx context.Context) error {
+	const code = "ddl-events"
+	st, err := c.source.DDLEventsState(ctx, c.o.ddlEvents())
+	if err != nil {
+		return err
+	}
+	may, err := c.source.MayMakeEventTriggers(ctx)
+	if err != nil {
+		return err
+	}
+	must := c.o.DDLEvents == DDLEventsOn
+	drop, create := "To remove them: "+strings.Join(st.Drop, "; ")+";", "A superuser can make them: "+strings.Join(st.Create, "; ")+";"
+	lack, severity := "leat learns of DDL at its next look, and not at its place in the log", fault.SeverityInfo
+	if must {
+		lack, severity = "leat run does not start (run.ddl_events)", fault.SeverityError
+	}
+	switch {
+	case c.o.DDLEvents == DDLEventsOff && st.There:
+		c.add(code, fault.SeverityInfo, c.o.Slot, drop, "there are event triggers, and run.ddl_events is off: leat run removes them if it may, and does not listen to them")
+	case c.o.DDLEvents == DDLEventsOff:
+	case c.source.Version < 140000:
+		c.add(code, severity, c.o.Slot, "Upgrade to 14, or choose run.ddl_events: auto or off.", "PostgreSQL 12 and 13 do not send messages of event triggers: "+lack)
+	case st.Right:
+		c.add(code, fault.SeverityOK, c.o.Slot, drop, "the event triggers are there, ENABLE ALWAYS and of this version: the log tells of DDL")
+	case st.Usable:
+		c.add(code, fault.SeverityOK, c.o.Slot, drop, "the event triggers are there: "+st.Why)
+	case may:
+		c.add(code, fault.SeverityOK, c.o.Slot, create, "leat run makes the event triggers: "+st.Why)
+	default:
+		c.add(code, severity, c.o.Slot, create, st.Why+", and the role may not make event triggers: "+lack)
 	}
 	return nil
 }

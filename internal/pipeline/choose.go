@@ -81,6 +81,9 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 		}
 	}
 	r.restoreModes(next)
+	for _, t := range r.byOID {
+		r.watchClaim(t)
+	}
 	r.tellOfRecopied(next)
 	return nil
 }

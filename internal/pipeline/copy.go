@@ -447,7 +447,10 @@ func (r *run) finishCopy(ctx context.Context, j *copyJob) error {
 			return fault.Wrap(err, codeOf(err), j.table.name, "cannot put the copy in its place")
 		}
 	}
-	j.table.upper = max(j.upper, j.table.upper) // read by the loop only after put
+	j.table.upper = max(j.upper, j.table.upper) // read by the loop only after put, as is lower
+	if !j.finished {
+		j.table.lower = j.stamp
+	}
 	if j.table.recopied {
 		j.table.copiedAt = j.began
 	}

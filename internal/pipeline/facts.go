@@ -23,7 +23,7 @@ func (w *watched) now() postgres.LookOptions {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	o := w.options
-	o.Known = maps.Clone(o.Known)
+	o.Known, o.Claims = maps.Clone(o.Known), maps.Clone(o.Claims)
 	return o
 }
 
@@ -39,6 +39,8 @@ func (w *watched) learn(facts map[uint32]postgres.Facts, horizon uint64) {
 // sighted is what a look has found.
 type sighted struct {
 	facts   map[uint32]postgres.Facts // of tables without a doubt
+	at      change.LSN
+	judged  map[uint32]postgres.Claim // those without ground
 	pending map[uint32]pendingDoubt
 	horizon uint64 // 0 while there are doubts
 }
@@ -65,13 +67,14 @@ func (r *run) publishWatched(ctx context.Context, full, inserts []*change.Table,
 	}
 	r.takeLeaves()
 	unpublished := r.doubt(before, next)
+	r.dropGroundless(before)
 	if err := r.forgetUnpublished(ctx, unpublished); err != nil {
 		return err
 	}
 	if err := r.publish(ctx, full, inserts); err != nil {
 		return err
 	}
-	o.Known, o.Leaves, o.Ours = before.Facts, nil, append(r.ours, 0)
+	o.Known, o.Leaves, o.Claims, o.Ours = before.Facts, nil, nil, append(r.ours, 0)
 	for oid := range o.Former {
 		o.Former[oid] = formerLeaves(r.state.Tables[r.byOID[oid].key], r.byOID[oid])
 	}
@@ -84,6 +87,10 @@ func (r *run) publishWatched(ctx context.Context, full, inserts []*change.Table,
 	}
 	o.Ours, o.Known = nil, map[uint32]postgres.Facts{}
 	for oid, t := range r.byOID {
+		t.leafSeen = map[uint32]change.LSN{}
+		if known, ok := postgres.ParseFacts(r.state.Tables[t.key].Facts); ok {
+			t.noteLeaves(known, after.Facts[oid], after.At)
+		}
 		p, waits := r.pending[oid]
 		copied := next.all || slices.Contains(next.tables, t.name)
 		if known, ok := postgres.ParseFacts(r.state.Tables[t.key].Facts); waits && ok && !copied {
@@ -122,6 +129,7 @@ func (r *run) lookOptions() postgres.LookOptions {
 		}
 		o.Former[oid] = was.Former
 	}
+	o.Claims = r.savedClaims()
 	return o
 }
 
@@ -248,11 +256,12 @@ func formerLeaves(was checkpoint.TableState, t *table) []uint32 {
 func (r *run) look(ctx context.Context) error {
 	r.watched.looking.Lock()
 	defer r.watched.looking.Unlock()
-	sight, err := r.source.Look(ctx, r.watched.now())
+	o := r.watched.now()
+	sight, err := r.source.Look(ctx, o)
 	if err != nil {
 		return err
 	}
-	found := &sighted{facts: maps.Clone(sight.Facts), pending: map[uint32]pendingDoubt{}}
+	found := &sighted{facts: maps.Clone(sight.Facts), pending: map[uint32]pendingDoubt{}, at: sight.At, judged: groundless(o, sight)}
 	certain := false
 	for _, d := range sight.Doubts {
 		if delete(found.facts, d.Table); d.Certain() {
@@ -265,6 +274,7 @@ func (r *run) look(ctx context.Context) error {
 		found.horizon = sight.Horizon
 	}
 	r.watched.learn(found.facts, found.horizon)
+	r.watched.judged(found.judged)
 	r.sighted.Store(found)
 	seen := 0
 	for _, s := range sight.Seen {
@@ -286,6 +296,7 @@ func (r *run) takeSight(ctx context.Context) (moved bool, err error) {
 		for oid, f := range s.facts {
 			delete(r.pending, oid)
 			if t := r.byOID[oid]; t != nil && !t.facts.Equal(f) {
+				t.noteLeaves(t.facts, f, s.at)
 				r.noteFacts(t, f)
 				moved = true
 			}
@@ -299,6 +310,7 @@ func (r *run) takeSight(ctx context.Context) (moved bool, err error) {
 		if s.horizon > 0 {
 			r.state.Horizon = s.horizon
 		}
+		moved = r.dropJudged(s.judged) || moved
 	}
 	for oid, p := range r.pending {
 		t := r.byOID[oid]
@@ -383,6 +395,8 @@ func (r *run) nothingMissed(ctx context.Context) (bool, error) {
 	switch {
 	case r.changed.Load():
 		return false, &again{}
+	case r.claims(): // a transaction is not visible yet
+		return false, nil
 	case len(r.pending) > 0: // the WAL has to come past the look
 		return false, r.nudge(ctx)
 	}
@@ -411,8 +425,5 @@ func (r *run) stranger(rel *postgres.Relation) {
 		}
 	}
 	r.o.Log.Warn("the WAL tells of a relation that is not followed; its changes are not taken, and the tables are looked at now", "oid", rel.OID, "relation", rel.Schema+"."+rel.Name)
-	select {
-	case r.lookNow <- struct{}{}:
-	default:
-	}
+	signal(r.lookNow)
 }

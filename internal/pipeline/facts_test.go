@@ -54,6 +54,11 @@ insert into %[1]s_3 values (30, 30, 'untold'); alter table %[1]s attach partitio
 insert into %[1]s_2 values (10, 10, 'untold'); alter table %[1]s attach partition %[1]s_2 for values from (10) to (20); commit`}},
 	"unlogged": {rows: parted, does: []string{`alter table %[1]s_1 set unlogged`, `insert into %[1]s values (101, 1, 'untold'); update %[1]s set v = 'untold' where id = 1`,
 		`alter table %[1]s_1 set logged`}},
+	"loaded": {rows: parted, does: []string{`create unlogged table %[1]s_3 partition of %[1]s for values from (30) to (40)`, `insert into %[1]s values (30, 30, 'untold')`, `alter table %[1]s_3 set logged`}},
+	"loadedbare": {rows: `create table %[1]s (id int, d int, v name, primary key (id, d)) partition by range (d); create table %[1]s_1 partition of %[1]s for values from (0) to (30)`,
+		does: []string{`begin; create unlogged table %[1]s_3 partition of %[1]s for values from (30) to (40); insert into %[1]s values (30, 30); alter table %[1]s_3 set logged; commit`}},
+	"loadedatonce": {rows: parted, does: []string{`begin; create unlogged table %[1]s_3 partition of %[1]s for values from (30) to (40); insert into %[1]s values (30, 30, 'untold');
+alter table %[1]s_3 set logged; grant select on %[1]s_3 to public; commit`}},
 	"emptied": {rows: parted, does: []string{`truncate %[1]s_1`, `insert into %[1]s values (102, 1, 'told')`}},
 	"taken": {rows: flat, does: []string{`begin; alter publication shop drop table %[1]s; insert into %[1]s values (30, 'untold'); delete from %[1]s where id = 1;
 alter publication shop add table only %[1]s; commit`}},
@@ -87,6 +92,8 @@ var harmless = map[string]meddling{
 	"monthly": {rows: parted, does: []string{`create table %[1]s_3 partition of %[1]s for values from (30) to (40); insert into %[1]s values (30, 30, 'told')`,
 		`begin; create table %[1]s_4 partition of %[1]s for values from (40) to (50); insert into %[1]s values (40, 40, 'told'); alter table %[1]s_4 owner to postgres; grant select on %[1]s_4 to public; commit`,
 		`create table %[1]s_5 partition of %[1]s for values from (50) to (60) partition by list (d); create table %[1]s_51 partition of %[1]s_5 default; insert into %[1]s values (50, 50, 'told')`}},
+	"packed": {rows: parted, does: []string{`create table %[1]s_3 partition of %[1]s for values from (30) to (40)`, `insert into %[1]s values (30, 30, 'told')`, `vacuum full %[1]s_3`, `cluster %[1]s_3 using %[1]s_3_pkey`,
+		`create table %[1]s_4 partition of %[1]s for values from (40) to (50)`, `insert into %[1]s values (40, 40, 'told')`, `truncate %[1]s`, `insert into %[1]s values (41, 41, 'told')`}},
 	"attached": {rows: parted, does: []string{`create table %[1]s_3 (like %[1]s including all)`, `alter table %[1]s attach partition %[1]s_3 for values from (30) to (40)`,
 		`insert into %[1]s values (30, 30, 'told')`, `begin; create table %[1]s_4 (like %[1]s including all); alter table %[1]s attach partition %[1]s_4 for values from (40) to (50); commit`}},
 	"kept": {rows: parted, does: []string{`create index on %[1]s (v)`, `create index concurrently on %[1]s_1 (v)`, `grant select on %[1]s, %[1]s_1 to public`, `alter table %[1]s add w int`,
@@ -113,8 +120,8 @@ func copiedAnew(stderr string, tables []string) (which []string) {
 }
 
 // meddle has a server of its own, because a transaction of another test that is open makes leat less sure. It makes tables, lets leat copy them, lets happen what happens to them, with leat at work or away, and compares the lake with the source.
-func meddle(t *testing.T, major int, running bool, all map[string]meddling, again bool) {
-	b := &bed{t: t, db: testlab.OwnPostgres(t, testlab.ServerOptions{Major: major}), dir: t.TempDir(), more: []string{"--set", "run.publication=shop"}}
+func meddle(t *testing.T, major int, running bool, all map[string]meddling, again bool, events string) {
+	b := &bed{t: t, db: testlab.OwnPostgres(t, testlab.ServerOptions{Major: major}), dir: t.TempDir(), more: []string{"--set", "run.publication=shop", "--set", "run.ddl_events=" + events}}
 	var tables, want []string
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		m := all[name]
@@ -161,6 +168,13 @@ func meddle(t *testing.T, major int, running bool, all map[string]meddling, agai
 	if got := slices.DeleteFunc(copiedAnew(stderr, tables), func(name string) bool { return all[name].other }); !slices.Equal(got, want) {
 		t.Errorf("copied again are %v, want %v:\n%s", got, want, stderr)
 	}
+	if !running {
+		for _, name := range want {
+			if n := strings.Count(stderr, `msg="the table is copied anew" table=public.`+name+" "); n != 1 {
+				t.Errorf("%d reasons are found to copy %s:\n%s", n, name, stderr)
+			}
+		}
+	}
 	if r := b.mustCatchUp(); strings.Contains(r.Stderr, "copied") {
 		t.Errorf("a table is copied again though nothing has happened:\n%s", r.Stderr)
 	}
@@ -183,10 +197,11 @@ func TestWhatTheWALDoesNotTellIsCopiedAgain(t *testing.T) {
 	for _, c := range []struct {
 		major   int
 		running bool
-	}{{13, false}, {15, true}, {18, false}} {
-		t.Run(fmt.Sprint("PostgreSQL ", c.major, ", running: ", c.running), func(t *testing.T) {
+		events  string
+	}{{13, false, "auto"}, {15, true, "off"}, {17, false, "on"}, {18, false, "off"}} {
+		t.Run(fmt.Sprint("PostgreSQL ", c.major, ", running: ", c.running, ", DDL events: ", c.events), func(t *testing.T) {
 			t.Parallel()
-			meddle(t, c.major, c.running, meddlings, true)
+			meddle(t, c.major, c.running, meddlings, true, c.events)
 		})
 	}
 }
@@ -199,7 +214,7 @@ func TestHarmlessChangesMakeNoCopy(t *testing.T) {
 	}{{13, false}, {15, true}, {18, false}} {
 		t.Run(fmt.Sprint("PostgreSQL ", c.major, ", running: ", c.running), func(t *testing.T) {
 			t.Parallel()
-			meddle(t, c.major, c.running, harmless, false)
+			meddle(t, c.major, c.running, harmless, false, "auto")
 		})
 	}
 }

@@ -60,6 +60,10 @@ func (r *run) apply(ctx context.Context, ev *postgres.Event) error {
 	case postgres.EventCommit:
 		r.inTransaction = false
 		r.transactions++
+		if r.heard {
+			r.heard = false
+			signal(r.lookSoon)
+		}
 		r.position, r.at = max(r.position, ev.Position), max(r.at, ev.Tx.Committed)
 		if r.spooling {
 			return r.spoolCommit(ctx, ev)

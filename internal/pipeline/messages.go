@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"strings"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -45,6 +46,9 @@ func (r *run) openMessages(ctx context.Context) error {
 func (r *run) message(ctx context.Context, ev *postgres.Event) error {
 	if !ev.Message.Transactional && !r.inTransaction {
 		r.position = max(r.position, ev.Message.LSN)
+	}
+	if strings.HasPrefix(ev.Message.Prefix, postgres.DDLPrefix) {
+		return r.hear(ctx, ev)
 	}
 	if r.messages == nil || ev.Message.Prefix == heartbeatPrefix {
 		return nil

@@ -36,6 +36,7 @@ type Options struct {
 	Slot           string
 	Publication    string
 	OwnPublication bool
+	DDLEvents      DDLEvents
 	Failover       bool
 	RowFilter      func(schema, table string) string
 	ColumnList     func(schema, table string) []string
@@ -137,6 +138,16 @@ type Lag struct {
 
 // StatePrefix is where a pipeline keeps its state and spool in the bucket.
 func StatePrefix(name string) string { return "_leat/" + name }
+
+// DDLEvents says whether event triggers let the WAL tell of DDL.
+type DDLEvents string
+
+// The choices.
+const (
+	DDLEventsAuto DDLEvents = "auto" // made where the role may, used where they are there
+	DDLEventsOn   DDLEvents = "on"   // a run does not start without
+	DDLEventsOff  DDLEvents = "off"  // removed
+)
 
 // ForeignWrites is what a run does when another program has added or removed rows of a lake table.
 type ForeignWrites string

@@ -63,6 +63,8 @@ type run struct {
 	drainable     []*table
 	pending       map[uint32]pendingDoubt // by the table's OID
 	strangers     map[uint32]bool         // relations of the WAL that are not followed, and that were told of
+	ddl           string                  // the prefix of the messages of DDL events, "" where none are listened to
+	heard         bool                    // the transaction has such a message
 
 	// What follows is shared with the goroutines beside it.
 	stopping *atomic.Bool
@@ -83,6 +85,7 @@ type run struct {
 	watched     watched
 	sighted     atomic.Pointer[sighted] // what the last look found, until the loop takes it
 	lookNow     chan struct{}
+	lookSoon    chan struct{}
 	seen        atomic.Uint64 // the position that is saved
 	seenAt      atomic.Int64  // when its newest transaction committed, microseconds since 1970; 0 for none yet
 	asked       chan struct{}
@@ -141,7 +144,7 @@ func backoff(failures int, most time.Duration) time.Duration {
 func attempt(ctx context.Context, source *postgres.Source, o Options, next *again, delivered *recent, self string) (err error) {
 	r := &run{
 		o: o, source: source, delivered: delivered, tables: map[string]*table{}, byOID: map[uint32]*table{}, pending: map[uint32]pendingDoubt{}, strangers: map[uint32]bool{},
-		asked: make(chan struct{}, 1), lookNow: make(chan struct{}, 1), stopping: new(atomic.Bool),
+		asked: make(chan struct{}, 1), lookNow: make(chan struct{}, 1), lookSoon: make(chan struct{}, 1), stopping: new(atomic.Bool),
 	}
 	if err := r.takeLease(ctx, self); err != nil {
 		return err
@@ -252,11 +255,20 @@ func (r *run) atServer(ctx context.Context, next *again) error {
 		}
 	}
 	err := r.chooseTables(ctx, next)
+	events := false
+	if err == nil {
+		events, err = r.prepareDDLEvents(ctx, next)
+	}
 	if err == nil {
 		err = r.prepareSlot(ctx, next)
 	}
 	if err == nil || heals(err) || r.state.Position > 0 {
 		return err
+	}
+	if events {
+		if _, e := r.source.DropDDLEvents(ctx, r.ddlEvents()); e != nil {
+			r.o.Log.Warn("event triggers that this start has made stay", "slot", r.o.Slot, "error", e)
+		}
 	}
 	for _, name := range made {
 		if e := r.source.DropPublication(ctx, name); e != nil {
@@ -343,7 +355,7 @@ func (r *run) startLog(ctx context.Context, next *again) (err error) {
 	}
 	r.log, err = r.source.Log(ctx, postgres.LogOptions{
 		Slot: r.o.Slot, Publications: r.publications, From: r.state.Position,
-		Binary: r.binary, Streaming: r.source.Version >= 140000, Messages: r.o.Messages, SpillDir: r.o.WorkDir + "/transactions",
+		Binary: r.binary, Streaming: r.source.Version >= 140000, Messages: r.o.Messages || r.ddl != "", SpillDir: r.o.WorkDir + "/transactions",
 	})
 	return err
 }

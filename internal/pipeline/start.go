@@ -58,7 +58,7 @@ func (r *run) sameServer(ctx context.Context, next *again) error {
 func (r *run) startOver() {
 	r.state.Position, r.state.Spooled, r.state.Horizon = 0, 0, 0
 	for key, t := range r.state.Tables {
-		t.Since, t.Upper, t.Facts, t.Leaves, t.Former, t.Truncated = 0, 0, "", nil, nil, nil // of the other server's catalog
+		t.Since, t.Upper, t.Lower, t.Facts, t.Leaves, t.Former, t.Truncated, t.Claim = 0, 0, 0, "", nil, nil, nil, nil // of the other server's catalog
 		r.state.Tables[key] = t
 	}
 }
@@ -83,6 +83,12 @@ func (r *run) restoreModes(next *again) {
 			continue
 		}
 		t.truncated = was.Truncated
+		if known && was.OID == t.source.OID {
+			t.lower, t.claim = was.Lower, was.Claim
+		}
+		if anew && next.exact { // the copy's snapshot is behind everything that was told
+			t.claim = nil
+		}
 		if known && was.OID == t.source.OID && !anew {
 			t.former = formerLeaves(was, t)
 		}
@@ -129,6 +135,7 @@ func (r *run) setMode(t *table, mode checkpoint.Phase) {
 	r.state.Tables[t.key] = checkpoint.TableState{
 		Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper, Anew: t.anew, Exact: t.exact, Late: t.late,
 		Renumbered: t.renumbered, Published: t.published, Leaves: t.leaves, Former: t.former, Facts: t.facts.String(), Truncated: t.truncated,
+		Claim: t.claim, Lower: t.lower,
 		Tended: t.tendedAt(), Foreign: r.state.Tables[t.key].Foreign, Recopied: t.copiedAt,
 		Special: t.special.Load(), LeftOut: t.leftOut,
 	}
@@ -169,7 +176,7 @@ func (o *Options) publications(full, inserts []*change.Table) (all []postgres.Pu
 		if len(p.Tables) == 0 && (p.InsertsOnly || len(inserts) > 0) {
 			continue
 		}
-		p.ViaRoot, p.Given = o.Selection.PartitionRoots, !o.OwnPublication
+		p.ViaRoot, p.Given, p.By = o.Selection.PartitionRoots, !o.OwnPublication, o.Slot
 		p.RowFilters, p.Columns = map[string]string{}, map[string][]string{}
 		for _, t := range p.Tables {
 			if f := o.RowFilter(t.Schema, t.Name); f != "" {
@@ -265,7 +272,7 @@ func (r *run) createSlot(ctx context.Context) error {
 func (r *run) began(at change.LSN, late bool) {
 	r.state.Position, r.state.Spooled = at, 0
 	for _, t := range r.tables {
-		t.since, t.upper, t.late, t.renumbered = at, 0, late && !t.recopied, true
+		t.since, t.upper, t.late, t.renumbered, t.claim, t.lower = at, 0, late && !t.recopied, true, nil, 0
 		r.setMode(t, checkpoint.Copying)
 	}
 }

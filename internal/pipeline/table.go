@@ -45,6 +45,12 @@ type table struct {
 	skipped          []uint32 // of the leaves, those that are left out
 	facts            postgres.Facts
 	truncated        []uint32
+	claim            *checkpoint.Claim // see checkpoint.TableState
+	lower            change.LSN        // see checkpoint.TableState
+	// leafSeen is where the look was that found a partition first, 0 for one that the saved state had.
+	leafSeen map[uint32]change.LSN
+	// retyped are the types of columns of which DDL events have told, where the lake does not have them yet.
+	retyped map[int16]columnType
 	// nullable: NOT NULL is believed of the key's columns only.
 	nullable bool
 	// recopied: the log does not tell of it, and it is kept right by a copy that is made again. copiedAt is when the last one began.
@@ -496,6 +502,7 @@ type again struct {
 	held         []string // of left: they stay as they are in the lake
 	told         map[string]string
 	toldRecopied bool
+	toldDDL      bool
 }
 
 // broken is the error of a table that was left out because it is broken; nil for none.

@@ -46,6 +46,8 @@ type LookOptions struct {
 	Ours []uint32
 	// Former are partitions that a table had once, and whose rows its copy may still have.
 	Former map[uint32][]uint32
+	// Claims are what messages of DDL events say of tables.
+	Claims map[uint32]Claim
 }
 
 // Sight is what there is at one moment: what is needed to notice that another look at the whole catalog is due, and
@@ -57,6 +59,7 @@ type Sight struct {
 	Doubts  []Doubt          // at most one for each table
 	At      change.LSN       // everything that is seen was written before
 	Horizon uint64           // every transaction with a lower number had ended
+	Judged  []uint32         // the tables whose claims were judged; of others a transaction is not visible yet
 }
 
 // Look looks at the tables, and judges whether what has changed since the look of before can mean that the WAL did
@@ -94,13 +97,20 @@ func (s *Source) Look(ctx context.Context, o LookOptions) (sight Sight, err erro
 		j := &judge{conn: conn, options: o, next: v.xmax}
 		for _, t := range slices.Sorted(slices.Values(o.Tables)) {
 			now, there := sight.Facts[t]
-			was, known := o.knownOf(t, now)
-			if !known || !there || was.Equal(now) {
+			if !there {
 				continue
 			}
-			d, err := j.table(ctx, t, was, now)
-			if err != nil {
-				return err
+			var d *Doubt
+			if was, known := o.knownOf(t, now); known && !was.Equal(now) {
+				if d, err = j.table(ctx, t, was, now); err != nil {
+					return err
+				}
+			}
+			if o.Claims[t].visible(v) {
+				sight.Judged = append(sight.Judged, t)
+				if d, err = j.claimed(ctx, t, now, d); err != nil {
+					return err
+				}
 			}
 			if d != nil {
 				sight.Doubts = append(sight.Doubts, *d)
@@ -178,7 +188,7 @@ func (j *judge) relation(ctx context.Context, t, rel uint32, was, now Facts, r R
 	case !known:
 		had, err := j.cameWithRows(ctx, t, rel, name, was)
 		if had {
-			return doubt("a partition may have been attached with its rows"), err
+			return doubt("a partition may have been filled while it was unlogged, or attached with its rows"), err
 		}
 		return nil, err
 	case before.Parent != r.Parent || before.Bond != r.Bond:
@@ -321,8 +331,9 @@ func (j *judge) cameWithRows(ctx context.Context, root, leaf uint32, name Name, 
 	}
 	var xid string
 	var command, youngest int64
-	rewritten := false
+	rewritten, born := false, false
 	for _, r := range rows {
+		born = born || string(r[5]) == "t" && oid(r[0]) == leaf
 		before, known := was.Relations[oid(r[0])]
 		if string(r[5]) == "t" || known && before.Parent == oid(r[1]) && before.Bond == oid(r[2]) {
 			continue
@@ -335,6 +346,8 @@ func (j *judge) cameWithRows(ctx context.Context, root, leaf uint32, name Name, 
 	}
 	const older = "(pg_catalog.age(l.xmin) > pg_catalog.age($1::xid) or pg_catalog.age(l.xmin) < 0)"
 	switch {
+	case xid == "" && born:
+		return j.wasUnlogged(ctx, leaf, name)
 	case xid == "":
 		return false, nil
 	case rewritten: // the rows have the transaction that wrote them anew
@@ -344,6 +357,22 @@ func (j *judge) cameWithRows(ctx context.Context, root, leaf uint32, name Name, 
 	}
 	later := fmt.Sprintf("l.cmin::text::bigint > %d and l.xmax::text = '0'", command)
 	return j.exists(ctx, name, older+" or not ("+later+")", true, xid)
+}
+
+// A partition that an ALTER TABLE has written again has a TOAST table that was not made with it; TRUNCATE, VACUUM FULL and CLUSTER keep
+// that. In the transaction that made the partition the versions are the same, and so one that has none of its own is doubted.
+const writtenAgainSQL = `
+select pg_catalog.pg_relation_filenode(c.oid::regclass) is distinct from c.oid and (c.reltoastrelid = 0 or c.xmin = s.xmin or not exists (
+  select from pg_catalog.pg_attribute t where t.attrelid = c.reltoastrelid and t.attname = 'tableoid' and t.xmin = s.xmin))
+from pg_catalog.pg_class c join pg_catalog.pg_attribute s on s.attrelid = c.oid and s.attname = 'tableoid' and s.attnum < 0 where c.oid = $1::oid`
+
+// wasUnlogged says whether a partition that was made as one may have rows of a time in which it was unlogged.
+func (j *judge) wasUnlogged(ctx context.Context, leaf uint32, name Name) (bool, error) {
+	rows, err := query(ctx, j.conn, writtenAgainSQL, fmt.Sprint(leaf))
+	if err != nil || len(rows) == 0 || string(rows[0][0]) != "t" {
+		return false, err
+	}
+	return j.exists(ctx, name, "true", true)
 }
 
 // identityMoved says whether the replica identity of a leaf may have been another index for a time, given that its

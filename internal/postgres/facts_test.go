@@ -53,6 +53,9 @@ var doubtful = []struct {
 	{happens: "truncate leat_f; alter table leat_f alter v set default 'x'; insert into leat_f values (2, 'b')"},
 	{happens: "alter table leat_f replica identity full"},
 	{happens: "alter table leat_f drop constraint leat_f_pkey, add primary key (id)", doubt: "primary key was dropped"},
+	{happens: "create unlogged table leat_8 partition of leat_r for values from (80) to (90); insert into leat_8 values (80, 80); alter table leat_8 set logged",
+		doubt: "filled while it was unlogged, or attached with its rows: public.leat_8"},
+	{happens: "create table leat_9 partition of leat_r for values from (90) to (99); insert into leat_9 values (90, 90); vacuum full leat_9; cluster leat_9 using leat_9_pkey"},
 }
 
 func TestALookDoubtsWhatTheWALMayNotHaveTold(t *testing.T) {

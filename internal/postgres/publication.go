@@ -26,6 +26,8 @@ type PublicationOptions struct {
 	Columns     map[string][]string // by Table.String(): the columns to send (15+)
 	// Given marks somebody else's publication: it is looked at, never changed. Its filters are its own affair.
 	Given bool
+	// By is the slot of the pipeline that changes it: its own DDL events name it, see [DDL].
+	By string
 	// Trial takes back what was made, when it has shown that it can be.
 	Trial bool
 }
@@ -427,7 +429,7 @@ func (s *Source) serversFilters(ctx context.Context, c *pgconn.PgConn, o Publica
 // publish runs the statements in one transaction, unless the application would suffer from them.
 func (s *Source) publish(ctx context.Context, c *pgconn.PgConn, o PublicationOptions, statements []string) (by uint32, err error) {
 	defer func() { _ = exec(ctx, c, "rollback") }() // after a commit there is nothing to roll back
-	if err := exec(ctx, c, "begin; "+strings.Join(statements, "; ")); err != nil {
+	if err := exec(ctx, c, "begin; set local leat.slot = "+quoteLiteral(o.By)+"; "+strings.Join(statements, "; ")); err != nil {
 		return 0, s.publicationRefused(ctx, err, o.Name, statements)
 	}
 	if s.Version >= 150000 && !o.InsertsOnly {
