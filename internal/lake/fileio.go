@@ -32,7 +32,8 @@ func (f fileIO) key(name string) (string, error) {
 	if _, key, ok := f.places.root(name); ok && key != "" {
 		return key, nil
 	}
-	return "", fault.New(fault.LakeForeign, name, "lies outside the lake %s", f.places.from[0])
+	return "", fault.New(fault.LakeForeign, name, "lies outside the lake %s", f.places.from[0]).
+		WithMend("Another program has written files of the table elsewhere. Drop the table in its catalog and run leat resync --table; have others write below the table's location.")
 }
 
 // pathError keeps our fault and says what the library asks for with errors.Is. What a disk says is made a fault here: a file that

@@ -272,6 +272,9 @@ func (t *lakeTable) openKept(ctx context.Context, kind string) (*icebergTable, e
 	if err := t.checkOwner(ice); err != nil {
 		return nil, err
 	}
+	if err := t.settle(ctx, ice); err != nil {
+		return nil, err
+	}
 	if err := t.checkAltered(ctx, ice); err != nil {
 		return nil, err
 	}
@@ -295,6 +298,22 @@ func (t *lakeTable) checkOwner(ice *icebergTable) error {
 	}
 	if later := fenced(t.lake, ice.now()); later != nil {
 		return later
+	}
+	return nil
+}
+
+// settle tells other writers to put the table's files into our folder. Some REST catalogs choose another location, whatever they are
+// asked for, and we read nothing outside the lake.
+func (t *lakeTable) settle(ctx context.Context, ice *icebergTable) error {
+	if _, _, ours := t.lake.places.root(asFolder(ice.now().Location())); ours {
+		return nil
+	}
+	folder := t.lake.url(ice.folder())
+	paths := iceberg.Properties{table.WriteDataPathKey: folder + "/data", table.WriteMetadataPathKey: folder + "/metadata"}
+	for key, want := range paths {
+		if ice.property(key) != want {
+			return ice.commit(ctx, delta{props: paths})
+		}
 	}
 	return nil
 }

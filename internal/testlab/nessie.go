@@ -34,11 +34,7 @@ func Nessie(t testing.TB) NessieServer {
 
 // SparkSettings let Spark read the server's tables.
 func (n NessieServer) SparkSettings() map[string]string {
-	return map[string]string{
-		"type": "rest", "uri": n.URI, "warehouse": nessieWarehouse, "io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
-		"s3.endpoint": n.Store.Endpoint, "s3.path-style-access": "true", "client.region": n.Store.Region,
-		"s3.access-key-id": n.Store.AccessKey, "s3.secret-access-key": n.Store.SecretKey,
-	}
+	return n.Store.SparkSettings(map[string]string{"type": "rest", "uri": n.URI, "warehouse": nessieWarehouse})
 }
 
 // PyIcebergSettings let PyIceberg read the server's tables.

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -37,6 +39,15 @@ func SparkCatalog(t testing.TB, settings map[string]string) *Spark {
 func (s *Spark) Query(sql string) (columns []string, rows [][]string) {
 	s.t.Helper()
 	return s.process.ask(s.t, map[string]any{"catalog": s.Catalog, "settings": s.settings, "sql": sql})
+}
+
+// SparkSettings are a catalog's settings with those that let Spark reach the store.
+func (s Store) SparkSettings(catalog map[string]string) map[string]string {
+	maps.Copy(catalog, map[string]string{
+		"io-impl": "org.apache.iceberg.aws.s3.S3FileIO", "s3.endpoint": s.Endpoint, "s3.path-style-access": "true", "client.region": s.Region,
+		"s3.access-key-id": s.AccessKey, "s3.secret-access-key": s.SecretKey,
+	})
+	return catalog
 }
 
 // PyIceberg reads a table that lies in a folder, which a URL names, without any catalog; the rows are as Spark.Query's.
@@ -84,7 +95,7 @@ var sharedSpark = sync.OnceValues(func() (*reader, error) {
 		return nil, &notInstalled{"java", mendDeps}
 	}
 	return startReader("spark", func(script, dir string) *exec.Cmd {
-		jars := filepath.Join(home, "iceberg.jar") + ":" + filepath.Join(home, "aws.jar")
+		jars := strings.Join([]string{filepath.Join(home, "iceberg.jar"), filepath.Join(home, "aws.jar"), filepath.Join(home, "sqlite.jar")}, ":")
 		return exec.Command(filepath.Join(home, "python", "bin", "python"), script, "spark", jars, dir)
 	})
 })
