@@ -2,6 +2,7 @@ package bucket
 
 import (
 	"context"
+	"iter"
 	"time"
 )
 
@@ -53,6 +54,8 @@ type Keeper interface {
 	Writes(ctx context.Context, name string) (bool, error)
 	// Beside lists a few keys and folders of the bucket that do not lie below the path.
 	Beside(ctx context.Context) ([]string, error)
+	// OldVersions are the versions below the path that were replaced or deleted, in byte order of keys.
+	OldVersions(ctx context.Context) iter.Seq2[Object, error]
 }
 
 // Server is whose S3 a server speaks.

@@ -27,9 +27,12 @@ type paper struct {
 	changed []bucket.PublicBlock
 }
 
-func (p *paper) Properties() bucket.Properties                 { return bucket.Properties{URL: "s3://paper/app"} }
-func (p *paper) Place() (string, string)                       { return "paper", "app/" }
-func (p *paper) Beside(context.Context) ([]string, error)      { return nil, p.closed }
+func (p *paper) Properties() bucket.Properties            { return bucket.Properties{URL: "s3://paper/app"} }
+func (p *paper) Place() (string, string)                  { return "paper", "app/" }
+func (p *paper) Beside(context.Context) ([]string, error) { return nil, p.closed }
+func (p *paper) OldVersions(context.Context) iter.Seq2[bucket.Object, error] {
+	return func(func(bucket.Object, error) bool) {}
+}
 func (p *paper) Server(context.Context) (bucket.Server, error) { return p.server, nil }
 func (p *paper) Make(context.Context) (bool, error)            { return true, nil }
 func (p *paper) Encryption(context.Context) (bucket.Encryption, error) {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/dump"
+	"github.com/leatdata/leat/internal/fault"
 )
 
 // Consent names the rules that may be made although the bucket holds what is not leat's: "encryption", "versioning", "lifecycle",
@@ -17,15 +19,16 @@ type Consent []string
 // Consents are all names of a [Consent].
 var Consents = []string{"encryption", "versioning", "lifecycle", "public-block"}
 
-// written are the keys that dumps write (docs/FORMAT.md): below a folder that has a manifest. Tables of a lake are not among them: no rule
+// dated begins the keys that dumps write (docs/FORMAT.md): below a folder that has a manifest. Tables of a lake are not among them: no rule
 // may remove their files one by one.
-var written = regexp.MustCompile(`^(\d{4}-\d{2}-\d{2}(?:T\d{6}Z)?)/(manifest\.json|[^/]+(?:/\d{5}-\d{2})?\.(?:parquet|avro|csv|csv\.gz|jsonl|jsonl\.gz))$`)
+var dated = regexp.MustCompile(`^(\d{4}-\d{2}-\d{2}(?:T\d{6}Z)?)/`)
 
 // tenants is what a bucket held before anything was changed.
 type tenants struct {
 	objects, bytes int64 // below the path
 	others         int64 // of these, those outside of leat's layout
 	example        string
+	versions       int64     // that were replaced or deleted and can be had back; others counts them too
 	beside         []string  // keys and folders beside the path
 	old            int64     // objects that the rules would remove at once
 	oldest         time.Time // when the oldest object was written
@@ -43,6 +46,9 @@ func (b *builder) look() *tenants {
 	limit := b.now().AddDate(0, 0, -b.rules.ExpireDays)
 	var folder dumpFolder
 	for o, err := range b.k.List(b.ctx, "") {
+		if err == nil {
+			err = folder.judge(b, t, o.Key)
+		}
 		if err != nil {
 			t.err = err
 			return t
@@ -55,9 +61,10 @@ func (b *builder) look() *tenants {
 		if t.oldest.IsZero() || o.Modified.Before(t.oldest) {
 			t.oldest = o.Modified
 		}
-		folder.next(t, o.Key)
 	}
-	folder.end(t)
+	if t.err = b.lookBack(t); t.err != nil {
+		return t
+	}
 	t.beside, t.err = b.k.Beside(b.ctx)
 	if t.err == nil {
 		t.rules, t.err = foreignRules(b.ctx, b.k)
@@ -65,50 +72,70 @@ func (b *builder) look() *tenants {
 	return t
 }
 
-// dumpFolder gathers the objects of one folder that look like a dump's, until its manifest shows that they are.
-type dumpFolder struct {
-	name     string
-	manifest bool
-	waiting  int64
-	first    string
+// lookBack looks through what was replaced or deleted in a bucket with versions: the life cycle removes that too.
+func (b *builder) lookBack(t *tenants) error {
+	if status, err := b.k.Versioning(b.ctx); err != nil || status == "" {
+		return nil //nolint:nilerr // a server that does not tell of versions gets no rule for them
+	}
+	var folder dumpFolder
+	for o, err := range b.k.OldVersions(b.ctx) {
+		if err == nil {
+			err = folder.judge(b, t, o.Key)
+		}
+		if err != nil {
+			return err
+		}
+		t.versions++
+	}
+	return nil
 }
 
-func (f *dumpFolder) next(t *tenants, key string) {
-	part := written.FindStringSubmatch(key)
+// dumpFolder is the folder of a dump: what its manifest names is leat's.
+type dumpFolder struct {
+	name  string
+	names map[string]bool
+}
+
+// judge says whose an object is. Keys come in order, so a manifest is read once.
+func (f *dumpFolder) judge(b *builder, t *tenants, key string) error {
+	part := dated.FindStringSubmatch(key)
 	switch {
 	case state(key):
+		return nil
 	case part == nil:
-		t.other(key, 1)
-	default:
-		if part[1] != f.name {
-			f.end(t)
-			*f = dumpFolder{name: part[1], first: key}
+		t.other(key)
+		return nil
+	case part[1] != f.name:
+		f.name, f.names = part[1], map[string]bool{}
+		m, err := dump.ReadManifest(b.ctx, b.k, f.name)
+		switch {
+		case fault.Is(err, fault.ObjectMissing), fault.Is(err, fault.BucketFailed), fault.Is(err, fault.BucketUnsupported): // none of leat's
+		case err != nil:
+			return err
+		case m.Tool.Name == "leat":
+			f.names[dump.ManifestKey(f.name)] = true
+			for _, table := range m.Tables {
+				for _, file := range table.Files {
+					f.names[f.name+"/"+strings.TrimPrefix(file.Key, m.Folder+"/")] = true
+				}
+			}
 		}
-		f.waiting++
-		f.manifest = f.manifest || part[2] == "manifest.json"
 	}
+	if !f.names[key] {
+		t.other(key)
+	}
+	return nil
 }
 
-func (f *dumpFolder) end(t *tenants) {
-	if !f.manifest && f.waiting > 0 {
-		t.other(f.first, f.waiting)
-	}
-}
-
-func (t *tenants) other(key string, n int64) {
-	if t.others += n; t.example == "" {
+func (t *tenants) other(key string) {
+	if t.others++; t.example == "" {
 		t.example = key
 	}
 }
 
 // state says whether a key is of what leat keeps for its own work.
 func state(key string) bool {
-	for segment := range strings.SplitSeq(key, "/") {
-		if segment == ".leat" || strings.HasPrefix(segment, ".leat-") {
-			return true
-		}
-	}
-	return false
+	return strings.HasPrefix(key, ".leat/") || strings.HasPrefix(key, ".leat-")
 }
 
 // foreignRules are rules of the lifecycle that leat did not make.
@@ -161,13 +188,20 @@ func (b *builder) withheld(rule, what string) (s Step, held bool) {
 // losses says what a lifecycle would remove, and when first.
 func (b *builder) losses(days int) string {
 	t := b.look()
-	switch {
-	case t.err != nil || t.objects == 0 || days == 0:
+	if t.err != nil || days == 0 {
 		return ""
-	case t.old > 0:
-		return fmt.Sprintf("; of %s (%d bytes), %d are older and go at once", objects(t.objects), t.bytes, t.old)
 	}
-	return fmt.Sprintf("; of %s (%d bytes), the first goes on %s", objects(t.objects), t.bytes, t.oldest.AddDate(0, 0, days+1).UTC().Format(time.DateOnly))
+	said := ""
+	switch {
+	case t.old > 0:
+		said = fmt.Sprintf("; of %s (%d bytes), %d are older and go at once", objects(t.objects), t.bytes, t.old)
+	case t.objects > 0:
+		said = fmt.Sprintf("; of %s (%d bytes), the first goes on %s", objects(t.objects), t.bytes, t.oldest.AddDate(0, 0, days+1).UTC().Format(time.DateOnly))
+	}
+	if t.versions > 0 {
+		said += fmt.Sprintf("; %d replaced or deleted versions go after 1 day", t.versions)
+	}
+	return said
 }
 
 func objects(n int64) string {

@@ -1,6 +1,7 @@
 package warden_test
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/dump"
 	"github.com/leatdata/leat/internal/fault"
 	"github.com/leatdata/leat/internal/testlab"
 	"github.com/leatdata/leat/internal/warden"
@@ -430,34 +432,52 @@ func apply(t testing.TB, k bucket.Keeper, job warden.Job) []warden.Step {
 }
 
 // store writes an object as another program would.
-func store(t testing.TB, s testlab.Store, key string) {
+func store(t testing.TB, s testlab.Store, key, text string) {
 	t.Helper()
-	if _, err := s.Client().PutObject(t.Context(), &s3.PutObjectInput{Bucket: &s.Bucket, Key: &key, Body: strings.NewReader("x")}); err != nil {
+	if _, err := s.Client().PutObject(t.Context(), &s3.PutObjectInput{Bucket: &s.Bucket, Key: &key, Body: strings.NewReader(text)}); err != nil {
 		t.Fatal(err)
 	}
 }
 
+// dumped is the manifest of a dump that names files of its folder.
+func dumped(tool, folder string, files ...string) string {
+	m := dump.Manifest{FormatVersion: dump.ManifestVersion, Tool: dump.Tool{Name: tool}, Folder: folder, Tables: make([]dump.TableManifest, 1)}
+	for _, file := range files {
+		m.Tables[0].Files = append(m.Tables[0].Files, dump.FileManifest{Key: folder + "/" + file, Bytes: 1})
+	}
+	text, _ := json.Marshal(m) // it holds nothing that JSON cannot say
+	return string(text)
+}
+
 func TestABucketWithOtherPeoplesObjectsIsNotChangedWithoutAWord(t *testing.T) {
 	t.Parallel()
+	const at, today = "2026-11-21T094500Z", "2026-01-01"
+	typed := dumped("leat", at, "public.t/00000-00.parquet")
 	for name, c := range map[string]struct {
-		keys []string
-		held bool
+		objects map[string]string
+		held    bool
 	}{
-		"invoices":                    {[]string{"invoices/1.pdf", "invoices/2.pdf"}, true},
-		"one beside dumps":            {[]string{"2026-11-21T094500Z/manifest.json", "2026-11-21T094500Z/public.t/00000-00.parquet", "readme.txt"}, true},
-		"a folder of dates":           {[]string{"2026-01-01/report.csv"}, true},
-		"a lake":                      {[]string{"public/t/metadata/v1.metadata.json", "public/t/data/a.parquet"}, true},
-		"a dump's name further below": {[]string{"x/2026-11-21T094500Z/manifest.json"}, true},
-		"dumps of leat": {[]string{
-			"2026-11-21T094500Z/manifest.json", "2026-11-21T094500Z/public.t/00000-00.parquet", "2026-01-01/a.csv.gz", "2026-01-01/manifest.json", "2026-01-01/z.jsonl", ".leat/running/x.json",
+		"invoices":                    {map[string]string{"invoices/1.pdf": "x", "invoices/2.pdf": "x"}, true},
+		"one beside dumps":            {map[string]string{at + "/manifest.json": typed, at + "/public.t/00000-00.parquet": "x", "readme.txt": "x"}, true},
+		"one in a dump's folder":      {map[string]string{at + "/manifest.json": typed, at + "/public.u/00000-00.parquet": "x"}, true},
+		"a folder of dates":           {map[string]string{today + "/report.csv": "x"}, true},
+		"another program's manifest":  {map[string]string{today + "/manifest.json": `{"of":"another program"}`, today + "/users.csv": "x"}, true},
+		"a manifest that is no JSON":  {map[string]string{today + "/manifest.json": "x", today + "/users.csv": "x"}, true},
+		"another tool's dump":         {map[string]string{today + "/manifest.json": dumped("other", today, "users.csv"), today + "/users.csv": "x"}, true},
+		"a lake":                      {map[string]string{"public/t/metadata/v1.metadata.json": "x", "public/t/data/a.parquet": "x"}, true},
+		"a dump's name further below": {map[string]string{"x/" + at + "/manifest.json": typed}, true},
+		"leat's name further below":   {map[string]string{"users/.leat/notes": "x"}, true},
+		"dumps of leat": {map[string]string{
+			at + "/manifest.json": typed, at + "/public.t/00000-00.parquet": "x", today + "/a.csv.gz": "x",
+			today + "/manifest.json": dumped("leat", today, "a.csv.gz", "z.jsonl"), today + "/z.jsonl": "x", ".leat/running/x.json": "x",
 		}, false},
 		"nothing": {nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := testlab.Ceph(t)
-			for _, key := range c.keys {
-				store(t, s, key)
+			for key, text := range c.objects {
+				store(t, s, key, text)
 			}
 			k := keep(t, s, "", bucket.Options{})
 			r := create(t, k, warden.Rules{ExpireDays: 14, AbortDays: 1})
@@ -487,5 +507,30 @@ func TestABucketWithOtherPeoplesObjectsIsNotChangedWithoutAWord(t *testing.T) {
 				t.Errorf("with a word: %v, %v", rules, err)
 			}
 		})
+	}
+}
+
+func TestVersionsOfOtherPeoplesObjectsAreNotRemovedWithoutAWord(t *testing.T) {
+	t.Parallel()
+	s := testlab.Ceph(t)
+	k := keep(t, s, "/app", bucket.Options{})
+	if err := k.SetVersioning(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	store(t, s, "app/odd\x01 key+%.txt", "1")
+	store(t, s, "app/odd\x01 key+%.txt", "2")
+	store(t, s, "beside/x", "1")
+	if err := k.Delete(t.Context(), "odd\x01 key+%.txt"); err != nil {
+		t.Fatal(err)
+	}
+	r := create(t, k, warden.Rules{ExpireDays: 14, AbortDays: 1})
+	for _, step := range r.Steps {
+		if step.Rule == "lifecycle" && (step.Did != warden.Withheld || !strings.Contains(step.What, `2 objects that leat did not write, such as "odd\x01 key+%.txt"`) ||
+			!strings.Contains(step.What, "2 replaced or deleted versions go after 1 day")) {
+			t.Errorf("%s: %s", step.Did, step.What)
+		}
+	}
+	if rules, err := k.Expiries(t.Context()); err != nil || len(rules) > 0 {
+		t.Errorf("the lifecycle is %v (%v)", rules, err)
 	}
 }

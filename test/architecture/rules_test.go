@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"internal/metrics":           {"internal/change", "internal/fault"},
 	"internal/pipeline":          {"internal/bucket", "internal/change", "internal/checkpoint", "internal/fault", "internal/lake", "internal/postgres", "internal/spool"},
 	"internal/mirror":            {"internal/bucket", "internal/change", "internal/dump", "internal/fault", "internal/scratch"},
-	"internal/warden":            {"internal/bucket", "internal/fault"},
+	"internal/warden":            {"internal/bucket", "internal/dump", "internal/fault"},
 	"internal/testlab":           {},
 	"cmd/leat":                   {everything},
 	"bench":                      {everything, "internal/testlab"},
