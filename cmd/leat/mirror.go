@@ -210,7 +210,7 @@ func openSides(ctx context.Context, m *config.Mirror) (from, to bucket.Bucket, e
 	f, t := &m.From, &m.To
 	here := bucket.Options{
 		Endpoint: f.Endpoint, Region: f.Region, PathStyle: f.PathStyle == config.ToggleTrue, CAFile: f.CAFile, Proxy: f.Proxy, AllowHTTP: f.AllowHTTP, Stall: time.Duration(m.Stall),
-		RequesterPays: f.RequesterPays,
+		RequesterPays: f.RequesterPays, ReadOnly: true,
 	}
 	withKeys(&here, f.AccessKeyID, f.SecretAccessKey, f.SessionToken)
 	there := bucket.Options{

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -111,5 +112,34 @@ func TestAPanicInTheMiddleOfARequestIsItsError(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAReadThatGoesOnTakesNoOtherBytes(t *testing.T) {
+	t.Parallel()
+	s := testlab.AnyKey(t, 1000)
+	whole := noise(1 << 20)
+	s.Put("a", whole)
+	gets := 0
+	cut := testlab.FaultyS3(t, s.Store, func(r *http.Request) testlab.Answer {
+		if r.Method != http.MethodGet || r.URL.Query().Has("list-type") {
+			return nil
+		}
+		return func(w http.ResponseWriter, r *http.Request, upstream http.Handler) {
+			if gets++; gets == 1 {
+				w.Header().Set("Etag", `"x"`)
+				w.Header().Set("Content-Length", strconv.Itoa(len(whole)))
+				_, _ = w.Write(whole[:len(whole)/2])
+				panic(http.ErrAbortHandler)
+			}
+			w.Header().Set("Etag", `"x"`)
+			_, _ = w.Write(whole[:len(whole)/2]) // of the right length, and from the beginning
+		}
+	}).Store
+	b := open(t, "s3://"+cut.Bucket, bucket.Options{
+		Endpoint: cut.Endpoint, AccessKeyID: cut.AccessKey, SecretAccessKey: func() string { return cut.SecretKey }, MaxRetries: 2, Backoff: time.Millisecond,
+	})
+	if got, err := bucket.ReadAll(t.Context(), b, "a", 2<<20); !fault.Is(err, fault.BucketUnsupported) {
+		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }

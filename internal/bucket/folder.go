@@ -43,7 +43,14 @@ type folder struct {
 	conditions chan struct{}
 }
 
-func openFolder(at place) (*folder, error) {
+func openFolder(at place, readOnly bool) (*folder, error) {
+	if readOnly {
+		if info, err := os.Stat(at.name); errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || err == nil && !info.IsDir() {
+			return nil, fault.New(fault.BucketMissing, at.String(), "there is no such folder").Because(err).
+				WithMend("Correct its name, or mount what it lies on.")
+		}
+		return openRoot(at)
+	}
 	err := os.MkdirAll(at.name, 0o777)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // such a place can hold no folders
 		return nil, fault.Wrap(err, fault.BucketMissing, at.String(), "the folder cannot be made")
@@ -51,6 +58,10 @@ func openFolder(at place) (*folder, error) {
 	if err != nil {
 		return nil, pathFault(err, at.String())
 	}
+	return openRoot(at)
+}
+
+func openRoot(at place) (*folder, error) {
 	root, err := os.OpenRoot(at.name)
 	if err != nil {
 		return nil, pathFault(err, at.String())

@@ -146,7 +146,7 @@ func (f *folder) noObject(key string, info fs.FileInfo, err error) *fault.Fault 
 func (f *folder) sorted(dir string) ([]string, error) {
 	names, err := f.entries(dir, func(e fs.DirEntry) string {
 		switch {
-		case dir == "" && (e.Name() == tempDir || e.Name() == metaDir):
+		case e.Name() == tempDir || e.Name() == metaDir: // also those of another place of ours below
 			return ""
 		case e.IsDir():
 			return e.Name() + "/"

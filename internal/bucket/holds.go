@@ -29,7 +29,7 @@ var odds = [oddKinds]struct{ what, sample string }{
 	oddClimb:     {"a segment ..", "/a/../k"},
 	oddEmpty:     {"an empty segment", "//k"},
 	oddBackslash: {"a backslash", `/a\k`},
-	oddEscaped:   {"a slash, a dot or a backslash as in a URL", "/a%2Fk"},
+	oddEscaped:   {"a character as in a URL", "/a%2Fk%20x"},
 }
 
 // plainPath says at little cost that a key is of no odd kind, as nearly all are.
@@ -51,8 +51,7 @@ func oddKindsOf(key string) (kinds []oddKind) {
 			is[oddClimb] = true
 		}
 	}
-	low := strings.ToLower(key)
-	is[oddEscaped] = strings.Contains(low, "%2f") || strings.Contains(low, "%2e") || strings.Contains(low, "%5c")
+	is[oddEscaped] = escapes(key)
 	for kind, so := range is {
 		if so {
 			kinds = append(kinds, oddKind(kind))
@@ -60,6 +59,18 @@ func oddKindsOf(key string) (kinds []oddKind) {
 	}
 	return kinds
 }
+
+// escapes says whether a key has a % with two hexadecimal digits, of which a server or proxy that decodes once too often makes another character.
+func escapes(key string) bool {
+	for i := range len(key) - 2 {
+		if key[i] == '%' && isHex(key[i+1]) && isHex(key[i+2]) {
+			return true
+		}
+	}
+	return false
+}
+
+func isHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f' }
 
 // Holds is nil if a bucket keeps an object under a key as it is, and key-refused if it does not: it cannot, or it takes the key for another one. What
 // an S3 server does with odd keys is tried on scratch objects, once for each kind of them. A folder

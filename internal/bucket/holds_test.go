@@ -2,6 +2,7 @@ package bucket_test
 
 import (
 	"net/http"
+	"net/url"
 	"path"
 	"strings"
 	"testing"
@@ -23,7 +24,7 @@ func cleaned(t testing.TB, s testlab.Store) *testlab.Faulty {
 
 func TestAServerIsAskedWhetherItKeepsOddKeys(t *testing.T) {
 	t.Parallel()
-	odd := []string{"../x", "a/../y", "..", "./z", "a/.", "//e", "a//b", "/lead", `back\slash`, `a\..\b`, "d//", "%2e%2E/x", "a%2Fb"}
+	odd := []string{"../x", "a/../y", "..", "./z", "a/.", "//e", "a//b", "/lead", `back\slash`, `a\..\b`, "d//", "%2e%2E/x", "a%2Fb", "a%20b", "%C3%A9"}
 	plain := []string{"a", "a/b", "...", "a/..b", ".hidden", "d/", "dots.", "a b", "100%", "%zz", "ümlaut\x01"}
 	const all = `../x a/../y .. ./z a/. //e a//b /lead back\slash a\..\b d//`
 	versity, ceph, behind := testlab.S3(t), testlab.Ceph(t), testlab.Ceph(t)
@@ -64,6 +65,29 @@ func TestAServerIsAskedWhetherItKeepsOddKeys(t *testing.T) {
 				t.Errorf("%q is left (%v)", o.Key, err)
 			}
 		})
+	}
+}
+
+func TestKeysThatAProxyDecodesOnceTooOftenAreRefused(t *testing.T) {
+	t.Parallel()
+	decoding := testlab.FaultyS3(t, testlab.AnyKey(t, 1000).Store, func(*http.Request) testlab.Answer {
+		return func(w http.ResponseWriter, r *http.Request, upstream http.Handler) {
+			if once, err := url.PathUnescape(r.URL.Path); err == nil {
+				r.URL.Path, r.URL.RawPath = once, ""
+			}
+			upstream.ServeHTTP(w, r)
+		}
+	})
+	b := openAny(t, decoding.Store)
+	for _, key := range []string{"k/a%20b", "%41", "x%c3%a9", "a%2Fb"} {
+		if err := bucket.Holds(t.Context(), b, key); !fault.Is(err, fault.KeyRefused) {
+			t.Errorf("%q: %v", key, err)
+		}
+	}
+	for _, key := range []string{"k/a b", "100%", "%4", "%zz"} {
+		if err := bucket.Holds(t.Context(), b, key); err != nil {
+			t.Errorf("%q: %v", key, err)
+		}
 	}
 }
 

@@ -46,6 +46,9 @@ type Options struct {
 	// AllowHTTP permits plain http to a host other than this machine.
 	AllowHTTP bool
 
+	// ReadOnly says that the place is only read, so that a folder that is not there is not made.
+	ReadOnly bool
+
 	// SSE is the encryption at rest to ask for: "", "AES256" or "aws:kms". S3 only.
 	SSE string
 	// KMSKeyID is the key for aws:kms; the account's default key if empty.
@@ -181,7 +184,7 @@ func Open(ctx context.Context, rawURL string, opts Options) (Bucket, error) {
 	case KindAzure:
 		b, err = openAzure(at, opts)
 	case KindFolder:
-		b, err = openFolder(at)
+		b, err = openFolder(at, opts.ReadOnly)
 	default:
 		b = newMemory()
 	}

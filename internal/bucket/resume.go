@@ -109,9 +109,14 @@ func (r *resuming) again(why error) error {
 			return r.judge(err)
 		}
 		body, size, _, err := r.open(r.ctx, r.key, r.offset, r.left, r.etag)
-		if err == nil {
-			r.body, r.left = body, size
+		switch {
+		case err == nil && size == r.left:
+			r.body = body
 			return nil
+		case err == nil:
+			body.Close()
+			r.body = io.NopCloser(nil)
+			return fault.New(fault.BucketFailed, r.where, "%d bytes were left of the object, and the object store's answer has %d", r.left, size)
 		}
 		r.body, why = io.NopCloser(nil), err
 		if fault.Is(err, fault.ObjectExists) || fault.Is(err, fault.ObjectMissing) {

@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/leatdata/leat/internal/fault"
 )
@@ -96,7 +98,13 @@ func (b *s3Bucket) open(ctx context.Context, key string, offset, length int64, e
 		return nil, 0, "", b.fault(ctx, err, "s3:GetObject", key)
 	}
 	b.seen.Store(true)
-	return out.Body, aws.ToInt64(out.ContentLength), aws.ToString(out.ETag), nil
+	size := aws.ToInt64(out.ContentLength)
+	whole, _ := awsmiddleware.GetRawResponse(out.ResultMetadata).(*smithyhttp.Response)
+	if offset > 0 && whole != nil && whole.StatusCode != http.StatusPartialContent || length >= 0 && size > length {
+		out.Body.Close()
+		return nil, 0, "", fault.New(fault.BucketUnsupported, b.at.object(key), "the server sends the whole object where a part was asked for")
+	}
+	return out.Body, size, aws.ToString(out.ETag), nil
 }
 
 func rangeHeader(offset, length int64) *string {

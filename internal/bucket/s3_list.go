@@ -190,7 +190,7 @@ func (l *listing) objects(ctx context.Context, out []Object) listed {
 			key, ok = unescapeQuery(key)
 		}
 		if !ok || !bytes.HasPrefix(key, []byte(b.at.root+l.prefix)) {
-			if !l.page.encoded && bytes.ContainsRune(key, utf8.RuneError) {
+			if !l.page.encoded && bytes.ContainsRune(key, utf8.RuneError) && (b.at.root == "" || allInXML(b.at.root)) {
 				continue // another one, which the server cannot write: which one is not known
 			}
 			return bad("it has a key that was not asked for")
@@ -213,6 +213,11 @@ func (l *listing) objects(ctx context.Context, out []Object) listed {
 		return listed{objects: out, next: l.page.token}
 	}
 	return listed{objects: out}
+}
+
+// allInXML says whether XML has all characters of a text.
+func allInXML(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !inXML(r) })
 }
 
 // untold finds out whether U+FFFD in a key stands for itself, or for what the server cannot write: then it has no such object.

@@ -70,10 +70,14 @@ func (r *run) attempt(ctx context.Context, j job) (err error) {
 		}
 	}
 	if j.far != nil {
+<<<<<<< HEAD
 		if err := r.isBeside(ctx, o.Key); err != nil {
 			return err
 		}
 		if err := r.veils.lift(ctx, r.to, o.Key); err != nil {
+=======
+		if err := r.veils.lift(ctx, r.to, r.o.Filter.names, o.Key); err != nil {
+>>>>>>> ea183cd (mirror: resumed uploads, escapes in keys, and missing sources)
 			return err
 		}
 	}
@@ -257,13 +261,24 @@ func (r *run) keepTags(ctx context.Context, c bucket.Cargo) error {
 func withOrigin(o bucket.Object, noted bool) bucket.Object {
 	o.Metadata = maps.Clone(o.Metadata)
 	delete(o.Metadata, originKey)
-	if noted && o.ETag != "" {
+	if noted && o.ETag != "" && metadataBytes(o.Metadata)+len(originKey)+len(plainETag(o.ETag)) <= mostMetadata {
 		if o.Metadata == nil {
 			o.Metadata = map[string]string{}
 		}
 		o.Metadata[originKey] = plainETag(o.ETag)
 	}
 	return o
+}
+
+// mostMetadata is how many bytes S3 takes of metadata (docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html): an object with as much goes without
+// the note, and is compared by its time where nothing else tells.
+const mostMetadata = 2 << 10
+
+func metadataBytes(metadata map[string]string) (n int) {
+	for k, v := range metadata {
+		n += len(k) + len(v)
+	}
+	return n
 }
 
 // bringByServer has the server copy an object by itself.
@@ -283,7 +298,13 @@ func (r *run) bringByServer(ctx context.Context, o bucket.Object, exact bool) er
 		}
 		c.Object = withOrigin(c.Object, true)
 	} else {
-		c = bucket.Cargo{Object: o, WebsiteRedirect: c.WebsiteRedirect}
+		tags := ""
+		if c.Tagged { // a server may forget them
+			if tags, err = r.askTags(ctx, c); err != nil {
+				return err
+			}
+		}
+		c = bucket.Cargo{Object: o, WebsiteRedirect: c.WebsiteRedirect, Tags: tags}
 	}
 	etag, err := r.to.carrier.Copy(ctx, r.from.carrier, c)
 	switch {

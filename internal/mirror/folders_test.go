@@ -94,3 +94,25 @@ func TestAFileThatBecomesAFolderAndTheReverseHealWithTheNextRun(t *testing.T) {
 		})
 	}
 }
+
+func TestAFolderThatIsNotThereIsNoEmptySource(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "file")
+	must(t, os.WriteFile(file, nil, 0o666))
+	for _, path := range []string{filepath.Join(t.TempDir(), "no", "such"), file, file + "/below"} {
+		if b, err := bucket.Open(t.Context(), path, bucket.Options{ReadOnly: true}); !fault.Is(err, fault.BucketMissing) {
+			t.Errorf("%s: %v, %v", path, b, err)
+		}
+	}
+}
+
+func TestWhatPlacesBelowKeepForThemselvesIsNotCarried(t *testing.T) {
+	t.Parallel()
+	from, to := t.TempDir(), t.TempDir()
+	tree(t, from, "a", "app/x", "app/.leat-meta/0123-x", "app/.leat-tmp/lock", "app/deep/.leat-meta/y")
+	_, _, err := run(t, openURL(t, from), openURL(t, to), nil)
+	must(t, err)
+	if got, want := held(t, openURL(t, to)), map[string]string{"a": "a", "app/x": "app/x"}; !maps.Equal(got, want) {
+		t.Errorf("the target has %q", got)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -71,6 +72,12 @@ func (r *run) bringParts(ctx context.Context, o bucket.Object, exact bool) error
 	}
 	etag, err := t.send(ctx)
 	if err != nil {
+		return err
+	}
+	if as, err := t.asBegun(ctx); !as || err != nil {
+		if err == nil {
+			err = r.bringParts(ctx, o, exact) // by an upload of its own
+		}
 		return err
 	}
 	return t.finished(ctx, etag)
@@ -458,6 +465,28 @@ func (t *transfer) finished(ctx context.Context, etag string) error {
 	}
 	t.run.tally.carried(t.c.Key, t.c.Size)
 	return nil
+}
+
+// asBegun says whether an object has beside its bytes what its source has: the upload of a killed run tells what was so when it began.
+func (t *transfer) asBegun(ctx context.Context) (bool, error) {
+	if len(t.have) == 0 {
+		return true, nil
+	}
+	there, err := t.run.to.carrier.Describe(ctx, t.c.Key)
+	if err != nil {
+		return false, err
+	}
+	tags, err := t.run.to.carrier.Tags(ctx, t.c.Key)
+	if err != nil && !fault.Is(err, fault.BucketRights) && !fault.Is(err, fault.BucketUnsupported) {
+		return false, err
+	}
+	if t.c.ContentType == "" {
+		there.ContentType = "" // a server's own choice
+	}
+	headers := func(c bucket.Cargo) [7]string {
+		return [...]string{c.ContentType, c.CacheControl, c.ContentEncoding, c.ContentDisposition, c.ContentLanguage, c.Expires, c.WebsiteRedirect}
+	}
+	return headers(there) == headers(t.c) && maps.Equal(there.Metadata, t.c.Metadata) && (t.c.Tags != "" || tags == ""), nil
 }
 
 // turns hashes parts in their order, although they come in another.

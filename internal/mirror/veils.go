@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/leatdata/leat/internal/dump"
+	"github.com/leatdata/leat/internal/fault"
 )
 
 // veils keeps dumps of which files are being replaced out of sight: a second dump of one day writes over the files of the first one. What
@@ -14,8 +15,9 @@ type veils struct {
 	gone map[string]bool // manifests that were taken away
 }
 
-// lift takes away what names an object at the far side that is about to be replaced.
-func (v *veils) lift(ctx context.Context, far side, key string) error {
+// lift takes away what names an object at the far side that is about to be replaced. A manifest that the filter leaves out would not come back: it stays,
+// and so does the object.
+func (v *veils) lift(ctx context.Context, far side, passes func(key string) bool, key string) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for folder := folderOf(key); ; folder = folderOf(folder) {
@@ -25,6 +27,10 @@ func (v *veils) lift(ctx context.Context, far side, key string) error {
 		}
 		if named.has(key) {
 			manifest := dump.ManifestKey(folder)
+			if !passes(manifest) {
+				return fault.New(fault.MirrorRefused, far.bucket.Properties().URL+"/"+key, "the dump's manifest names this file, and the filter leaves the manifest out").
+					WithMend("Include the manifest of the dump too: --include '**/%s'.", dump.ManifestName)
+			}
 			if err := far.bucket.Delete(ctx, manifest); err != nil {
 				return err
 			}
