@@ -238,13 +238,17 @@ type tables struct {
 
 // Is looks whether the source has a table there.
 func (t *tables) Is(ctx context.Context, root string) (bool, error) {
-	return lake.IsTable(ctx, t.from, root)
+	is, err := lake.IsTable(ctx, t.from, root)
+	if err == nil && !is {
+		err = lake.NotDamaged(ctx, t.from, t.to, root)
+	}
+	return is, err
 }
 
 // Relocate brings one table over.
-func (t *tables) Relocate(ctx context.Context, root string, carry func(ctx context.Context, key string, size int64) error) (bool, error) {
+func (t *tables) Relocate(ctx context.Context, root string, files mirror.Files) (bool, error) {
 	r := &lake.Relocation{
-		From: t.from, To: t.to, FromURL: t.from.Properties().URL, ToURL: t.to.Properties().URL, Root: root, Carry: carry, Log: t.log,
+		From: t.from, To: t.to, FromURL: t.from.Properties().URL, ToURL: t.to.Properties().URL, Root: root, Read: files.Read, Carry: files.Carry, Log: t.log,
 	}
 	done, err := r.Run(ctx)
 	return !done.Nothing(), err

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"path"
 
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/fault"
@@ -49,6 +50,52 @@ func IsTable(ctx context.Context, from bucket.Bucket, root string) (bool, error)
 		}
 	}
 	return false, nil
+}
+
+// NotDamaged is for a folder of the source that is no table. It is lake-failed if the target has a table there that a relocation brought, and the source
+// still has files of the table's metadata: then they are damaged, or their listing has lost some, and taken for plain files they would replace and
+// delete what makes the target's table.
+func NotDamaged(ctx context.Context, from, to bucket.Bucket, root string) error {
+	m := &mover{Relocation: Relocation{From: from, To: to, FromURL: from.Properties().URL, Root: root, Log: slog.New(slog.DiscardHandler)}}
+	if _, err := to.Stat(ctx, m.listKey()); err != nil {
+		if fault.Is(err, fault.ObjectMissing) || fault.Is(err, fault.UsageInvalid) {
+			return nil
+		}
+		return err
+	}
+	damaged := fault.New(fault.LakeFailed, m.where(), "the target has this table, and the source has files of its metadata which are no table: they are damaged, or their listing has lost some").
+		WithMend("Restore the table's metadata at the source. If it is no table any more, remove the table's metadata folder at the target.")
+	prefix, has, looked := m.metadataKey(""), false, 0
+	for o, err := range to.List(ctx, prefix) {
+		if err != nil {
+			return err
+		}
+		if _, version := parseVersion(o.Key[len(prefix):]); !version {
+			continue
+		}
+		has = true
+		switch _, err := from.Stat(ctx, o.Key); {
+		case err == nil:
+			return damaged
+		case !fault.Is(err, fault.ObjectMissing):
+			return err
+		}
+		if looked++; looked >= mostLookedAt {
+			break
+		}
+	}
+	if !has {
+		return nil
+	}
+	for o, err := range from.List(ctx, prefix) {
+		if err != nil {
+			return err
+		}
+		if _, version := parseVersion(o.Key[len(prefix):]); version || path.Ext(o.Key) == ".avro" {
+			return damaged
+		}
+	}
+	return nil
 }
 
 // isMetadata looks whether a file has the fields without which there is no metadata of a table, in any version of the format

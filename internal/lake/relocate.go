@@ -23,6 +23,9 @@ type Relocation struct {
 	FromURL, ToURL string
 	// Root is the table's folder below both roots, without a slash at its end; "" is the root itself.
 	Root string
+	// Read reads a file of From that is to be written with changes, verified. One of more than most bytes is bucket-failed. Where most is more than
+	// format.MostUnpacked the bytes are given to scratch.Free. nil reads without comparing.
+	Read func(ctx context.Context, key string, most int64) ([]byte, error)
 	// Carry makes sure that a file is at the far side under the same key, unchanged and verified. size is what the metadata says, in
 	// bytes. It is called for data files, files of equality deletes and statistics, before anything that names them is written, from up to four
 	// goroutines at once, and not again for what the far side is known to have.
@@ -96,7 +99,7 @@ func (r *Relocation) Run(ctx context.Context) (_ Relocated, err error) {
 
 // relocate is the order of the steps: what names a file is written after it, and the pointer last.
 func (m *mover) relocate(ctx context.Context, v metadataVersion) error {
-	data, err := bucket.ReadAll(ctx, m.From, m.metadataKey(v.name), format.MostUnpacked)
+	data, err := m.read(ctx, m.metadataKey(v.name), format.MostUnpacked)
 	if err != nil {
 		return err
 	}
@@ -188,7 +191,7 @@ func (v metadataVersion) pointer() string {
 
 // current finds the version that the source has now.
 func (m *mover) current(ctx context.Context) (metadataVersion, error) {
-	data, err := bucket.ReadAll(ctx, m.From, m.metadataKey(hintName), 1<<10)
+	data, err := m.read(ctx, m.metadataKey(hintName), 1<<10)
 	if err != nil && !fault.Is(err, fault.ObjectMissing) {
 		return metadataVersion{}, err
 	}
@@ -287,6 +290,14 @@ func (m *mover) failed(err error, key, what string) error {
 		return err
 	}
 	return fault.Wrap(err, fault.LakeFailed, asFolder(m.FromURL)+key, "%s", what)
+}
+
+// read reads a file of the source.
+func (m *mover) read(ctx context.Context, key string, most int64) ([]byte, error) {
+	if m.Read == nil {
+		return bucket.ReadAll(ctx, m.From, key, most)
+	}
+	return m.Read(ctx, key, most)
 }
 
 func (m *mover) put(ctx context.Context, key string, data []byte, o bucket.WriteOptions) error {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/scratch"
 )
 
 // carryPositions writes a file that tells deleted rows of data files, by their paths, and returns its size at the far side.
@@ -81,7 +82,12 @@ var errFooter = fmt.Errorf("its footer has more than %d bytes", mostFooter)
 
 // movePuffin copies the blobs, which therefore stay where they are in the file, and writes a footer that names the new paths.
 func (m *mover) movePuffin(ctx context.Context, key string, size int64) (int64, error) {
-	tail, err := m.readRange(ctx, key, size-int64(puffinTail), int64(puffinTail))
+	data, err := m.readDeletes(ctx, key, size)
+	if err != nil {
+		return 0, err
+	}
+	defer scratch.Free(data)
+	tail, err := stretch(data, size-int64(puffinTail), int64(puffinTail))
 	if err != nil {
 		return 0, err
 	}
@@ -96,7 +102,7 @@ func (m *mover) movePuffin(ctx context.Context, key string, size int64) (int64, 
 	if length > mostFooter {
 		return 0, errFooter
 	}
-	footer, err := m.readRange(ctx, key, start, length+int64(len(puffinMagic)))
+	footer, err := stretch(data, start, length+int64(len(puffinMagic)))
 	if err != nil {
 		return 0, err
 	}
@@ -111,15 +117,10 @@ func (m *mover) movePuffin(ctx context.Context, key string, size int64) (int64, 
 	end = binary.LittleEndian.AppendUint32(end, uint32(len(payload)))
 	end = append(append(end, 0, 0, 0, 0), puffinMagic...)
 	return m.writeStream(ctx, key, func(w io.Writer) error {
-		blobs, err := m.From.Open(ctx, key, 0, start)
-		if err != nil {
-			return err
+		_, err := w.Write(data[:start])
+		if err == nil {
+			_, err = w.Write(end)
 		}
-		defer blobs.Close()
-		if _, err := io.CopyN(w, blobs, start); err != nil {
-			return err
-		}
-		_, err = w.Write(end)
 		return err
 	})
 }
@@ -138,18 +139,17 @@ func (m *mover) movePuffinFooter(payload []byte) ([]byte, error) {
 	return asJSON(footer)
 }
 
-func (m *mover) readRange(ctx context.Context, key string, offset, length int64) ([]byte, error) {
-	if offset < 0 || length < 0 {
+// readDeletes reads a file of deletes whole, of which the metadata says the size: only then can it be compared with what the source says of it.
+func (m *mover) readDeletes(ctx context.Context, key string, size int64) ([]byte, error) {
+	return m.read(ctx, key, min(max(size, wholeDeletes), largestDeletes))
+}
+
+// stretch is some bytes of a file.
+func stretch(data []byte, offset, length int64) ([]byte, error) {
+	if offset < 0 || length < 0 || offset+length > int64(len(data)) {
 		return nil, errors.New("it is shorter than its format needs")
 	}
-	r, err := m.From.Open(ctx, key, offset, length)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	data := make([]byte, length)
-	_, err = io.ReadFull(r, data)
-	return data, err
+	return data[offset : offset+length], nil
 }
 
 func (m *mover) writeStream(ctx context.Context, key string, write func(io.Writer) error) (int64, error) {
@@ -165,7 +165,10 @@ func (m *mover) writeStream(ctx context.Context, key string, write func(io.Write
 	return o.Size, err
 }
 
-// wholeDeletes is how large a file of deletes may be, in bytes, to be read in one request.
+// largestDeletes bounds a file of deletes, in bytes, whatever the metadata says.
+const largestDeletes = 1 << 40
+
+// wholeDeletes is how large a file of deletes may be, in bytes, whatever the metadata says of it.
 const wholeDeletes = 16 << 20
 
 var errNoPaths = errors.New("the file of position deletes has no column of paths")
@@ -235,16 +238,19 @@ type readable interface {
 }
 
 func (m *mover) random(ctx context.Context, key string, size int64) (readable, error) {
-	if size > wholeDeletes {
-		return &openFile{fileIO: fileIO{ctx: ctx, bucket: m.From, places: m.places}, name: key, key: key, object: bucket.Object{Key: key, Size: size}}, nil
-	}
-	data, err := bucket.ReadAll(ctx, m.From, key, wholeDeletes)
-	return inMemory{bytes.NewReader(data)}, err
+	data, err := m.readDeletes(ctx, key, size)
+	return inMemory{bytes.NewReader(data), data}, err
 }
 
-type inMemory struct{ *bytes.Reader }
+type inMemory struct {
+	*bytes.Reader
+	data []byte
+}
 
-func (inMemory) Close() error { return nil }
+func (f inMemory) Close() error {
+	scratch.Free(f.data)
+	return nil
+}
 
 // likeParquet has columns packed and encoded as in the file they come from.
 func likeParquet(rd *file.Reader, paths int) *parquet.WriterProperties {

@@ -351,7 +351,7 @@ func (m *mover) safely(where string, work func() error) func() error {
 }
 
 func (m *mover) readAvroFile(ctx context.Context, key string) (*avroFile, error) {
-	data, err := bucket.ReadAll(ctx, m.From, key, format.MostUnpacked)
+	data, err := m.read(ctx, key, format.MostUnpacked)
 	if err != nil {
 		return nil, err
 	}

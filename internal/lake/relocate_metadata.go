@@ -39,6 +39,11 @@ type object map[string]json.RawMessage
 func (m *mover) readMetadata(name string, data []byte) (*movedMetadata, error) {
 	out := &movedMetadata{}
 	packed := bytes.HasPrefix(data, []byte{0x1f, 0x8b})
+	if strings.Contains(name, ".gz.") || strings.HasSuffix(name, ".gz") {
+		if !packed { // readers go by the name
+			return nil, fault.New(fault.LakeFailed, asFolder(m.FromURL)+m.metadataKey(name), "the table's metadata is not packed, as its name says: something on the way has unpacked it, or it was damaged")
+		}
+	}
 	if packed {
 		var err error
 		if data, err = format.UnpackGzip(data); err != nil {

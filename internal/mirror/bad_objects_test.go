@@ -169,7 +169,7 @@ func (l looking) Is(ctx context.Context, root string) (bool, error) {
 	return lake.IsTable(ctx, l.from, root)
 }
 
-func (l looking) Relocate(_ context.Context, root string, _ func(context.Context, string, int64) error) (bool, error) {
+func (l looking) Relocate(_ context.Context, root string, _ mirror.Files) (bool, error) {
 	return false, fault.New(fault.LakeFailed, root, "there is no table")
 }
 

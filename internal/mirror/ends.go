@@ -58,9 +58,7 @@ func (r *run) carryTable(ctx context.Context, root string, entries []entry) erro
 	}
 	var changed bool
 	err := r.guarded(root, func() (err error) {
-		changed, err = r.o.Tables.Relocate(ctx, root, func(ctx context.Context, key string, size int64) error {
-			return r.guarded(key, func() error { return r.carryFile(ctx, bucket.Object{Key: key, Size: size}, r.arrived[root]) })
-		})
+		changed, err = r.o.Tables.Relocate(ctx, root, r.tableFiles(root, entries))
 		return err
 	})
 	switch {

@@ -73,11 +73,11 @@ func TestAPanicInAListingEndsTheMirrorAndNotTheProcess(t *testing.T) {
 
 type wornTables struct{ tables }
 
-func (w *wornTables) Relocate(ctx context.Context, root string, carry func(context.Context, string, int64) error) (bool, error) {
+func (w *wornTables) Relocate(ctx context.Context, root string, files mirror.Files) (bool, error) {
 	if root == "bad" {
 		panic("a table of others")
 	}
-	return w.tables.Relocate(ctx, root, carry)
+	return w.tables.Relocate(ctx, root, files)
 }
 
 func TestAPanicIsTheErrorOfOneObject(t *testing.T) {

@@ -57,9 +57,8 @@ const (
 type Tables interface {
 	// Is says whether there is one at the source.
 	Is(ctx context.Context, root string) (bool, error)
-	// Relocate brings a table's metadata to the target. carry brings one of its files over as it is. It says whether the target lacked
-	// anything.
-	Relocate(ctx context.Context, root string, carry func(ctx context.Context, key string, size int64) error) (changed bool, err error)
+	// Relocate brings a table's metadata to the target. It says whether the target lacked anything.
+	Relocate(ctx context.Context, root string, files Files) (changed bool, err error)
 }
 
 // Watcher is told how a mirror goes on. Its methods are called from several goroutines.

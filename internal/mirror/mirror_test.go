@@ -520,13 +520,13 @@ func (t *tables) Is(ctx context.Context, root string) (bool, error) {
 	return false, nil
 }
 
-func (t *tables) Relocate(ctx context.Context, root string, carry func(context.Context, string, int64) error) (bool, error) {
+func (t *tables) Relocate(ctx context.Context, root string, files mirror.Files) (bool, error) {
 	t.roots = append(t.roots, root)
 	if t.fails != nil {
 		return false, t.fails
 	}
 	for _, f := range t.files {
-		if err := carry(ctx, root+"/"+f, 1); err != nil {
+		if err := files.Carry(ctx, root+"/"+f, 1); err != nil {
 			return false, err
 		}
 	}

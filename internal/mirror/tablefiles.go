@@ -1,0 +1,94 @@
+package mirror
+
+import (
+	"context"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/format"
+	"github.com/leatdata/leat/internal/scratch"
+)
+
+// Files brings the files of one table, compared with all that the source says of them.
+type Files interface {
+	// Read reads a file of the source that is to be written with changes. One of more than most bytes is bucket-failed. Where most is more than
+	// format.MostUnpacked the bytes must be given to scratch.Free.
+	Read(ctx context.Context, key string, most int64) ([]byte, error)
+	// Carry brings a file over as it is.
+	Carry(ctx context.Context, key string, size int64) error
+}
+
+// tableFiles are the files of a table: those of its metadata as they were listed, by key.
+type tableFiles struct {
+	run    *run
+	root   string
+	listed map[string]bucket.Object
+}
+
+func (r *run) tableFiles(root string, entries []entry) *tableFiles {
+	t := &tableFiles{run: r, root: root, listed: make(map[string]bucket.Object, len(entries))}
+	for _, e := range entries {
+		t.listed[e.Key] = e.Object
+	}
+	return t
+}
+
+func (t *tableFiles) Carry(ctx context.Context, key string, size int64) error {
+	r := t.run
+	return r.guarded(key, func() error { return r.carryFile(ctx, bucket.Object{Key: key, Size: size}, r.arrived[t.root]) })
+}
+
+func (t *tableFiles) Read(ctx context.Context, key string, most int64) (data []byte, err error) {
+	err = t.run.insist(ctx, key, func() (err error) {
+		data, err = t.read(ctx, key, most)
+		return err
+	})
+	return data, err
+}
+
+// read reads a file once. What is written from it has other bytes, so that nothing behind this could tell whether it came right.
+func (t *tableFiles) read(ctx context.Context, key string, most int64) (data []byte, err error) {
+	r := t.run
+	o, known := t.listed[key]
+	if !known {
+		if o, err = r.listedNow(ctx, key); err != nil {
+			return nil, err
+		}
+	}
+	c, err := r.describe(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = r.asListedNow(ctx, o, &c); err != nil {
+		return nil, err
+	}
+	if c.Size > most {
+		return nil, fault.New(fault.BucketFailed, r.where(key), "the object has more than the %d bytes it may have", most)
+	}
+	into := &filled{}
+	if c.Size > format.MostUnpacked {
+		into.data = scratch.Make(int(c.Size))
+	} else {
+		into.data = make([]byte, c.Size)
+	}
+	sum, err := r.stream(ctx, c, into)
+	if err == nil && len(r.toldSums(c)) == 0 && wholly(c.Object) { // small objects go untold elsewhere
+		err = r.streamTwice(ctx, c, sum)
+	}
+	if err != nil {
+		scratch.Free(into.data)
+		return nil, err
+	}
+	return into.data, nil
+}
+
+// filled takes as many bytes as it has room for. That more came is found by their number.
+type filled struct {
+	data []byte
+	n    int
+}
+
+func (f *filled) Write(p []byte) (int, error) {
+	f.n += copy(f.data[f.n:], p)
+	return len(p), nil
+}
