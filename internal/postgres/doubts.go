@@ -242,6 +242,9 @@ func (j *judge) recomputed(ctx context.Context, doubt func(string, ...any) *Doub
 	if kept, err := j.keepsRows(ctx, name); kept || err != nil {
 		return nil, err
 	}
+	if some, err := j.exists(ctx, name, "true", true); !some || err != nil { // the WAL has told how the rows went
+		return nil, err
+	}
 	newer := "true"
 	if h := j.options.Horizon; h != 0 && j.next-h < 1<<31 {
 		newer = fmt.Sprintf("pg_catalog.age(xmin) between 0 and pg_catalog.age('%d'::xid)", uint32(h))
