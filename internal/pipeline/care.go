@@ -29,7 +29,8 @@ func (r *run) lookAround(ctx context.Context) error {
 	if at := change.LSN(r.outwaited.Load()); at > 0 && r.position >= at && !r.indivisible.Load() {
 		return r.takeLate(ctx)
 	}
-	changed := r.changed.Load() || r.recopyDue() // what was found with it is taken first
+	// What was found with it is taken first. A copy that would begin again is not broken off for what can wait for its end.
+	changed := r.urgent.Load() || (r.changed.Load() || r.recopyDue()) && !r.indivisible.Load()
 	if _, err := r.takeSight(ctx); err != nil {
 		return err
 	}

@@ -282,6 +282,9 @@ func (r *run) look(ctx context.Context) error {
 			seen++
 		}
 	}
+	if certain {
+		r.urgent.Store(true)
+	}
 	if certain || seen != len(sight.Seen) || seen != len(r.chosen) || !slices.Equal(sight.Leaves, r.leaves) {
 		r.o.Log.Info("tables, partitions or publications were made, changed or dropped; the run looks at them")
 		r.changed.Store(true)
@@ -362,9 +365,24 @@ func (r *run) noteTruncated(t *table, xid uint32) {
 	if t.source.Kind != change.KindPartitioned && t.facts.Named {
 		return
 	}
-	t.truncated = append(slices.Clone(t.truncated[max(0, len(t.truncated)-most+1):]), xid)
+	t.emptiedBy = xid
+	r.saveTruncated(t, append(slices.Clone(t.truncated[max(0, len(t.truncated)-most+1):]), xid))
+}
+
+// noteRefilled notes that a transaction has told rows after its TRUNCATE of a partitioned table. That TRUNCATE does not say any more
+// what has become of a partition: another one, of the partition alone, may have followed the rows, and is not told.
+func (r *run) noteRefilled(t *table) {
+	by := t.emptiedBy
+	t.emptiedBy = 0
+	if t.source.Kind == change.KindPartitioned {
+		r.saveTruncated(t, slices.DeleteFunc(slices.Clone(t.truncated), func(xid uint32) bool { return xid == by }))
+	}
+}
+
+func (r *run) saveTruncated(t *table, by []uint32) {
+	t.truncated = by
 	state := r.state.Tables[t.key]
-	state.Truncated = t.truncated
+	state.Truncated = by
 	r.state.Tables[t.key] = state
 }
 

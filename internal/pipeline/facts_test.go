@@ -54,7 +54,8 @@ insert into %[1]s_3 values (30, 30, 'untold'); alter table %[1]s attach partitio
 insert into %[1]s_2 values (10, 10, 'untold'); alter table %[1]s attach partition %[1]s_2 for values from (10) to (20); commit`}},
 	"unlogged": {rows: parted, does: []string{`alter table %[1]s_1 set unlogged`, `insert into %[1]s values (101, 1, 'untold'); update %[1]s set v = 'untold' where id = 1`,
 		`alter table %[1]s_1 set logged`}},
-	"loaded": {rows: parted, does: []string{`create unlogged table %[1]s_3 partition of %[1]s for values from (30) to (40)`, `insert into %[1]s values (30, 30, 'untold')`, `alter table %[1]s_3 set logged`}},
+	"refilled": {rows: parted, does: []string{`begin; truncate %[1]s; insert into %[1]s values (103, 1, 'told'), (113, 13, 'gone'); truncate %[1]s_2; insert into %[1]s values (114, 14, 'told'); commit`}},
+	"loaded":   {rows: parted, does: []string{`create unlogged table %[1]s_3 partition of %[1]s for values from (30) to (40)`, `insert into %[1]s values (30, 30, 'untold')`, `alter table %[1]s_3 set logged`}},
 	"loadedbare": {rows: `create table %[1]s (id int, d int, v name, primary key (id, d)) partition by range (d); create table %[1]s_1 partition of %[1]s for values from (0) to (30)`,
 		does: []string{`begin; create unlogged table %[1]s_3 partition of %[1]s for values from (30) to (40); insert into %[1]s values (30, 30); alter table %[1]s_3 set logged; commit`}},
 	"loadedatonce": {rows: parted, does: []string{`begin; create unlogged table %[1]s_3 partition of %[1]s for values from (30) to (40); insert into %[1]s values (30, 30, 'untold');

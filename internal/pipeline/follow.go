@@ -91,6 +91,9 @@ func (r *run) apply(ctx context.Context, ev *postgres.Event) error {
 
 // change takes a row's change to its table, or to the spool while the table is not there yet.
 func (r *run) change(ctx context.Context, t *table, ev *postgres.Event) error {
+	if t.emptiedBy != 0 && t.emptiedBy == ev.Tx.XID {
+		r.noteRefilled(t)
+	}
 	if !t.diverted() {
 		return r.append(ctx, t, ev.Relation, ev)
 	}

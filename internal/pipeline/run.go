@@ -79,6 +79,7 @@ type run struct {
 	retained    atomic.Int64
 	lost        atomic.Bool
 	changed     atomic.Bool            // the database has other tables than chosen, or other partitions, or the WAL may not have told all
+	urgent      atomic.Bool            // of that: rows may have been missed
 	chosen      map[postgres.Seen]bool // all that the selection gave
 	roots       []uint32               // of them, those that are followed as one although they have partitions
 	leaves      []postgres.Leaf        // theirs

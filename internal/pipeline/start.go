@@ -75,7 +75,9 @@ func (r *run) restoreModes(next *again) {
 			t.tended.Store(was.Tended.UnixMilli())
 		}
 		t.mode, t.since, t.upper, t.anew = was.Phase, was.Since, was.Upper, was.Anew || anew
-		t.exact, t.late, t.nullable = was.Exact || anew && next.exact, was.Late, slices.Contains(next.nullable, t.name)
+		// Of a partition that was emptied, detached or dropped the log may tell rows again, and never that they went.
+		parted := t.source.Kind == change.KindPartitioned
+		t.exact, t.late, t.nullable = was.Exact || anew && (next.exact || parted), was.Late, slices.Contains(next.nullable, t.name)
 		t.published, t.renumbered, t.copiedAt = r.givenOf(t), was.Renumbered, was.Recopied
 		t.special.Store(was.Special)
 		if t.recopied {

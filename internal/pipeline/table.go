@@ -50,7 +50,8 @@ type table struct {
 	// leafSeen is where the look was that found a partition first, 0 for one that the saved state had.
 	leafSeen map[uint32]change.LSN
 	// retyped are the types of columns of which DDL events have told, where the lake does not have them yet.
-	retyped map[int16]columnType
+	retyped   map[int16]columnType
+	emptiedBy uint32 // the transaction of the last TRUNCATE that was told, until it has told rows behind it; 0 for none
 	// nullable: NOT NULL is believed of the key's columns only.
 	nullable bool
 	// recopied: the log does not tell of it, and it is kept right by a copy that is made again. copiedAt is when the last one began.
