@@ -70,14 +70,10 @@ func (r *run) attempt(ctx context.Context, j job) (err error) {
 		}
 	}
 	if j.far != nil {
-<<<<<<< HEAD
 		if err := r.isBeside(ctx, o.Key); err != nil {
 			return err
 		}
-		if err := r.veils.lift(ctx, r.to, o.Key); err != nil {
-=======
 		if err := r.veils.lift(ctx, r.to, r.o.Filter.names, o.Key); err != nil {
->>>>>>> ea183cd (mirror: resumed uploads, escapes in keys, and missing sources)
 			return err
 		}
 	}
