@@ -96,7 +96,7 @@ func TestAFileWhoseManifestTheFilterLeavesOutDoesNotHideItsDump(t *testing.T) {
 	glob, err := mirror.ParseGlob("**/customers.csv.gz")
 	must(t, err)
 	r, _, err := run(t, from, to, func(o *mirror.Options) { o.Filter.Include = []mirror.Glob{glob} })
-	if !fault.Is(err, fault.MirrorIncomplete) || r.FailedBy[fault.MirrorRefused] != 1 {
+	if !fault.Is(err, fault.MirrorIncomplete) || r.FailedBy[fault.MirrorIncomplete] != 1 {
 		t.Errorf("%v, failed by %v", err, r.FailedBy)
 	}
 	if _, err := to.Stat(t.Context(), "day/manifest.json"); err != nil {

@@ -28,7 +28,7 @@ func (v *veils) lift(ctx context.Context, far side, passes func(key string) bool
 		if named.has(key) {
 			manifest := dump.ManifestKey(folder)
 			if !passes(manifest) {
-				return fault.New(fault.MirrorRefused, far.bucket.Properties().URL+"/"+key, "the dump's manifest names this file, and the filter leaves the manifest out").
+				return fault.New(fault.MirrorIncomplete, far.bucket.Properties().URL+"/"+key, "the dump's manifest names this file, and the filter leaves the manifest out").
 					WithMend("Include the manifest of the dump too: --include '**/%s'.", dump.ManifestName)
 			}
 			if err := far.bucket.Delete(ctx, manifest); err != nil {
