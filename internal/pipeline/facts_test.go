@@ -24,6 +24,8 @@ const (
 	parted = `create table %[1]s (id int, d int, v text, primary key (id, d)) partition by range (d);
 create table %[1]s_1 partition of %[1]s for values from (0) to (10); create table %[1]s_2 partition of %[1]s for values from (10) to (20);
 insert into %[1]s select i, i, 'first' from generate_series(0, 19) i`
+	twice = `create table %[1]s (id int, d int, k int not null, v text, primary key (id, d), unique (k, d)) partition by range (d);
+create table %[1]s_1 partition of %[1]s for values from (0) to (10); insert into %[1]s select i, i % 10, i * 10, 'first' from generate_series(0, 19) i`
 	flat      = `create table %[1]s (id int primary key, v text); insert into %[1]s select i, 'first' from generate_series(0, 19) i`
 	numbered  = `create table %[1]s (id int primary key, n int, m int, v text); insert into %[1]s select i, i, i, 'first' from generate_series(0, 19) i`
 	generated = `create table %[1]s (id int primary key, n int, v text, g int generated always as (n * 2) stored); insert into %[1]s select i, i, 'first' from generate_series(0, 19) i`
@@ -46,6 +48,14 @@ alter table %[1]s attach partition %[1]s_3 for values from (30) to (40); commit`
 insert into %[1]s_3 values (30, 30, 'untold'); alter table %[1]s attach partition %[1]s_3 for values from (30) to (40); commit`}},
 	"detached": {rows: parted, does: []string{`alter table %[1]s detach partition %[1]s_1`, `update %[1]s_1 set v = 'untold' where id = 1; delete from %[1]s_1 where id = 2`,
 		`alter table %[1]s attach partition %[1]s_1 for values from (0) to (10)`}},
+	"returned": {rows: parted, does: []string{`create table %[1]s_3 partition of %[1]s for values from (30) to (40)`, `insert into %[1]s values (30, 30, 'told')`, `alter table %[1]s detach partition %[1]s_3`,
+		`delete from %[1]s_3`, `alter table %[1]s attach partition %[1]s_3 for values from (30) to (40)`}},
+	"bulk":    {rows: parted, does: []string{`create unlogged table %[1]s_3 partition of %[1]s for values from (30) to (40)`, `insert into %[1]s values (30, 30, 'untold')`, `alter table %[1]s_3 set logged`}},
+	"cleared": {rows: parted, does: []string{`create table %[1]s_3 partition of %[1]s for values from (30) to (40)`, `insert into %[1]s values (30, 30, 'told')`, `truncate %[1]s_3`}},
+	"other_root": {rows: twice, does: []string{`alter table %[1]s replica identity using index %[1]s_k_d_key`, `delete from %[1]s where id = 1; update %[1]s set id = 200 where id = 2`,
+		`alter table %[1]s replica identity default`}},
+	"other_leaf": {rows: twice, does: []string{`alter table %[1]s_1 replica identity using index %[1]s_1_k_d_key`, `delete from %[1]s where id = 1; update %[1]s set id = 200 where id = 2`,
+		`alter table %[1]s_1 replica identity default`, `vacuum full %[1]s_1`}},
 	"concurrent": {from: 14, rows: parted, does: []string{`alter table %[1]s detach partition %[1]s_1 concurrently`, `delete from %[1]s_1 where id = 2`,
 		`alter table %[1]s attach partition %[1]s_1 for values from (0) to (10)`}},
 	"hung": {rows: tree, does: []string{`alter table %[1]s detach partition %[1]s_1`, `update %[1]s_11 set v = 'untold' where id = 1`,
@@ -90,13 +100,14 @@ alter table %[1]s alter v type text; commit`}},
 
 // harmless is what may happen to tables and makes no copy necessary.
 var harmless = map[string]meddling{
+	"allowed": {rows: parted + "; grant select on all tables in schema public to public", does: []string{`grant select on all tables in schema public to public`}},
 	"monthly": {rows: parted, does: []string{`create table %[1]s_3 partition of %[1]s for values from (30) to (40); insert into %[1]s values (30, 30, 'told')`,
 		`begin; create table %[1]s_4 partition of %[1]s for values from (40) to (50); insert into %[1]s values (40, 40, 'told'); alter table %[1]s_4 owner to postgres; grant select on %[1]s_4 to public; commit`,
 		`create table %[1]s_5 partition of %[1]s for values from (50) to (60) partition by list (d); create table %[1]s_51 partition of %[1]s_5 default; insert into %[1]s values (50, 50, 'told')`}},
 	"packed": {rows: parted, does: []string{`create table %[1]s_3 partition of %[1]s for values from (30) to (40)`, `insert into %[1]s values (30, 30, 'told')`, `vacuum full %[1]s_3`, `cluster %[1]s_3 using %[1]s_3_pkey`,
 		`create table %[1]s_4 partition of %[1]s for values from (40) to (50)`, `insert into %[1]s values (40, 40, 'told')`, `truncate %[1]s`, `insert into %[1]s values (41, 41, 'told')`}},
 	"attached": {rows: parted, does: []string{`create table %[1]s_3 (like %[1]s including all)`, `alter table %[1]s attach partition %[1]s_3 for values from (30) to (40)`,
-		`insert into %[1]s values (30, 30, 'told')`, `begin; create table %[1]s_4 (like %[1]s including all); alter table %[1]s attach partition %[1]s_4 for values from (40) to (50); commit`}},
+		`begin; create table %[1]s_4 (like %[1]s including all); alter table %[1]s attach partition %[1]s_4 for values from (40) to (50); insert into %[1]s values (40, 40, 'told'), (41, 41, 'told'); commit`}},
 	"kept": {rows: parted, does: []string{`create index on %[1]s (v)`, `create index concurrently on %[1]s_1 (v)`, `grant select on %[1]s, %[1]s_1 to public`, `alter table %[1]s add w int`,
 		`alter table %[1]s add x int default 3`, `analyze %[1]s`, `vacuum freeze pg_class, pg_inherits, pg_attribute, pg_publication, pg_publication_rel`, `vacuum full pg_publication_rel`, `vacuum freeze %[1]s_1`, `vacuum full %[1]s_1`, `cluster %[1]s_2 using %[1]s_2_pkey`, `reindex table concurrently %[1]s_1`,
 		`alter table %[1]s_2 set (fillfactor = 80)`, `alter table %[1]s_1 add check (d >= 0)`, `insert into %[1]s values (102, 1, 'told')`}},

@@ -149,7 +149,14 @@ func (j *judge) table(ctx context.Context, t uint32, was, now Facts) (*Doubt, er
 		return &Doubt{Table: t, Published: true, Because: "the publication was changed, or the table was taken out of it for a time"}, nil
 	}
 	a, b := was.Relations[t], now.Relations[t]
-	full := now.Identity == 'f' || was.Identity != now.Identity || a.Class != b.Class && a.Sum == b.Sum // nothing else explains it
+	full := now.Identity == 'f' || was.Identity != now.Identity
+	if was.Key != now.Key && !full && a.Class != b.Class && a.Sum == b.Sum {
+		granted, err := j.granted(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		full = !granted // nothing else explains it
+	}
 	if was.Key != now.Key && full {
 		return &Doubt{Table: t, Because: "its primary key was dropped or made, and the WAL does not tell which rows it held for"}, nil
 	}
@@ -183,40 +190,59 @@ func (j *judge) relation(ctx context.Context, t, rel uint32, was, now Facts, r R
 		return nil, nil
 	case slices.Contains(j.options.Former[t], rel):
 		return doubt("a partition that was detached is attached again"), nil
-	case !known && (r.File == 0 || !r.Logged): // it holds no rows, or none that the WAL tells
+	case !known && r.File == 0: // it holds no rows
 		return nil, nil
 	case !known:
-		had, err := j.cameWithRows(ctx, t, rel, name, was)
-		if had {
-			return doubt("a partition may have been filled while it was unlogged, or attached with its rows"), err
-		}
-		return nil, err
+		return j.unknown(ctx, doubt, t, rel, name, was, r)
 	case before.Parent != r.Parent || before.Bond != r.Bond:
 		return doubt("a partition was detached for a time"), nil
 	case before.Logged != r.Logged:
 		return doubt("its rows are in the WAL now and were not before, or the other way round"), nil
-	case !r.Logged || r.File == 0:
-		return nil, nil
-	case before.File != r.File:
-		if rel == t && now.Named {
+	case !r.Logged:
+		return j.unlogged(ctx, doubt, rel, name, before, r)
+	case rel == t && r.File != 0: // the WAL names its identity with its rows
+		if before.File == r.File {
+			return nil, nil
+		}
+		if now.Named {
 			return j.recomputed(ctx, doubt, t, was.Types, now.Types, name, before, r)
 		}
-		return j.rewritten(ctx, doubt, rel == t, name, before, r)
-	case rel != t && before.Class != r.Class:
-		changed, err := j.identityMoved(ctx, rel, before.Sum == r.Sum)
-		if changed {
-			return doubt("a partition's replica identity may have been another one for a time"), err
+		return j.rewritten(ctx, doubt, true, rel, name, before, r)
+	}
+	var d *Doubt
+	if before.File != r.File {
+		if d, err = j.rewritten(ctx, doubt, false, rel, name, before, r); err != nil || d != nil && len(d.Truncated) == 0 {
+			return d, err
 		}
+	}
+	if before.Class == r.Class || r.File == 0 && rel != t {
+		return d, nil
+	}
+	// The WAL has the root's identity with the definition, and its partition's with a row of before.
+	changed, err := j.identityMoved(ctx, rel, before.File == r.File && before.Sum == r.Sum)
+	if changed {
+		return doubt("the replica identity of a partition or its root may have been another one for a time"), err
+	}
+	return d, err
+}
+
+// unlogged judges a relation that is not logged, and was not at the look of before. If it was for a time, the WAL told
+// of rows that the table is not to have. An ALTER TABLE SET LOGGED makes another TOAST table and writes all rows.
+func (j *judge) unlogged(ctx context.Context, doubt func(string, ...any) *Doubt, rel uint32, name Name, before, now RelationFacts) (*Doubt, error) {
+	if before.File == now.File || before.Toast == now.Toast && now.Toast != 0 {
+		return nil, nil
+	}
+	if kept, err := j.keepsRows(ctx, rel, name); kept || err != nil {
 		return nil, err
 	}
-	return nil, nil
+	return doubt("it was truncated or written again, and may have been logged for a time"), nil
 }
 
 // rewritten judges a relation that has another file: VACUUM FULL, CLUSTER, TRUNCATE and rewriting ALTER TABLEs make
 // one, and of these SET UNLOGGED hides rows from the WAL. Rows keep their transaction unless an ALTER TABLE has
 // written them.
-func (j *judge) rewritten(ctx context.Context, doubt func(string, ...any) *Doubt, whole bool, name Name, before, now RelationFacts) (*Doubt, error) {
-	if kept, err := j.keepsRows(ctx, name); kept || err != nil {
+func (j *judge) rewritten(ctx context.Context, doubt func(string, ...any) *Doubt, whole bool, rel uint32, name Name, before, now RelationFacts) (*Doubt, error) {
+	if kept, err := j.keepsRows(ctx, rel, name); kept || err != nil {
 		return nil, err
 	}
 	onlyEmptied := before.Toast == now.Toast && now.Toast != 0 // an ALTER TABLE makes another TOAST table
@@ -239,10 +265,10 @@ func (j *judge) recomputed(ctx context.Context, doubt func(string, ...any) *Doub
 	if before.Toast == now.Toast && now.Toast != 0 {
 		return nil, nil
 	}
-	if kept, err := j.keepsRows(ctx, name); kept || err != nil {
+	if kept, err := j.keepsRows(ctx, t, name); kept || err != nil {
 		return nil, err
 	}
-	if some, err := j.exists(ctx, name, "true", true); !some || err != nil { // the WAL has told how the rows went
+	if none, err := j.empty(ctx, t, name); none || err != nil { // the WAL has told how the rows went
 		return nil, err
 	}
 	newer := "true"
@@ -278,20 +304,29 @@ join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1::oid`,
 	return Name{string(rows[0][0]), string(rows[0][1])}, nil
 }
 
-// exists asks about the rows of one relation itself. Where the role may not look it is yes, as it is for doubts; a
-// relation that is gone has none.
-func (j *judge) exists(ctx context.Context, name Name, where string, ifRefused bool, args ...string) (bool, error) {
+// exists says whether the relation itself has such rows.
+func (j *judge) exists(ctx context.Context, rel uint32, name Name, where string, args ...string) (bool, error) {
+	return j.proves(ctx, fmt.Sprintf("exists (select from only %s l where l.tableoid = '%d'::oid and %s)", quoteTable(name.Schema, name.Name), rel, where), args...)
+}
+
+// empty says whether the relation itself has no rows.
+func (j *judge) empty(ctx context.Context, rel uint32, name Name) (bool, error) {
+	table := quoteTable(name.Schema, name.Name)
+	return j.proves(ctx, fmt.Sprintf("not exists (select from only %s) and pg_catalog.to_regclass($1::text)::oid = '%d'::oid", table, rel), table)
+}
+
+// proves asks about the rows of one relation. Where the role may not look, and where the name is another relation's by
+// now, or none's, the answer is no: it is a proof that there is no reason for a doubt.
+func (j *judge) proves(ctx context.Context, condition string, args ...string) (bool, error) {
 	if err := exec(ctx, j.conn, "savepoint look"); err != nil {
 		return false, err
 	}
-	rows, err := query(ctx, j.conn, "select exists (select from only "+quoteTable(name.Schema, name.Name)+" l where "+where+")", args...)
+	rows, err := query(ctx, j.conn, "select "+condition, args...)
 	if err == nil {
 		return string(rows[0][0]) == "t", exec(ctx, j.conn, "release look")
 	}
 	switch sqlState(err) {
-	case "42501":
-		return ifRefused, exec(ctx, j.conn, "rollback to look")
-	case "42P01":
+	case "42501", "42P01", "42703", "42809": // no right, no such table, or no table
 		return false, exec(ctx, j.conn, "rollback to look")
 	}
 	return false, err
@@ -299,102 +334,127 @@ func (j *judge) exists(ctx context.Context, name Name, where string, ifRefused b
 
 // keepsRows says whether the relation has a row that was there at the look of before, and that no ALTER TABLE has
 // written since. Numbers of transactions come again after four billions, so it must not have been too long ago.
-func (j *judge) keepsRows(ctx context.Context, name Name) (bool, error) {
+func (j *judge) keepsRows(ctx context.Context, rel uint32, name Name) (bool, error) {
 	h := j.options.Horizon
 	if h == 0 || j.next-h >= 1<<31 {
 		return false, nil
 	}
-	return j.exists(ctx, name, "pg_catalog.age(l.xmin) > pg_catalog.age($1::xid)", false, fmt.Sprint(uint32(h)))
+	return j.exists(ctx, rel, name, "pg_catalog.age(l.xmin) > pg_catalog.age($1::xid)", fmt.Sprint(uint32(h)))
 }
 
 // Where a table was made as a partition, its columns have been inherited since the command that made it; ATTACH and
-// DETACH write them anew. That command is known by the row of a system column, which stays as it was made.
+// DETACH write them again. That command is known by the row of a system column, which stays as it was made. Of a
+// table that VACUUM has emptied a piece of the map of free space is left.
 const bondsSQL = `
 with recursive b as (
   select i.inhrelid, i.inhparent, i.xmin, i.cmin from pg_catalog.pg_inherits i where i.inhrelid = $1::oid
   union all
-  select i.inhrelid, i.inhparent, i.xmin, i.cmin from b join pg_catalog.pg_inherits i on i.inhrelid = b.inhparent where b.inhparent <> $2::oid)
-select b.inhrelid, b.inhparent, b.xmin, b.cmin, pg_catalog.age(b.xmin), exists (
+  select i.inhrelid, i.inhparent, i.xmin, i.cmin from b join pg_catalog.pg_inherits i on i.inhrelid = b.inhparent where b.inhparent <> $2::oid),
+made as (select attrelid, xmin from pg_catalog.pg_attribute where attname = 'tableoid' and attnum < 0)
+select b.inhrelid, b.inhparent, b.xmin, b.cmin, exists (
   select from pg_catalog.pg_attribute s join pg_catalog.pg_attribute u on u.attrelid = s.attrelid
   where s.attrelid = b.inhrelid and s.attname = 'tableoid' and s.attnum < 0 and s.xmin = b.xmin
     and u.attnum > 0 and u.attinhcount > 0 and not u.attislocal and u.xmin = s.xmin and u.cmin = s.cmin),
-  pg_catalog.pg_relation_filenode($1::oid::regclass) is distinct from $1::oid
-from b`
+  m.xmin, m.xmin <> c.xmin and exists (select from made t where t.attrelid = c.reltoastrelid and t.xmin = m.xmin),
+  pg_catalog.pg_relation_size(c.oid) + pg_catalog.pg_relation_size(c.oid, 'fsm')
+from b, pg_catalog.pg_class c join made m on m.attrelid = c.oid where c.oid = $1::oid`
 
-// cameWithRows says whether the leaf may have had rows when it came below its root: of those the WAL tells nothing
-// under the root's name. A leaf that was made as a partition had none; that is for each bond above it that was not
-// there before. Else what rows it has now must all have come later.
-//
-// A row of the attaching transaction, or of a savepoint in it, is known by its command: it came later if that did.
-// If the attachment was the transaction's first command, nothing in it came before.
-func (j *judge) cameWithRows(ctx context.Context, root, leaf uint32, name Name, was Facts) (bool, error) {
+// origin is how a relation came below its root.
+type origin struct {
+	gone    bool
+	born    bool   // it was made as a partition, and so were those above it that are new
+	toast   bool   // its TOAST table is the one that it was made with, and it has been changed in a later transaction
+	empty   bool   // its file never held a row
+	made    string // the transaction that made it, if that also attached it and those above
+	command int64  // of the attachment, in that transaction
+}
+
+func (j *judge) origin(ctx context.Context, root, leaf uint32, was Facts) (o origin, err error) {
 	rows, err := query(ctx, j.conn, bondsSQL, fmt.Sprint(leaf), fmt.Sprint(root))
-	if err != nil {
-		return false, err
+	if err != nil || len(rows) == 0 || rows[0][7] == nil {
+		return origin{gone: true}, err
 	}
-	var xid string
-	var command, youngest int64
-	rewritten, born := false, false
+	o.born, o.made = true, string(rows[0][5])
+	o.toast, o.empty = string(rows[0][6]) == "t", string(rows[0][7]) == "0"
 	for _, r := range rows {
-		born = born || string(r[5]) == "t" && oid(r[0]) == leaf
 		before, known := was.Relations[oid(r[0])]
-		if string(r[5]) == "t" || known && before.Parent == oid(r[1]) && before.Bond == oid(r[2]) {
+		if string(r[4]) == "t" || known && before.Parent == oid(r[1]) && before.Bond == oid(r[2]) {
 			continue
 		}
-		age, cmin := number(r[4]), number(r[3])
-		if xid == "" || age < youngest || age == youngest && cmin > command {
-			xid, youngest, command = string(r[2]), age, cmin
+		if o.born = false; string(r[2]) != string(r[5]) {
+			o.made = ""
 		}
-		rewritten = string(r[6]) == "t"
+		o.command = max(o.command, number(r[3]))
 	}
-	const older = "(pg_catalog.age(l.xmin) > pg_catalog.age($1::xid) or pg_catalog.age(l.xmin) < 0)"
+	return o, nil
+}
+
+// unknown judges a relation that no look has seen below its root: of rows that it had before, the WAL tells nothing
+// under the root's name. Its file has the number of its OID until it is truncated or written again by a transaction
+// after the one that made it.
+//
+// That transactions are younger than the one that attached it proves nothing: it may have waited for their locks. But
+// where it was made by that transaction, which then wrote the first row of its file, there was no row before.
+func (j *judge) unknown(ctx context.Context, doubt func(string, ...any) *Doubt, root, rel uint32, name Name, was Facts, now RelationFacts) (*Doubt, error) {
+	o, err := j.origin(ctx, root, rel, was)
+	first := now.File == rel
 	switch {
-	case xid == "" && born:
-		return j.wasUnlogged(ctx, leaf, name)
-	case xid == "":
-		return false, nil
-	case rewritten: // the rows have the transaction that wrote them anew
-		return j.exists(ctx, name, "true", true)
-	case command == 0:
-		return j.exists(ctx, name, older, true, xid)
+	case err != nil || o.gone:
+		return nil, err
+	case !now.Logged && first: // and it never was
+		return nil, nil
+	case !now.Logged:
+		return doubt("a partition that is not logged may have been for a time"), nil
+	case first && (o.born || o.empty):
+		return nil, nil
+	case o.born:
+		d := doubt("a partition was made and then truncated or written again, and may have been unlogged for a time")
+		if o.toast { // by no ALTER TABLE, which makes another one
+			d.Truncated = []uint32{now.Class}
+		}
+		return d, nil
+	case first && o.made != "":
+		const byItself = "l.ctid = '(0,1)'::tid and l.xmin = $1::xid and l.xmax::text = '0' and l.cmin::text::bigint > $2::bigint"
+		if itself, err := j.exists(ctx, rel, name, byItself, o.made, fmt.Sprint(o.command)); itself || err != nil {
+			return nil, err
+		}
 	}
-	later := fmt.Sprintf("l.cmin::text::bigint > %d and l.xmax::text = '0'", command)
-	return j.exists(ctx, name, older+" or not ("+later+")", true, xid)
+	return doubt("a partition may have been attached with its rows, or had some once"), nil
 }
 
-// A partition that an ALTER TABLE has written again has a TOAST table that was not made with it; TRUNCATE, VACUUM FULL and CLUSTER keep
-// that. In the transaction that made the partition the versions are the same, and so one that has none of its own is doubted.
-const writtenAgainSQL = `
-select pg_catalog.pg_relation_filenode(c.oid::regclass) is distinct from c.oid and (c.reltoastrelid = 0 or c.xmin = s.xmin or not exists (
-  select from pg_catalog.pg_attribute t where t.attrelid = c.reltoastrelid and t.attname = 'tableoid' and t.xmin = s.xmin))
-from pg_catalog.pg_class c join pg_catalog.pg_attribute s on s.attrelid = c.oid and s.attname = 'tableoid' and s.attnum < 0 where c.oid = $1::oid`
-
-// wasUnlogged says whether a partition that was made as one may have rows of a time in which it was unlogged.
-func (j *judge) wasUnlogged(ctx context.Context, leaf uint32, name Name) (bool, error) {
-	rows, err := query(ctx, j.conn, writtenAgainSQL, fmt.Sprint(leaf))
-	if err != nil || len(rows) == 0 || string(rows[0][0]) != "t" {
-		return false, err
+// identityMoved says whether the replica identity of a root or partition may have been another index for a time, given
+// that its row in pg_class has moved: by an index that has been changed since, or because nothing else explains it
+// (unexplained). The primary key's index is not changed by it.
+func (j *judge) identityMoved(ctx context.Context, rel uint32, unexplained bool) (bool, error) {
+	if unexplained {
+		if granted, err := j.granted(ctx, rel); !granted || err != nil {
+			return true, err
+		}
 	}
-	return j.exists(ctx, name, "true", true)
-}
-
-// identityMoved says whether the replica identity of a leaf may have been another index for a time, given that its
-// row in pg_class has moved: by an index that has been changed since, or because nothing else explains it
-// (unexplained).
-func (j *judge) identityMoved(ctx context.Context, leaf uint32, unexplained bool) (bool, error) {
 	h := j.options.Horizon
-	if unexplained || h == 0 || j.next-h >= 1<<31 {
-		return unexplained, nil
+	if h == 0 || j.next-h >= 1<<31 {
+		return false, nil
 	}
 	rows, err := query(ctx, j.conn, `
 select exists (select from pg_catalog.pg_index i join pg_catalog.pg_attribute a on a.attrelid = i.indexrelid and a.attnum = 1
-               where i.indrelid = $1::oid and i.indisunique and not i.indisclustered and pg_catalog.age(i.xmin) between 0 and pg_catalog.age($2::xid)
+               where i.indrelid = $1::oid and i.indisunique and not i.indisprimary and pg_catalog.age(i.xmin) between 0 and pg_catalog.age($2::xid)
                  and not pg_catalog.age(a.xmin) between 0 and pg_catalog.age($2::xid))`,
-		fmt.Sprint(leaf), fmt.Sprint(uint32(h)))
+		fmt.Sprint(rel), fmt.Sprint(uint32(h)))
 	if err != nil {
 		return false, err
 	}
 	return string(rows[0][0]) == "t", nil
+}
+
+// granted says whether a GRANT on all tables of the schema explains that the row of a relation in pg_class has moved. It
+// writes those of all, also where it changes nothing.
+func (j *judge) granted(ctx context.Context, rel uint32) (bool, error) {
+	rows, err := query(ctx, j.conn, `
+select c.relacl is not null and count(*) filter (where o.xmin = c.xmin) > 0 and not coalesce(bool_or(pg_catalog.age(o.xmin) > pg_catalog.age(c.xmin)), false)
+from pg_catalog.pg_class c join pg_catalog.pg_class o
+  on o.relnamespace = c.relnamespace and o.relowner = c.relowner and o.oid <> c.oid and o.relkind in ('r', 'p', 'v', 'm', 'f')
+where c.oid = $1::oid group by c.oid, c.relacl`, fmt.Sprint(rel))
+	return err == nil && len(rows) > 0 && string(rows[0][0]) == "t", err
 }
 
 // publishedBy says whether a table is published as before except for what the given transactions have done. One
