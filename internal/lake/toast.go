@@ -178,7 +178,7 @@ func (c *currentTable) originsOf(ch *change.Changes, columns []int) *wanted {
 			w.marked[i] = w.marked[i] || ch.IsUnchanged(col, i)
 		}
 		if w.marked[i] {
-			w.origins[i] = c.originOf(ch, w, i, key, emptied)
+			w.origins[i] = c.originOf(w, i, key, emptied)
 		}
 		if told && old != h {
 			c.last.set(old, -1)
@@ -192,7 +192,7 @@ func (c *currentTable) originsOf(ch *change.Changes, columns []int) *wanted {
 	return w
 }
 
-func (c *currentTable) originOf(ch *change.Changes, w *wanted, row int, key keyindex.Hash, emptied bool) origin {
+func (c *currentTable) originOf(w *wanted, row int, key keyindex.Hash, emptied bool) origin {
 	if c.whole { // the earlier row that the log told is not whole: nothing says which row it was, and ask refuses
 		w.source = append(w.source, int32(row))
 		return origin{fromSource, int32(len(w.source) - 1), -1}

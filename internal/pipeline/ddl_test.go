@@ -143,7 +143,7 @@ func TestARoleThatMayNotMakeEventTriggers(t *testing.T) {
 		t.Errorf("by auto it ends with %d: %s", r.Exit, r.Stderr)
 	}
 	check := testlab.Leat(t).Run(b.db.EnvOf(role), "check", "--for", "run", "--set", "run.slot="+b.slot())
-	_, sql, found := strings.Cut(string(check.Stdout), "A superuser can make them: ")
+	_, sql, found := strings.Cut(check.Stdout, "A superuser can make them: ")
 	if !found {
 		t.Fatalf("leat check does not print the SQL: %s", check.Stdout)
 	}
