@@ -120,7 +120,7 @@ func (sn *Snapshot) unchangedSince(ctx context.Context) error {
 		return err
 	}
 	defer leave(c)
-	now, err := describeTables(ctx, c, rels)
+	now, err := describeTables(ctx, c, rels, false)
 	if err != nil {
 		return classify(ctx, err, sn.source.Name, "cannot read the catalog")
 	}

@@ -100,15 +100,24 @@ func (s *Source) relations(ctx context.Context, c *pgconn.PgConn, sel Selection)
 	return resolvePartitions(chosen, leaves, sel), nil
 }
 
-// leavesOf lists the leaf partitions below the roots: pg_partition_tree exists since 12.
+// below is a subquery of a relation and of all that lie below it as partitions. pg_partition_tree would lock each of them, and wait for
+// whoever holds one of them.
+func below(oid string) string {
+	return `(with recursive m as (
+  select ` + oid + ` as relid union all
+  select i.inhrelid from m join pg_catalog.pg_class p on p.oid = m.relid and p.relkind = 'p' join pg_catalog.pg_inherits i on i.inhparent = m.relid
+  where (pg_catalog.to_jsonb(i) ->> 'inhdetachpending') is distinct from 'true') select relid from m)`
+}
+
+// leavesOf lists the leaf partitions below the roots.
 func leavesOf(ctx context.Context, c *pgconn.PgConn, roots map[uint32]bool) ([]relation, error) {
 	rows, err := query(ctx, c, `
 select distinct k.oid, n.nspname, k.relname, k.relkind, k.relpersistence = 'u',
        k.relreplident = 'f' or exists (select from pg_catalog.pg_index i where i.indrelid = k.oid
          and case k.relreplident when 'd' then i.indisprimary and i.indimmediate when 'i' then i.indisreplident end)
-from unnest($1::oid[]) r(oid), pg_catalog.pg_partition_tree(r.oid) t
+from unnest($1::oid[]) r(oid), lateral `+below("r.oid")+` t
 join pg_catalog.pg_class k on k.oid = t.relid join pg_catalog.pg_namespace n on n.oid = k.relnamespace
-where t.isleaf and k.relkind <> 'p' order by 2, 3`, oidArray(roots))
+where k.relkind <> 'p' order by 2, 3`, oidArray(roots))
 	if err != nil {
 		return nil, err
 	}
@@ -142,13 +151,23 @@ func resolvePartitions(chosen, leaves []relation, sel Selection) []relation {
 	return out
 }
 
+// The sizes of tables that are locked are exact. To ask for them takes a lock: of others there is what the last VACUUM or ANALYZE has noted.
+var (
+	lockedSizesSQL = `
+       case when c.relkind in ('r','m') then pg_catalog.pg_table_size(c.oid)
+            when c.relkind = 'p' then (select coalesce(sum(pg_catalog.pg_table_size(t.relid)),0) from ` + below("c.oid") + ` t where t.relid <> c.oid)
+            else 0 end,
+       case when c.relkind in ('r','m') then pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint else 0 end,`
+	notedSizesSQL = `
+       (select coalesce(sum(k.relpages::bigint + coalesce(o.relpages, 0)), 0) from ` + below("c.oid") + ` t
+        join pg_catalog.pg_class k on k.oid = t.relid and k.relkind in ('r','m','p') and k.relpages >= 0
+        left join pg_catalog.pg_class o on o.oid = k.reltoastrelid) * current_setting('block_size')::bigint,
+       case when c.relkind in ('r','m') then c.relpages else 0 end,`
+)
+
 // A primary key that is DEFERRABLE identifies no row to the log: PostgreSQL does not take it for the replica identity.
 const tablesSQL = `
-select c.oid, n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::bigint,
-       case when c.relkind in ('r','m') then pg_catalog.pg_table_size(c.oid)
-            when c.relkind = 'p' then (select coalesce(sum(pg_catalog.pg_table_size(t.relid)),0) from pg_catalog.pg_partition_tree(c.oid) t where t.isleaf)
-            else 0 end,
-       case when c.relkind in ('r','m') then pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint else 0 end,
+select c.oid, n.nspname, c.relname, c.relkind, c.relreplident, c.reltuples::bigint,%s
        coalesce((select pg_catalog.string_agg(k.attnum::text, ' ' order by k.n)
                  from pg_catalog.pg_index i, unnest(i.indkey::int2[]) with ordinality k(attnum, n)
                  where i.indrelid = c.oid and i.indisprimary and i.indimmediate and k.n <= i.indnkeyatts), ''),
@@ -162,12 +181,12 @@ where c.oid = any($1::oid[]) order by n.nspname, c.relname`
 // A row that is frozen keeps the number of its transaction, which may be another one's by now: what is older than relfrozenxid is.
 // NOT NULL is believed only where the server enforces it: it does not on foreign tables, nor for the old rows of
 // a constraint that is not validated (18+).
-const columnsSQL = `
+var columnsSQL = `
 select a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod, pg_catalog.format_type(a.atttypid, a.atttypmod),
        a.attnotnull and c.relkind <> 'f'
          and not exists (select from pg_catalog.pg_constraint k
                          where k.conrelid = c.oid and k.contype = 'n' and not k.convalidated and k.conkey = array[a.attnum])
-         and not (c.relkind = 'p' and exists (select from pg_catalog.pg_partition_tree(c.oid) t join pg_catalog.pg_class f on f.oid = t.relid
+         and not (c.relkind = 'p' and exists (select from ` + below("c.oid") + ` t join pg_catalog.pg_class f on f.oid = t.relid
                                               where f.relkind = 'f')),
        a.attgenerated, a.attndims, case when pg_catalog.age(a.xmin) between 0 and pg_catalog.age(pg_attribute.relfrozenxid) then a.xmin else '0' end, a.attisdropped
 from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
@@ -175,14 +194,19 @@ join pg_catalog.pg_class pg_attribute on pg_attribute.oid = 'pg_catalog.pg_attri
 where a.attrelid = any($1::oid[]) and a.attnum > 0
 order by a.attrelid, a.attnum`
 
-// describeTables reads everything about the relations. Two queries serve however many tables.
-func describeTables(ctx context.Context, c *pgconn.PgConn, rels []relation) ([]*change.Table, error) {
+// describeTables reads everything about the relations. Two queries serve however many tables. Only what is asked of locked ones waits for
+// the locks of others.
+func describeTables(ctx context.Context, c *pgconn.PgConn, rels []relation, locked bool) ([]*change.Table, error) {
+	sizes := notedSizesSQL
+	if locked {
+		sizes = lockedSizesSQL
+	}
 	oids := map[uint32]bool{}
 	for _, r := range rels {
 		oids[r.oid] = true
 	}
 	list := oidArray(oids)
-	rows, err := query(ctx, c, tablesSQL, list)
+	rows, err := query(ctx, c, fmt.Sprintf(tablesSQL, sizes), list)
 	if err != nil {
 		return nil, err
 	}

@@ -17,10 +17,11 @@ type Leaf struct {
 }
 
 // Attnums of a leaf need not be those of its root, so columns are compared by name.
-const leavesSQL = `
+var leavesSQL = `
 with leaf as (
-  select r.oid root, t.relid::oid oid
-  from unnest($1::oid[]) r(oid), pg_catalog.pg_partition_tree(r.oid) t where t.isleaf and t.relid::oid <> r.oid
+  select r.oid root, t.relid oid
+  from unnest($1::oid[]) r(oid), lateral ` + below("r.oid") + ` t
+  join pg_catalog.pg_class k on k.oid = t.relid and k.relkind <> 'p' where t.relid <> r.oid
 ), identity as (
   select c.oid, c.relreplident kind, array(
     select a.attname::text from pg_catalog.pg_index i, unnest(i.indkey::int2[]) with ordinality k(attnum, n)

@@ -93,7 +93,7 @@ func (c *Catalog) Table(ctx context.Context, oid uint32) (table *change.Table, e
 }
 
 func (c *Catalog) describe(ctx context.Context, conn *pgconn.PgConn, rels []relation) ([]*change.Table, error) {
-	tables, err := describeTables(ctx, conn, rels)
+	tables, err := describeTables(ctx, conn, rels, false)
 	if err != nil {
 		return nil, err
 	}

@@ -129,12 +129,12 @@ const schemaMembersSQL = `
   left join pg_catalog.pg_type t on t.oid = c.reltype`
 
 // ANALYZE, VACUUM and CREATE INDEX change pg_class in place, which gives no new version.
-const holdersSQL = `
+var holdersSQL = `
 select w.oid, c.oid, coalesce(i.inhparent, 0), coalesce(i.xmin, '0'), c.xmin, c.relfilenode, c.reltoastrelid,
        pg_catalog.hashtext(pg_catalog.concat_ws('/', c.relname, c.relnamespace, c.relowner, c.relam, c.reltablespace, c.relrowsecurity,
          c.relforcerowsecurity, c.relreplident, c.relnatts, c.relchecks, c.relhasrules, c.relhastriggers, c.relhassubclass, c.relacl::text, c.reloptions::text)),
        c.relpersistence = 'p' and c.relkind in ('r','p')
-from pg_catalog.unnest($1::oid[]) w(oid) cross join lateral (select w.oid relid union select t.relid::oid from pg_catalog.pg_partition_tree(w.oid) t) m
+from pg_catalog.unnest($1::oid[]) w(oid) cross join lateral ` + below("w.oid") + ` m
 join pg_catalog.pg_class c on c.oid = m.relid
 left join pg_catalog.pg_inherits i on i.inhrelid = c.oid and c.oid <> w.oid`
 

@@ -1,10 +1,12 @@
 package postgres_test
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/leatdata/leat/internal/postgres"
 	"github.com/leatdata/leat/internal/testlab"
@@ -193,4 +195,50 @@ func oidOf(db *testlab.DB, table string) uint32 {
 		oid = oid*10 + uint32(c-'0')
 	}
 	return oid
+}
+
+// A table that another session has locked, for a VACUUM FULL of hours, is no reason to wait before anything is known of the others.
+func TestNoLookWaitsForALock(t *testing.T) {
+	t.Parallel()
+	for _, major := range []int{12, 15, 18} {
+		t.Run(fmt.Sprint("PostgreSQL ", major), func(t *testing.T) {
+			t.Parallel()
+			db := testlab.Postgres(t, major)
+			db.Exec(`create table root (id int, d int, v text, primary key (id, d)) partition by range (d); create table mid partition of root for values from (0) to (10) partition by range (d);
+create table leaf partition of mid for values from (0) to (5); create table flat (id int primary key, v text); create table heir () inherits (flat);
+insert into root select i, 1, repeat('x', 1000) from generate_series(1, 100) i; insert into flat select i, 'v' from generate_series(1, 100) i`)
+			db.Exec("vacuum analyze leaf")
+			db.Exec("vacuum analyze flat")
+			s := sourceOf(t, db)
+			all := func(many []postgres.Name, _ []string) (picked []int, _ error) {
+				for i := range many {
+					picked = append(picked, i)
+				}
+				return picked, nil
+			}
+			o := postgres.LookOptions{
+				Selection: postgres.Selection{Choose: all, PartitionRoots: true}, Publications: []string{"leat_p"},
+				Tables: []uint32{oidOf(db, "root"), oidOf(db, "flat")}, Roots: []uint32{oidOf(db, "root")},
+			}
+			conn := db.Connect()
+			defer conn.Close(t.Context())
+			_, err := conn.Exec(t.Context(), "begin; lock table root, mid, leaf, flat in access exclusive mode")
+			must(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			sight, err := s.Look(ctx, o)
+			must(t, err)
+			root, flat := sight.Facts[oidOf(db, "root")].Relations, sight.Facts[oidOf(db, "flat")].Relations
+			if len(sight.Leaves) != 1 || len(root) != 3 || root[oidOf(db, "leaf")].Parent != oidOf(db, "mid") || len(flat) != 1 {
+				t.Errorf("leaves are %v; the root is made of %v, the flat table of %v", sight.Leaves, root, flat)
+			}
+			catalog, err := s.Catalog(ctx)
+			must(t, err)
+			for _, name := range []string{"root", "flat"} {
+				if table, err := catalog.Table(ctx, oidOf(db, name)); err != nil || table.Bytes == 0 {
+					t.Errorf("%s: %v, %+v", name, err, table)
+				}
+			}
+		})
+	}
 }

@@ -179,7 +179,7 @@ func (p *preflight) tables() error {
 		}
 		return err
 	}
-	tables, err := describeTables(p.ctx, p.conn, rels)
+	tables, err := describeTables(p.ctx, p.conn, rels, false)
 	if err != nil {
 		return err
 	}

@@ -102,7 +102,7 @@ func (sn *Snapshot) take(ctx context.Context, sel Selection, fix func() error) e
 	if err := sn.describe(ctx); err != nil {
 		return err
 	}
-	if sn.Tables, err = describeTables(ctx, sn.leader, rels); err != nil {
+	if sn.Tables, err = describeTables(ctx, sn.leader, rels, true); err != nil {
 		return classify(ctx, err, sn.source.Name, "cannot read the catalog")
 	}
 	if sn.types, err = readTypes(ctx, sn.leader, sn.Tables); err != nil {
