@@ -63,6 +63,7 @@ const (
 	ObjectLink        Code = "object-link"
 	ObjectSpecial     Code = "object-special"
 	ObjectMarker      Code = "object-marker"
+	ObjectForeign     Code = "object-foreign"
 
 	ValueUncarriable Code = "value-uncarriable"
 	TypeUncarriable  Code = "type-uncarriable"
@@ -146,6 +147,7 @@ var Codes = map[Code]Entry{
 	ObjectOutside:   {"A symbolic link leads out of the folder that is read, and is not followed.", "Put the file itself into the folder, or leave the link out with --exclude.", ExitTarget, false},
 	ObjectLink:      {"A symbolic link that leads nowhere, in a circle or to a folder is no object.", "Nothing, if it is meant: it holds no bytes of its own.", ExitTarget, false},
 	ObjectSpecial:   {"A named pipe, a socket or a device in a folder is no object.", "Nothing, if it is meant: it holds no bytes.", ExitTarget, false},
+	ObjectForeign:   {"The target has a folder that another mirror or pipeline keeps: nothing is deleted in it.", "Give each its own prefix, or exclude the folder; delete the folder by hand if it is of no use any more.", ExitTarget, false},
 	ObjectMarker:    {"An object without bytes whose key ends with a slash stands for a folder; this kind of target has no such objects.", "Nothing: the folder comes with the objects in it.", ExitTarget, false},
 
 	ValueUncarriable: {"A value cannot be carried exactly in the chosen format and no policy says what to do.", "Choose a policy for the type: null, text or clamp (see docs/types.md).", ExitData, false},

@@ -18,11 +18,14 @@ const leastShrunk = 20
 // deleteAll removes what the source no longer has: first what names other objects, so that nothing visible leads to what is gone. Where
 // something was set aside nothing is deleted: what the target still shows in its place may need what the source no longer has.
 func (r *run) deleteAll(ctx context.Context) error {
+	if err := r.leaveForeign(); err != nil {
+		return err
+	}
 	n := 0
 	for _, q := range r.later.deletions.all() {
 		n += q.n
 	}
-	if n == 0 {
+	if n -= int(r.foreign.objects); n == 0 {
 		return nil
 	}
 	if err := r.mayDelete(n); err != nil {
@@ -38,6 +41,9 @@ func (r *run) deleteAll(ctx context.Context) error {
 		for e, err := range q.all() {
 			if err != nil {
 				return err
+			}
+			if r.isForeign(e.Object.Key) {
+				continue
 			}
 			if batch = append(batch, e.Object); len(batch) == deletedAtOnce {
 				if err := r.deleteGone(ctx, batch); err != nil {

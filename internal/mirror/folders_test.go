@@ -116,3 +116,31 @@ func TestWhatPlacesBelowKeepForThemselvesIsNotCarried(t *testing.T) {
 		t.Errorf("the target has %q", got)
 	}
 }
+
+func TestWhatAnotherMirrorOrPipelineKeepsBelowIsNotDeleted(t *testing.T) {
+	t.Parallel()
+	hub, first, second := t.TempDir(), t.TempDir(), t.TempDir()
+	tree(t, first, "one", "two")
+	tree(t, second, "b", "gone")
+	tree(t, hub, "lake/_leat/leat/state.json", "lake/t/data", "_leat/leat/state.json")
+	_, _, err := run(t, openURL(t, first), openURL(t, hub+"/below"), func(o *mirror.Options) { o.Delete = true })
+	must(t, err)
+	deleting := func(o *mirror.Options) { o.Delete = true }
+	_, _, err = run(t, openURL(t, second), openURL(t, hub), deleting)
+	must(t, err)
+	must(t, os.Remove(filepath.Join(second, "gone")))
+	r, _, err := run(t, openURL(t, second), openURL(t, hub), deleting)
+	must(t, err)
+	if r.LeftOut[fault.ObjectForeign] != 3 || r.Deleted != 1 {
+		t.Errorf("left out are %v, deleted %d", r.LeftOut, r.Deleted)
+	}
+	got := held(t, openURL(t, hub))
+	for key := range got {
+		if strings.Contains(key, "leat/") {
+			delete(got, key)
+		}
+	}
+	if want := map[string]string{"below/one": "one", "below/two": "two", "lake/t/data": "lake/t/data", "b": "b"}; !maps.Equal(got, want) {
+		t.Errorf("the target has %q, want %q", got, want)
+	}
+}

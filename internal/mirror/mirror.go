@@ -144,6 +144,7 @@ type run struct {
 	tally    tally
 	began    time.Time
 	listed   counted
+	foreign  foreign
 	markKey  string
 	marks    marks
 	besides  besides

@@ -179,6 +179,7 @@ func (r *run) plan(ctx context.Context) error {
 			return err
 		}
 		if ours(p.key()) {
+			r.noteForeign(p)
 			if err := r.marked(ctx, p); err != nil {
 				return err
 			}
