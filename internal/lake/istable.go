@@ -24,7 +24,7 @@ const mostLookedAt = 20
 func IsTable(ctx context.Context, from bucket.Bucket, root string) (bool, error) {
 	m := &mover{Relocation: Relocation{From: from, FromURL: from.Properties().URL, Root: root, Log: slog.New(slog.DiscardHandler)}}
 	v, err := m.current(ctx)
-	if fault.Is(err, fault.LakeMissing) {
+	if fault.Is(err, fault.LakeMissing) || fault.Is(err, fault.UsageInvalid) { // no table of leat's or of a catalog has such a key
 		return false, nil
 	}
 	if err != nil {

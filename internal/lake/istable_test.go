@@ -3,6 +3,7 @@ package lake_test
 import (
 	"bytes"
 	"compress/gzip"
+	"strings"
 	"testing"
 
 	"github.com/leatdata/leat/internal/bucket"
@@ -61,6 +62,20 @@ func TestAFolderIsATableWhenItsMetadataSaysSo(t *testing.T) {
 			if is, err := lake.IsTable(t.Context(), b, root); err != nil || is != c.want {
 				t.Errorf("a folder %s, at %q: %v, %v", name, root, is, err)
 			}
+		}
+	}
+}
+
+// A key that no table has is asked about too, because data lies in folders of any name.
+func TestAFolderOfAnOddNameIsNoTable(t *testing.T) {
+	t.Parallel()
+	b, err := bucket.Open(t.Context(), "mem://", bucket.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, root := range []string{"x\x01y", "d/", "..", "bytes\xff", strings.Repeat("q", 1005)} {
+		if is, err := lake.IsTable(t.Context(), b, root); err != nil || is {
+			t.Errorf("%.20q: %v, %v", root, is, err)
 		}
 	}
 }

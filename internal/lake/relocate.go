@@ -213,27 +213,43 @@ func (m *mover) current(ctx context.Context) (metadataVersion, error) {
 // counted goes on from the hint, which may lag behind, to the last version that is there; none if the hint leads nowhere.
 func (m *mover) counted(ctx context.Context, n int) (v metadataVersion, err error) {
 	for n = max(n, 1); ; n++ {
-		name := "v" + strconv.Itoa(n) + ".metadata.json"
-		_, err := m.From.Stat(ctx, m.metadataKey(name))
-		if fault.Is(err, fault.ObjectMissing) {
-			return v, nil
-		}
-		if err != nil {
+		name, err := m.numbered(ctx, n)
+		if err != nil || name == "" {
 			return v, err
 		}
 		v = metadataVersion{name: name, number: n, plain: true}
 	}
 }
 
+// numbered is the file of a version that readers find by counting, which may be packed; "" without one.
+func (m *mover) numbered(ctx context.Context, n int) (string, error) {
+	for _, ending := range []string{".metadata.json", ".gz.metadata.json", ".metadata.json.gz"} {
+		name := "v" + strconv.Itoa(n) + ending
+		switch _, err := m.From.Stat(ctx, m.metadataKey(name)); {
+		case err == nil:
+			return name, nil
+		case !fault.Is(err, fault.ObjectMissing):
+			return "", err
+		}
+	}
+	return "", nil
+}
+
 // highest lists all versions. A catalog may have refused one of two with the same number: the later one is taken, and told.
+// Where a table was dropped and made again in its folder, the numbers of the one that is gone may be higher: the file that was
+// written last says so.
 func (m *mover) highest(ctx context.Context) (best metadataVersion, err error) {
-	var found bucket.Object
+	var found, newest bucket.Object
+	var last metadataVersion
 	prefix := m.metadataKey("")
 	for o, err := range m.From.List(ctx, prefix) {
 		if err != nil {
 			return best, err
 		}
 		v, ok := parseVersion(o.Key[len(prefix):])
+		if ok && (last.name == "" || !o.Modified.Before(newest.Modified)) {
+			last, newest = v, o
+		}
 		if !ok || best.name != "" && (v.number < best.number || v.number == best.number && o.Modified.Before(found.Modified)) {
 			continue
 		}
@@ -242,11 +258,44 @@ func (m *mover) highest(ctx context.Context) (best metadataVersion, err error) {
 		}
 		best, found = v, o
 	}
+	if last.name != best.name {
+		if replaced, err := m.replaced(ctx, best, last); err != nil || replaced {
+			return last, err
+		}
+	}
 	if best.name == "" {
 		return best, fault.New(fault.LakeMissing, m.where(), "there is no metadata of an Iceberg table here").
 			WithMend("Check the table's folder; it must hold metadata/v1.metadata.json or the like.")
 	}
 	return best, nil
+}
+
+// replaced says whether the version that was written last is of another table than the one with the highest number, and newer.
+// What cannot be read as metadata says nothing.
+func (m *mover) replaced(ctx context.Context, highest, last metadataVersion) (bool, error) {
+	var tables [2]struct {
+		UUID    string `json:"table-uuid"`
+		Updated int64  `json:"last-updated-ms"`
+	}
+	for i, v := range []metadataVersion{highest, last} {
+		data, err := m.read(ctx, m.metadataKey(v.name), format.MostUnpacked)
+		if err != nil {
+			return false, err
+		}
+		if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
+			if data, err = format.UnpackGzip(data); err != nil {
+				return false, nil //nolint:nilerr // the version that is taken is read again, and its fault told
+			}
+		}
+		if bucket.DecodeJSON(data, &tables[i]) != nil || tables[i].UUID == "" {
+			return false, nil
+		}
+	}
+	if tables[0].UUID == tables[1].UUID || tables[1].Updated <= tables[0].Updated {
+		return false, nil
+	}
+	m.Log.Warn("the folder has metadata of two tables; the one that was written to last is taken", "table", m.where(), "taken", last.name, "left", highest.name)
+	return true, nil
 }
 
 // farSide lists what the far side has of the table: sizes by the hashes of keys.

@@ -149,3 +149,29 @@ func TestWhatIsRewrittenForATableIsComparedWithTheSource(t *testing.T) {
 		})
 	}
 }
+
+func TestWhatIsNoFileOfATableIsCarriedFromItsDataFolder(t *testing.T) {
+	t.Parallel()
+	near, far := testlab.AnyKey(t, 1000), testlab.AnyKey(t, 1000)
+	near.Put("app/t/metadata/00000-a.metadata.json", bareTable(1))
+	for _, key := range []string{"data/important.csv", "data/sub/data/notes.txt", "data/orphan.parquet", "data/.orphan.parquet.crc", "data/_SUCCESS"} {
+		near.Put("app/t/"+key, []byte(key))
+	}
+	from, to := open(t, near.Store, "app"), open(t, far.Store, "copy")
+	with := func(o *mirror.Options) { o.Tables, o.Delete, o.MaxDeleteShare = relocating{from, to}, true, 100 }
+	_, _, err := run(t, from, to, with)
+	must(t, err)
+	for key, want := range map[string]string{
+		"data/important.csv": "data/important.csv", "data/sub/data/notes.txt": "data/sub/data/notes.txt", "data/orphan.parquet": "", "data/.orphan.parquet.crc": "", "data/_SUCCESS": "",
+	} {
+		if got := string(far.Data("copy/t/" + key)); got != want {
+			t.Errorf("%s is %q at the target, want %q", key, got, want)
+		}
+	}
+	near.Remove("app/t/data/important.csv")
+	_, _, err = run(t, from, to, with)
+	must(t, err)
+	if got := far.Data("copy/t/data/important.csv"); got != nil {
+		t.Errorf("what the source has no more is still %q", got)
+	}
+}

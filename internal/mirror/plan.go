@@ -320,7 +320,7 @@ func (r *run) unplanned(ctx context.Context, key string, err error) error {
 }
 
 // ofTable says whether a key is a data or delete file of an Iceberg table: those come with the table, because files of deletes name
-// others by their path and are rewritten. Data lies in the table's data folder as a rule. Where a table's files may lie elsewhere, what the far
+// others by their path and are rewritten. A file in the data folder whose name is no such file's is an object like any other. Data lies in the table's data folder as a rule. Where a table's files may lie elsewhere, what the far
 // side has under their keys may be rewritten already, so that it is not replaced.
 func (r *run) ofTable(ctx context.Context, p pair) (root string, of bool, err error) {
 	key := p.from.Key
@@ -330,8 +330,13 @@ func (r *run) ofTable(ctx context.Context, p pair) (root string, of bool, err er
 			break
 		}
 		root := strings.TrimSuffix(key[:from+i], "/")
-		if is, err := r.takesPart(ctx, root); is || err != nil {
-			return root, is, err
+		switch is, err := r.takesPart(ctx, root); {
+		case err != nil:
+			return root, false, err
+		case is && !tableFile(key) && !strings.ContainsAny(path.Base(key)[:1], "._"): // sums and marks of writers stay behind
+			return "", false, nil
+		case is:
+			return root, true, nil
 		}
 		from += i + len(dataFolder) + 1
 	}
