@@ -28,8 +28,8 @@ BLACK_BOX = ./test/crash ./test/way
 test: test-deps ## Run all tests against real servers, with the race detector
 	$(GO) vet ./...
 	failed=0; \
-	$(WITH_DEPS) CGO_ENABLED=0 $(GO) test -timeout 25m $(BLACK_BOX) & black_box=$$!; \
-	$(WITH_DEPS) $(GO) test -race -timeout 25m $$($(GO) list ./... | grep -v -e /test/crash$$ -e /test/way$$) || failed=1; \
+	$(WITH_DEPS) CGO_ENABLED=0 $(GO) test -timeout 40m $(BLACK_BOX) & black_box=$$!; \
+	$(WITH_DEPS) $(GO) test -race -timeout 40m $$($(GO) list ./... | grep -v -e /test/crash$$ -e /test/way$$) || failed=1; \
 	wait $$black_box || failed=1; \
 	exit $$failed
 
