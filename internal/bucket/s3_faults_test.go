@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -269,9 +270,19 @@ func TestAnAnswerThatStopsInTheMiddleIsGivenUp(t *testing.T) {
 	t.Parallel()
 	store := testlab.S3(t)
 	lab := testlab.FaultyS3(t, store, testlab.Always(isGet, func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
-		w.Header().Set("Content-Length", "1000")
+		size := 1000
+		if from, ranged := strings.CutPrefix(r.Header.Get("Range"), "bytes="); ranged {
+			begin, _, _ := strings.Cut(from, "-")
+			n, _ := strconv.Atoi(begin)
+			size -= n
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(size))
 		w.Header().Set("ETag", `"e"`)
-		_, _ = w.Write(make([]byte, 10))
+		if size < 1000 {
+			w.WriteHeader(http.StatusPartialContent)
+		} else {
+			_, _ = w.Write(make([]byte, 10))
+		}
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	}))

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -272,13 +273,13 @@ func memoryOf(work func()) uint64 {
 // brokenReads is a bucket at whose n-th reading of data something happens.
 type brokenReads struct {
 	bucket.Bucket
-	left   int
+	left   atomic.Int64
 	happen func() error
 }
 
 func (b *brokenReads) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 	if strings.Contains(key, "/data/") || strings.HasSuffix(key, ".avro") {
-		if b.left--; b.left == 0 {
+		if b.left.Add(-1) == 0 {
 			if err := b.happen(); err != nil {
 				return nil, err
 			}
@@ -293,7 +294,8 @@ func TestAFileThatCannotBeFetchedIsNotTakenForADamagedOne(t *testing.T) {
 		for n, failed := 1, true; failed; n++ {
 			o := newOwnTable(t, version)
 			ctx, cancel := context.WithCancel(t.Context())
-			reads := &brokenReads{Bucket: o.lake.Bucket, left: n}
+			reads := &brokenReads{Bucket: o.lake.Bucket}
+			reads.left.Store(int64(n))
 			o.lake.Bucket = reads
 			reads.happen = func() error {
 				return errors.New("input/output error")
@@ -302,7 +304,7 @@ func TestAFileThatCannotBeFetchedIsNotTakenForADamagedOne(t *testing.T) {
 			if failed = err != nil; failed && !fault.Is(err, fault.BucketFailed) {
 				t.Errorf("version %d, reading %d: got %v", version, n, err)
 			}
-			reads.left = n
+			reads.left.Store(int64(n))
 			reads.happen = func() error { cancel(); return nil }
 			if err := o.work(ctx); fault.Is(err, fault.LakeUnreadable) {
 				t.Errorf("version %d, ended at reading %d: got %v", version, n, err)

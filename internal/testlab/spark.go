@@ -41,6 +41,23 @@ func (s *Spark) Query(sql string) (columns []string, rows [][]string) {
 	return s.process.ask(s.t, map[string]any{"catalog": s.Catalog, "settings": s.settings, "sql": sql})
 }
 
+// Commits runs a statement that writes, again where another writer's commit came first: tables in a folder are not tried
+// again by Iceberg itself.
+func (s *Spark) Commits(sql string) {
+	s.t.Helper()
+	question := map[string]any{"catalog": s.Catalog, "settings": s.settings, "sql": sql}
+	for {
+		var reply struct{ Error string }
+		s.process.exchange(s.t, question, &reply)
+		switch {
+		case reply.Error == "":
+			return
+		case !strings.Contains(reply.Error, "CommitFailedException"):
+			s.t.Fatalf("%s cannot answer %v: %s", s.process.name, question, reply.Error)
+		}
+	}
+}
+
 // SparkSettings are a catalog's settings with those that let Spark reach the store.
 func (s Store) SparkSettings(catalog map[string]string) map[string]string {
 	maps.Copy(catalog, map[string]string{

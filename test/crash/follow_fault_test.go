@@ -170,13 +170,13 @@ func TestOnePipelineHasOneRun(t *testing.T) {
 	s := openShop(t, testlab.Postgres(t))
 	store := testlab.S3(t)
 	f := followToS3(t, s, store, store)
-	f.args = append(f.args, "--set", "run.lease_ttl=5s") // both wait for it to run out
+	f.args = append(f.args, "--set", "run.lease_ttl=15s") // both wait for it to run out; a busy machine may take seconds to renew it
 	closed := s.open(dice)
 	first := f.start()
 	s.goes(f, first)
 
 	second := newFollower(t, s, f.to) // with a work folder of its own, as on another machine
-	second.name, second.args, second.env = f.name, append(second.args, "--name", f.name, "--set", "run.lease_ttl=5s"), f.env
+	second.name, second.args, second.env = f.name, append(second.args, "--name", f.name, "--set", "run.lease_ttl=15s"), f.env
 	refused(t, second.start().Wait(), 4, "code: pipeline-busy")
 	s.goes(f, first)
 

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,7 +16,16 @@ import (
 
 var update = flag.Bool("update", false, "write the tables of docs/readers.md")
 
-const readersFile, readersMark = "../../docs/readers.md", "<!-- below is written by the test -->\n"
+const readersMark = "<!-- below is written by the test -->\n"
+
+// readersFile is found before any test starts a server that changes the process's folder.
+var readersFile = func() string {
+	file, err := filepath.Abs("../../docs/readers.md")
+	if err != nil {
+		panic(err)
+	}
+	return file
+}()
 
 // recorded are versions of readers that are too large to be installed with the tests; what they read was seen once.
 var recorded = map[string]string{"trino": "Trino 476 (recorded)", "clickhouse": "ClickHouse 26.9 (recorded)"}

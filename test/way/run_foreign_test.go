@@ -114,7 +114,7 @@ func foreignWriter(t *testing.T, p *foreignLake) {
 
 	run := p.start()
 	for i := range 3 {
-		does(fmt.Sprintf("insert into TABLE values (%d, 'of Spark')", 9100+i))
+		p.spark.Commits(fmt.Sprintf("insert into %s.notes values (%d, 'of Spark')", p.schema, 9100+i))
 		db.Exec(fmt.Sprintf("insert into notes values (%d); update notes set note = 'beside %d' where id %% 5 = 0", 2000+i, i))
 	}
 	p.until("the rows that came while leat runs are told", func(s status) bool { return s.Tables["public.notes"].Foreign == 8 })
