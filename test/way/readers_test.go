@@ -75,11 +75,13 @@ func (f filtered) filters() [][]string {
 	return out
 }
 
-// asked are the filters that a form is asked for: a third each, because all three have the same data files; all of them in the long form.
+// asked are the filters that a form is asked for: a third each, because all three have the same data files; all
+// where there are few, and in the long form.
 func (f filtered) asked(form format.Form) []int {
 	var asked []int
+	few := len(f.filters()) < 2*len(format.Forms)
 	for i := range f.filters() {
-		if i%len(format.Forms) == slices.Index(format.Forms, form) || os.Getenv("LEAT_TEST_LONG") != "" {
+		if few || i%len(format.Forms) == slices.Index(format.Forms, form) || os.Getenv("LEAT_TEST_LONG") != "" {
 			asked = append(asked, i)
 		}
 	}
