@@ -283,9 +283,7 @@ func (m *mover) replaced(ctx context.Context, highest, last metadataVersion) (bo
 			return false, err
 		}
 		if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
-			if data, err = format.UnpackGzip(data); err != nil {
-				return false, nil //nolint:nilerr // the version that is taken is read again, and its fault told
-			}
+			data, _ = format.UnpackGzip(data) // what cannot be unpacked is no JSON either
 		}
 		if bucket.DecodeJSON(data, &tables[i]) != nil || tables[i].UUID == "" {
 			return false, nil

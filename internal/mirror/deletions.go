@@ -42,7 +42,7 @@ func (r *run) deleteAll(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if r.isForeign(e.Object.Key) {
+			if r.isForeign(e.Key) {
 				continue
 			}
 			if batch = append(batch, e.Object); len(batch) == deletedAtOnce {

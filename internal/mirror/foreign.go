@@ -43,9 +43,9 @@ func (r *run) leaveForeign() error {
 			if err != nil {
 				return err
 			}
-			if r.isForeign(e.Object.Key) {
+			if r.isForeign(e.Key) {
 				r.foreign.objects++
-				r.tally.leftOut(e.Object.Key, fault.New(fault.ObjectForeign, r.to.bucket.Properties().URL, "%s lies in a folder that another mirror or pipeline keeps: it is not deleted", e.Object.Key))
+				r.tally.leftOut(e.Key, fault.New(fault.ObjectForeign, r.to.bucket.Properties().URL, "%s lies in a folder that another mirror or pipeline keeps: it is not deleted", e.Key))
 			}
 		}
 	}
