@@ -261,6 +261,7 @@ func (j *judge) rewritten(ctx context.Context, doubt func(string, ...any) *Doubt
 // TRUNCATE is told. What is left is an ALTER TABLE that gives a column other values of the same type, by USING or as
 // the expression of a generated column. It changes the column's row in pg_attribute. Another type, or another column, is told with the next
 // row of the table, and what the rows of before have in it then; without such a row nothing tells.
+// The rows bear the number of the last transaction that wrote all of them.
 func (j *judge) recomputed(ctx context.Context, doubt func(string, ...any) *Doubt, t uint32, was, is string, name Name, before, now RelationFacts) (*Doubt, error) {
 	if before.Toast == now.Toast && now.Toast != 0 {
 		return nil, nil
@@ -275,21 +276,41 @@ func (j *judge) recomputed(ctx context.Context, doubt func(string, ...any) *Doub
 	if h := j.options.Horizon; h != 0 && j.next-h < 1<<31 {
 		newer = fmt.Sprintf("pg_catalog.age(xmin) between 0 and pg_catalog.age('%d'::xid)", uint32(h))
 	}
-	rows, err := query(ctx, j.conn, `select attnum, attname, attgenerated <> '' from pg_catalog.pg_attribute
+	rows, err := query(ctx, j.conn, `select attnum, attname, attgenerated <> '', xmin from pg_catalog.pg_attribute
 where attrelid = $1::oid and attnum > 0 and not attisdropped and `+newer+` order by attnum`, fmt.Sprint(t))
 	if err != nil {
 		return nil, err
 	}
 	var redefined *Doubt
+	var kept [][][]byte // columns that were altered and have the type that they had
+	told := map[string]bool{}
 	for _, r := range rows {
 		from := (int(number(r[0])) - 1) * typeDigits
 		to := from + typeDigits
 		switch {
 		case to <= len(was) && to <= len(is) && was[from:to] == is[from:to]:
-			return doubt("the column %s may have other values: ALTER TABLE wrote all rows again (ALTER … TYPE … USING, or SET EXPRESSION)", r[1]), nil
+			kept = append(kept, r)
 		case string(r[2]) != "t":
+			told[string(r[3])] = true
 			redefined = doubt("the column %s was added or has another type, all rows were written again, and no row has told of it since", r[1])
 			redefined.Redefined = true
+		}
+	}
+	wrote := func(xid string) (bool, error) {
+		return j.exists(ctx, t, name, "l.xmin = $1::xid", xid)
+	}
+	for _, r := range kept {
+		some, err := wrote(string(r[3]))
+		if err != nil {
+			return nil, err
+		}
+		if some || told[string(r[3])] {
+			return doubt("the column %s may have other values: ALTER TABLE wrote all rows again (ALTER … TYPE … USING, or SET EXPRESSION)", r[1]), nil
+		}
+	}
+	if class := fmt.Sprint(now.Class); len(kept) > 0 && !told[class] { // a later ALTER of the column hides which one wrote
+		if some, err := wrote(class); some || err != nil {
+			return doubt("a column may have other values: ALTER TABLE wrote all rows again (ALTER … TYPE … USING, or SET EXPRESSION)"), err
 		}
 	}
 	return redefined, nil
