@@ -285,7 +285,7 @@ func (m *mover) replaced(ctx context.Context, highest, last metadataVersion) (bo
 		if bytes.HasPrefix(data, []byte{0x1f, 0x8b}) {
 			data, _ = format.UnpackGzip(data) // what cannot be unpacked is no JSON either
 		}
-		if bucket.DecodeJSON(data, &tables[i]) != nil || tables[i].UUID == "" {
+		if understood := bucket.DecodeJSON(data, &tables[i]) == nil; !understood || tables[i].UUID == "" {
 			return false, nil
 		}
 	}
