@@ -417,26 +417,26 @@ func identitySQL(schema, name string) string {
 // be given: what others do in the database does not end it. A first start tells of the publication as a whole.
 func (r *run) bar(ctx context.Context, all []*candidate) error {
 	first := len(r.state.Tables) == 0
-	for _, inserts := range []bool{false, true} {
-		o := postgres.PublicationOptions{Name: r.o.Publication, ViaRoot: r.o.Selection.PartitionRoots, Given: !r.o.OwnPublication, InsertsOnly: inserts}
-		if inserts {
-			o.Name += insertsSuffix
-		}
-		var asked []*candidate
-		for _, c := range all {
-			if c.table != nil && c.why == nil && c.whole != inserts {
-				asked, o.Tables = append(asked, c), append(o.Tables, c.source)
-			}
-		}
-		if len(asked) == 0 {
+	var full, inserts []*change.Table
+	asked := map[uint32]*candidate{}
+	for _, c := range all {
+		switch {
+		case c.table == nil || c.why != nil:
 			continue
+		case c.whole:
+			full = append(full, c.source)
+		default:
+			inserts = append(inserts, c.source)
 		}
+		asked[c.source.OID] = c
+	}
+	for _, o := range r.o.publications(full, inserts) {
 		barred, err := r.source.Barred(ctx, o)
 		if err != nil {
 			return err
 		}
-		for _, c := range asked {
-			if why := barred[c.source.OID]; why != nil && (fault.Is(why, fault.SourceRights) || !first && !c.table.recopied) {
+		for oid, why := range barred {
+			if c := asked[oid]; fault.Is(why, fault.SourceRights) || !first && !c.table.recopied {
 				c.why = why
 			}
 		}
@@ -446,20 +446,16 @@ func (r *run) bar(ctx context.Context, all []*candidate) error {
 
 // fits tries the row filter and the column list of a table, of which the publication of all tables would fail.
 func (r *run) fits(ctx context.Context, c *candidate) error {
-	o := postgres.PublicationOptions{Name: r.o.Publication, Tables: []*change.Table{c.source}, ViaRoot: r.o.Selection.PartitionRoots, InsertsOnly: !c.whole}
-	name, filter, columns := c.source.String(), r.o.RowFilter(c.source.Schema, c.source.Name), r.o.ColumnList(c.source.Schema, c.source.Name)
-	if filter == "" && len(columns) == 0 || !r.o.OwnPublication || r.source.InRecovery || r.source.Version < 150000 || c.table.recopied {
+	if !r.o.OwnPublication || r.source.InRecovery || r.source.Version < 150000 || c.table.recopied {
 		return nil
 	}
-	if o.InsertsOnly {
-		o.Name += insertsSuffix
+	full, inserts := []*change.Table{c.source}, []*change.Table(nil)
+	if !c.whole {
+		full, inserts = inserts, full
 	}
-	o.RowFilters, o.Columns = map[string]string{}, map[string][]string{}
-	if filter != "" {
-		o.RowFilters[name] = filter
-	}
-	if len(columns) > 0 {
-		o.Columns[name] = columns
+	o := r.o.publications(full, inserts)[0]
+	if len(o.RowFilters)+len(o.Columns) == 0 {
+		return nil
 	}
 	err := r.source.TryTable(ctx, o)
 	switch f := fault.Of(err); {

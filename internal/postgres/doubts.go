@@ -211,7 +211,7 @@ func (j *judge) relation(ctx context.Context, t, rel uint32, was, now Facts, r R
 	}
 	var d *Doubt
 	if before.File != r.File {
-		if d, err = j.rewritten(ctx, doubt, false, rel, name, before, r); err != nil || d != nil && len(d.Truncated) == 0 {
+		if d, err = j.rewritten(ctx, doubt, false, rel, name, before, r); err != nil || d != nil && d.Certain() {
 			return d, err
 		}
 	}
@@ -269,7 +269,7 @@ func (j *judge) recomputed(ctx context.Context, doubt func(string, ...any) *Doub
 	if kept, err := j.keepsRows(ctx, t, name); kept || err != nil {
 		return nil, err
 	}
-	if none, err := j.empty(ctx, t, name); none || err != nil { // the WAL has told how the rows went
+	if none, err := j.lacks(ctx, t, name, "true"); none || err != nil { // the WAL has told how the rows went
 		return nil, err
 	}
 	newer := "true"
@@ -296,8 +296,9 @@ where attrelid = $1::oid and attnum > 0 and not attisdropped and `+newer+` order
 			redefined.Redefined = true
 		}
 	}
-	wrote := func(xid string) (bool, error) {
-		return j.exists(ctx, t, name, "l.xmin = $1::xid", xid)
+	wrote := func(xid string) (bool, error) { // also where the role may not look
+		none, err := j.lacks(ctx, t, name, "l.xmin = $1::xid", xid)
+		return !none, err
 	}
 	for _, r := range kept {
 		some, err := wrote(string(r[3]))
@@ -309,8 +310,12 @@ where attrelid = $1::oid and attnum > 0 and not attisdropped and `+newer+` order
 		}
 	}
 	if class := fmt.Sprint(now.Class); len(kept) > 0 && !told[class] { // a later ALTER of the column hides which one wrote
-		if some, err := wrote(class); some || err != nil {
-			return doubt("a column may have other values: ALTER TABLE wrote all rows again (ALTER … TYPE … USING, or SET EXPRESSION)"), err
+		some, err := wrote(class)
+		if err != nil {
+			return nil, err
+		}
+		if some {
+			return doubt("a column may have other values: ALTER TABLE wrote all rows again (ALTER … TYPE … USING, or SET EXPRESSION)"), nil
 		}
 	}
 	return redefined, nil
@@ -330,10 +335,11 @@ func (j *judge) exists(ctx context.Context, rel uint32, name Name, where string,
 	return j.proves(ctx, fmt.Sprintf("exists (select from only %s l where l.tableoid = '%d'::oid and %s)", quoteTable(name.Schema, name.Name), rel, where), args...)
 }
 
-// empty says whether the relation itself has no rows.
-func (j *judge) empty(ctx context.Context, rel uint32, name Name) (bool, error) {
+// lacks says whether the relation itself certainly has no such rows.
+func (j *judge) lacks(ctx context.Context, rel uint32, name Name, where string, args ...string) (bool, error) {
 	table := quoteTable(name.Schema, name.Name)
-	return j.proves(ctx, fmt.Sprintf("not exists (select from only %s) and pg_catalog.to_regclass($1::text)::oid = '%d'::oid", table, rel), table)
+	condition := fmt.Sprintf("not exists (select from only %s l where %s) and pg_catalog.to_regclass($%d::text)::oid = '%d'::oid", table, where, len(args)+1, rel)
+	return j.proves(ctx, condition, append(args, table)...)
 }
 
 // proves asks about the rows of one relation. Where the role may not look, and where the name is another relation's by

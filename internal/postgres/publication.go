@@ -114,11 +114,6 @@ func (s *Source) TryTable(ctx context.Context, o PublicationOptions) error {
 	if err != nil {
 		return err
 	}
-	for oid := range members { // the others stay as they are
-		if oid != t.OID {
-			delete(members, oid)
-		}
-	}
 	clause := tableClauses(o.Tables, o)[0]
 	statements := []string{"create publication " + quoteIdent(o.Name) + " for table " + clause}
 	if have.exists {
