@@ -16,7 +16,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// chain reads the AWS configuration: environment, files, and whatever they lead to.
+// chain reads the AWS configuration: environment, files, and what they lead to.
 func (o Options) chain(ctx context.Context) (aws.Config, error) {
 	return config.LoadDefaultConfig(ctx, config.WithLogger(logging.Nop{}), func(load *config.LoadOptions) error {
 		if o.Region != "" {
