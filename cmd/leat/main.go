@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	stdlog "log"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -24,6 +25,8 @@ import (
 var version = "dev"
 
 func main() {
+	stdlog.SetFlags(0) // of libraries, which put names into it as they are
+	stdlog.SetOutput(printableLines{os.Stderr})
 	boundMemory()
 	dropStartup()
 	ctx, stop := withSignals(context.Background())
@@ -120,7 +123,8 @@ func (c *cli) fail(ctx context.Context, err error) int {
 		f = fault.New(fault.Internal, "", "%s", err.Error())
 	}
 	if c.json {
-		_ = sayJSON(c.stdout, map[string]any{"event": "error", "code": f.Code, "where": f.Where, "what": err.Error(), "mend": f.HowToMend(), "retryable": fault.Retryable(err)})
+		_ = sayJSON(c.stdout, map[string]any{"event": "error", "code": f.Code, "where": fault.ValidText(f.Where),
+			"what": fault.ValidText(err.Error()), "mend": fault.ValidText(f.HowToMend()), "retryable": fault.Retryable(err)})
 	}
 	for _, one := range joined(err) {
 		say(c.stderr, "leat: %s\n", strings.TrimSpace(one.Error()))

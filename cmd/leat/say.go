@@ -45,7 +45,7 @@ func printable(arg any) any {
 // sayMend writes what can be done, so many columns in.
 func sayMend(w io.Writer, columns int, mend string) {
 	indent := strings.Repeat(" ", columns)
-	fmt.Fprintf(w, "%smend: %s\n", indent, below(indent+"      ", mend))
+	fmt.Fprintf(w, "%smend: %s\n", indent, below(indent+"      ", fault.Pasted(mend)))
 }
 
 // below puts a text of several lines, such as SQL to run, under a line of ours, so that none of it can be taken for one.
@@ -83,6 +83,16 @@ type printableLog struct{ out io.Writer }
 func (l printableLog) Write(p []byte) (int, error) {
 	line := bytes.TrimSuffix(p, []byte("\n"))
 	if _, err := l.out.Write(append(fault.PrintableJSON(line), '\n')); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// printableLines is where libraries write that have no log of ours.
+type printableLines struct{ out io.Writer }
+
+func (l printableLines) Write(p []byte) (int, error) {
+	if _, err := fmt.Fprintf(l.out, "leat: %s\n", fault.Printable(strings.TrimSuffix(string(p), "\n"))); err != nil {
 		return 0, err
 	}
 	return len(p), nil

@@ -15,6 +15,9 @@ import (
 // hostileName clears the screen, ends the line, forges one of a log and turns the direction of writing.
 const hostileName = "e\x1b[2J\u009b31m\nlevel=INFO msg=forged\r\u202e\u200b"
 
+// hostileShell is a command to a shell, in each of its quotes.
+const hostileShell = "; rm -rf ~ $(id) `id` '; id; ' #"
+
 // obeyed is the first character in an output that a terminal obeys or hides, beside the ends of lines.
 func obeyed(out string) (at string, found bool) {
 	i := strings.IndexFunc(out, func(r rune) bool {
@@ -30,7 +33,7 @@ func TestHostileNamesArePrintedEscapedByEveryVerb(t *testing.T) {
 	t.Parallel()
 	db := testlab.Postgres(t)
 	db.Exec(`create table "` + hostileName + `" (id int primary key, "c` + hostileName + `" text); insert into "` + hostileName + `" values (1, 'a'); create table plain (id int primary key);
-create table "no` + hostileName + `" (a int)`)
+create table "no` + hostileName + `" (a int); create table "` + hostileShell + `" (id int primary key); create table "no ` + hostileShell + `" (a int)`)
 	lakeAt, keys, far := t.TempDir(), t.TempDir(), t.TempDir()
 	for _, name := range []string{"k" + hostileName, "bytes\xff\xfe", "plain"} {
 		if err := os.WriteFile(filepath.Join(keys, name), []byte("x"), 0o600); err != nil {
@@ -52,6 +55,9 @@ create table "no` + hostileName + `" (a int)`)
 		{[]string{"run", "--until-caught-up", "--to", lakeAt, "--name", run}, ""},
 		{[]string{"status", "--to", lakeAt, "--name", run}, "level%3DINFO"},
 		{[]string{"resync", "--to", lakeAt, "--name", run, "--table", "public.x" + hostileName}, `e\x1b[2J`},
+		{[]string{"resync", "--to", lakeAt, "--name", run, "--table", "public." + hostileName}, "resync"},
+		{[]string{"resync", "--to", lakeAt, "--name", run, "--table", "public." + hostileShell}, "resync"},
+		{[]string{"resync", "--to", lakeAt, "--name", run, "--table", "public.none" + hostileShell}, "usage-invalid"},
 		{[]string{"lake", "maintain", "--to", lakeAt, "--name", run}, ""},
 		{[]string{"mirror", keys, far, "--dry-run"}, `e\x1b[2J`},
 		{[]string{"mirror", keys, far}, `e\x1b[2J`},
@@ -84,6 +90,29 @@ create table "no` + hostileName + `" (a int)`)
 	}
 }
 
+// What is to be pasted is one command, about the very table.
+func TestSQLToPasteIsSeenAndNamesTheVeryTable(t *testing.T) {
+	t.Parallel()
+	db := testlab.Postgres(t)
+	tables := []string{"no" + hostileName, "plain", hostileShell, "Key.a\\"}
+	for _, name := range tables {
+		db.Exec(`create table "` + name + `" (a int)`)
+	}
+	r := testlab.Leat(t).Run(db.Env(), "check", "--for", "run", "--to", t.TempDir(), "--name", "p_"+db.Name[max(0, len(db.Name)-36):])
+	hints := regexp.MustCompile(`ALTER TABLE (?:U&)?"(?:[^"]|"")*"\.(?:U&)?"(?:[^"]|"")*" REPLICA IDENTITY FULL;`).FindAllString(r.Stdout, -1)
+	for _, sql := range hints {
+		if at, found := obeyed(sql); found {
+			t.Errorf("it prints %q", at)
+		}
+		db.Exec(sql)
+	}
+	for _, name := range tables {
+		if got := db.One(`select relreplident::text from pg_class where relname = '` + strings.ReplaceAll(name, "'", "''") + `'`); got != "f" {
+			t.Errorf("%q has the replica identity %q after %q:\n%s", name, got, hints, r.Stdout)
+		}
+	}
+}
+
 // jsonLines makes sure that every line is an object.
 func jsonLines(t *testing.T, name, out string) {
 	t.Helper()
@@ -109,6 +138,9 @@ func TestAllTextLeavesThroughOneFile(t *testing.T) {
 		data, err := os.ReadFile(f)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if f == "main.go" && !strings.Contains(string(data), "stdlog.SetOutput(printableLines{") {
+			t.Error("what libraries log goes to the terminal as it is")
 		}
 		if at := direct.FindIndex(data); at != nil {
 			t.Errorf("%s writes without say.go, at %q", f, data[at[0]:min(len(data), at[1]+40)])

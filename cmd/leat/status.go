@@ -236,10 +236,9 @@ func (c *cli) ask(cmd *cobra.Command, q checkpoint.Request) error {
 	if lease.Epoch == 0 {
 		return fault.New(fault.UsageInvalid, cfg.Run.Name, "there is no pipeline of this name at %s", target.Properties().URL).WithMend("Check --name and --to.")
 	}
-	for _, name := range q.Tables {
-		_, known := state.Tables[name]
-		if _, left := state.LeftOut[name]; !known && !left {
-			return fault.New(fault.UsageInvalid, name, "the pipeline has no such table").WithMend("leat status lists its tables.")
+	for i, name := range q.Tables {
+		if q.Tables[i], err = tableOf(state, name); err != nil {
+			return err
 		}
 	}
 	q, err = checkpoint.Ask(cmd.Context(), target, prefix, q)
@@ -252,6 +251,25 @@ func (c *cli) ask(cmd *cobra.Command, q checkpoint.Request) error {
 	}
 	say(c.stdout, "Asked for: %s. leat status shows when it is done.\n", q.Action)
 	return nil
+}
+
+// tableOf is the name by which the pipeline knows a table: as leat status lists it, or, of one whose name has other characters, as its schema
+// and its name with a dot between.
+func tableOf(state checkpoint.State, name string) (string, error) {
+	_, known := state.Tables[name]
+	if _, left := state.LeftOut[name]; known || left {
+		return name, nil
+	}
+	for i, c := range name {
+		if c != '.' {
+			continue
+		}
+		key := (&change.Table{Schema: name[:i], Name: name[i+1:]}).KeyName()
+		if _, known := state.Tables[key]; known {
+			return key, nil
+		}
+	}
+	return "", fault.New(fault.UsageInvalid, name, "the pipeline has no such table").WithMend("leat status lists its tables.")
 }
 
 // whoAsks is for the log of the pipeline.

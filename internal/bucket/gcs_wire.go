@@ -115,7 +115,7 @@ func (b *gcsBucket) ask(ctx context.Context, c gcsCall, into any) (answer gcsAns
 		if !sayable(text) { // it would be decoded as other text: as the key of another object
 			return errors.New("the answer cannot be understood: it has text that is no Unicode")
 		}
-		if err := json.Unmarshal(text, into); err != nil {
+		if err := DecodeJSON(text, into); err != nil {
 			return fmt.Errorf("the answer cannot be understood: %w", err)
 		}
 		return nil

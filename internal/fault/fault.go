@@ -31,7 +31,7 @@ func Wrap(err error, code Code, where, format string, args ...any) error {
 
 // WithMend replaces the code's general mend by one that fits this very case.
 func (f *Fault) WithMend(format string, args ...any) *Fault {
-	f.Mend = fmt.Sprintf(format, args...)
+	f.Mend = Pasted(fmt.Sprintf(format, args...))
 	return f
 }
 
@@ -61,7 +61,7 @@ func (f *Fault) Unwrap() error { return f.Err }
 // HowToMend returns the mend of this fault, or its code's general one.
 func (f *Fault) HowToMend() string {
 	if f.Mend != "" {
-		return f.Mend
+		return Pasted(f.Mend)
 	}
 	return Codes[f.Code].Mend
 }

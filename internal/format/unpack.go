@@ -14,11 +14,13 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/leatdata/leat/internal/scratch"
 )
 
 // MostUnpacked is how many bytes a file's metadata, or a block of it, may have when it is unpacked: some hundred bytes of what others wrote
 // can hold gigabytes.
-const MostUnpacked = 64 << 20
+const MostUnpacked = scratch.AtHand
 
 var (
 	errTooLarge    = fmt.Errorf("it has more than %d bytes when it is unpacked, which are not held in memory", MostUnpacked)

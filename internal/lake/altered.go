@@ -61,5 +61,5 @@ func (t *lakeTable) checkSystem(ice *icebergTable) error {
 
 func (t *icebergTable) altered(what, hint string) error {
 	return fault.New(fault.LakeAltered, t.where(), "another program has changed the table's definition in the lake: %s", what).
-		WithMend("%s: leat resync --table %s.", hint, t.property(propSource))
+		WithMend("%s: leat resync --table %s.", hint, fault.Shell(t.property(propSource)))
 }

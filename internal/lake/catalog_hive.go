@@ -38,6 +38,9 @@ func (l *Lake) openHive(ctx context.Context) error {
 	return nil
 }
 
+// mostReply bounds what an answer may say that it has, in bytes: Thrift makes room for as many items as it says.
+const mostReply = 16 << 20
+
 // metastore asks a Hive metastore for the Iceberg library. The library's own client has one connection, which is no use to
 // several tables that commit at once, does not connect again, waits for ever for an answer, and trusts its locks.
 type metastore struct {
@@ -76,7 +79,7 @@ func (m *metastore) take() (*metastoreConn, error) {
 			return conn, nil
 		}
 	}
-	conf := &thrift.TConfiguration{ConnectTimeout: min(m.patience, 15*time.Second), SocketTimeout: m.patience}
+	conf := &thrift.TConfiguration{ConnectTimeout: min(m.patience, 15*time.Second), SocketTimeout: m.patience, MaxMessageSize: mostReply}
 	socket := thrift.NewTSocketConf(m.address, conf)
 	if err := socket.Open(); err != nil {
 		return nil, err

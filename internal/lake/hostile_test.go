@@ -18,7 +18,6 @@ import (
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/fault"
-	"github.com/leatdata/leat/internal/format"
 )
 
 // ownTable is a table of ours with rows and deletes, closed, of which another program changes files.
@@ -391,15 +390,5 @@ func TestAKeyIndexIsNotTrustedAfterAPanicInUpkeep(t *testing.T) {
 	}
 	if marks, _ := filepath.Glob(o.dir + "/work/*.closed"); len(marks) > 0 {
 		t.Errorf("the key index is trusted: %v", marks)
-	}
-}
-
-func TestFootersAreMeasuredBeforeTheyAreRead(t *testing.T) {
-	t.Parallel()
-	data := make([]byte, format.MostUnpacked+32)
-	copy(data[len(data)-8:], binary.LittleEndian.AppendUint32(nil, uint32(len(data)-16)))
-	copy(data[len(data)-4:], "PAR1")
-	if err := boundedFooter(wholeFile{Reader: bytes.NewReader(data)}, format.MostUnpacked); !errors.Is(err, errFooter) {
-		t.Errorf("got %v", err)
 	}
 }

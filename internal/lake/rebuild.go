@@ -1,6 +1,7 @@
 package lake
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -83,22 +84,17 @@ var errPosition = errors.New("it deletes rows that its data file does not have")
 
 func (c *currentTable) loadPositions(ctx context.Context, f iceberg.DataFile, numbers map[string]uint32) error {
 	d := &deleteFile{file: f}
-	err := c.t.scan(ctx, f, posDeleteSchema, func(rec arrow.RecordBatch) error {
-		paths, ok := storage(rec.Column(0)).(*array.String)
-		rows, ok2 := storage(rec.Column(1)).(*array.Int64)
-		if !ok || !ok2 {
-			return fault.New(fault.LakeUnreadable, f.FilePath(), "a file of position deletes has columns of other types")
-		}
-		var t *trackedFile
-		last := ""
-		for i := range paths.Len() {
-			if p := paths.Value(i); t == nil || p != last {
-				n, known := numbers[c.t.lake.canonical(p)]
+	var t *trackedFile
+	var last []byte
+	err := c.t.positions(ctx, f, func(paths []parquet.ByteArray, rows []int64) error {
+		for i, row := range rows {
+			if p := paths[i]; last == nil || !bytes.Equal(p, last) {
+				last, t = bytes.Clone(p), nil
+				n, known := numbers[c.t.lake.canonical(string(p))]
 				if !known {
-					t, last = nil, ""
 					continue
 				}
-				t, last = c.files[n], p
+				t = c.files[n]
 				if !slices.Contains(d.of, n) {
 					d.of = append(d.of, n)
 				}
@@ -106,7 +102,9 @@ func (c *currentTable) loadPositions(ctx context.Context, f iceberg.DataFile, nu
 					t.dead = roaring.New()
 				}
 			}
-			row := rows.Value(i)
+			if t == nil {
+				continue
+			}
 			if row < 0 || row >= t.rows { // the rest of it would be another row
 				return unreadable(ctx, f.FilePath(), errPosition, "a file of position deletes cannot be right")
 			}
@@ -121,7 +119,7 @@ func (c *currentTable) loadPositions(ctx context.Context, f iceberg.DataFile, nu
 // scan reads columns of a data file, found by their field ids, and hands out record after record. A column that the file
 // does not have is null; an integer or float that was widened since is handed out as the file has it.
 func (t *icebergTable) scan(ctx context.Context, f iceberg.DataFile, schema *arrow.Schema, each func(arrow.RecordBatch) error) error {
-	r, err := t.openParquet(ctx, f)
+	r, err := t.openParquet(ctx, f, anyPage)
 	if err != nil {
 		return err
 	}
@@ -139,23 +137,33 @@ func (f *parquetFile) unreadable(ctx context.Context, err error) error {
 	return unreadable(ctx, f.name, err, "a data file cannot be read")
 }
 
-func (t *icebergTable) openParquet(ctx context.Context, f iceberg.DataFile) (*parquetFile, error) {
+// anyPage is how many bytes a page of values may have: it may have one as large as PostgreSQL has them.
+const anyPage = math.MaxInt32
+
+// keyPage is the same for pages of keys: an index holds none of more than some hundred kilobytes, a page a few of them.
+func (c *currentTable) keyPage() int64 {
+	if c.whole || c.special >= 0 {
+		return anyPage
+	}
+	return 4 * format.MostUnpacked
+}
+
+// openParquet opens a data file or a file of deletes, whose pages unpack to so many bytes at most.
+func (t *icebergTable) openParquet(ctx context.Context, f iceberg.DataFile, page int64) (*parquetFile, error) {
 	in, err := t.lake.files(ctx).Open(f.FilePath())
 	if err != nil {
 		return nil, err
 	}
 	out := &parquetFile{name: f.FilePath()}
-	if err := boundedFooter(in, format.MostUnpacked); err != nil {
-		_ = in.Close() // the error that counts is there
-		return nil, out.unreadable(ctx, err)
-	}
 	props := parquet.NewReaderProperties(compute.GetAllocator(ctx))
-	// A page of ours may have one value as large as PostgreSQL has them.
-	props.MaxCompressedPageSize, props.MaxUncompressedPageSize = math.MaxInt32, math.MaxInt32
 	if _, large := compute.GetAllocator(ctx).(LargeValues); large { // else a column's chunk is read whole, into memory of its own
 		props.BufferedStreamEnabled, props.BufferSize = true, 4<<20
 	}
-	if out.Reader, err = file.NewParquetReader(in, file.WithReadProps(props)); err != nil {
+	most := parquetLimits{footer: format.MostUnpacked, page: page, dictionary: page, rows: f.Count()}
+	if f.ContentType() != iceberg.EntryContentData {
+		most.footer, most.dictionary = mostFooter, mostDictionary
+	}
+	if out.Reader, err = openChecked(in, most, props); err != nil {
 		_ = in.Close() // the error that counts is there
 		return nil, out.unreadable(ctx, err)
 	}
@@ -165,6 +173,7 @@ func (t *icebergTable) openParquet(ctx context.Context, f iceberg.DataFile) (*pa
 const scanRows = 32 << 10
 
 func (t *icebergTable) scanOpen(ctx context.Context, r *parquetFile, schema *arrow.Schema, groups []int, each func(arrow.RecordBatch) error) error {
+	withoutArrowSchema(r.MetaData())
 	fr, err := pqarrow.NewFileReader(r.Reader, pqarrow.ArrowReadProperties{BatchSize: scanRows}, compute.GetAllocator(ctx))
 	if err != nil {
 		return r.unreadable(ctx, err)
@@ -328,7 +337,7 @@ func (c *currentTable) rebuild(ctx context.Context) error {
 }
 
 func (c *currentTable) readKeys(ctx context.Context, f *trackedFile, keys *arrow.Schema, stamps []change.LSN, to chan<- keyRows) error {
-	r, err := c.t.openParquet(ctx, f.file)
+	r, err := c.t.openParquet(ctx, f.file, c.keyPage())
 	if err != nil {
 		return err
 	}

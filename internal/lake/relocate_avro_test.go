@@ -211,13 +211,13 @@ assert len(files) == 5
 		if err != nil {
 			t.Fatal(err)
 		}
-		if size, err := m.moveParquet(t.Context(), filepath.Base(f), info.Size()); err != nil || size == 0 {
+		if size, err := m.moveParquet(t.Context(), filepath.Base(f), info.Size(), -1); err != nil || size == 0 {
 			t.Errorf("%s: %d, %v", f, size, err)
 		}
 	}
 	python(compare, from, to, "s3a://x/y", "s3://far/z")
 	m.places = newPlaces("s3://x/other", "s3://far/z")
-	if _, err := m.moveParquet(t.Context(), "plain.parquet", 1); !fault.Is(err, fault.LakeForeign) || !strings.Contains(err.Error(), "s3a://x/y/t/data/0.parquet") {
+	if _, err := m.moveParquet(t.Context(), "plain.parquet", 1, -1); !fault.Is(err, fault.LakeForeign) || !strings.Contains(err.Error(), "s3a://x/y/t/data/0.parquet") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -12,15 +12,15 @@ import (
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/compress"
 	"github.com/apache/arrow-go/v18/parquet/file"
-	"github.com/apache/arrow-go/v18/parquet/schema"
 
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/format"
 	"github.com/leatdata/leat/internal/scratch"
 )
 
 // carryPositions writes a file that tells deleted rows of data files, by their paths, and returns its size at the far side.
-func (m *mover) carryPositions(ctx context.Context, path, kind string, size int64) (int64, error) {
+func (m *mover) carryPositions(ctx context.Context, path, kind string, size, rows int64) (int64, error) {
 	key, err := m.places.key(path)
 	if err != nil {
 		return 0, err
@@ -37,7 +37,7 @@ func (m *mover) carryPositions(ctx context.Context, path, kind string, size int6
 		var moved int64
 		switch kind {
 		case "parquet":
-			moved, err = m.moveParquet(ctx, key, size)
+			moved, err = m.moveParquet(ctx, key, size, rows)
 		case "puffin":
 			moved, err = m.movePuffin(ctx, key, size)
 		case "avro":
@@ -174,39 +174,30 @@ const wholeDeletes = 16 << 20
 var errNoPaths = errors.New("the file of position deletes has no column of paths")
 
 // moveParquet copies a file of position deletes column by column, rows and row groups as they are, with new paths.
-func (m *mover) moveParquet(ctx context.Context, key string, size int64) (int64, error) {
+func (m *mover) moveParquet(ctx context.Context, key string, size, rows int64) (int64, error) {
 	in, err := m.random(ctx, key, size)
 	if err != nil {
 		return 0, err
 	}
 	defer in.Close()
-	if err := boundedFooter(in, mostFooter); err != nil {
-		return 0, err
-	}
-	rd, err := file.NewParquetReader(in)
+	rd, err := openChecked(in, parquetLimits{footer: mostFooter, page: format.MostUnpacked, dictionary: mostDictionary, rows: rows},
+		parquet.NewReaderProperties(nil))
 	if err != nil {
 		return 0, err
 	}
-	defer rd.Close()
-	paths := -1
-	for i := range rd.MetaData().Schema.NumColumns() {
-		c := rd.MetaData().Schema.Column(i)
-		node := c.SchemaNode()
-		if len(c.ColumnPath()) == 1 && (node.FieldID() == deletePathID || node.FieldID() < 0 && c.Name() == "file_path") {
-			paths = i
-		}
-	}
+	paths, _ := deleteColumns(rd)
 	if paths < 0 {
 		return 0, errNoPaths
 	}
 	return m.writeStream(ctx, key, func(w io.Writer) error {
+		w = &boundedWriter{w, format.MostUnpacked + mostGrowth*rd.MetaData().GetSourceFileSize()}
 		out, err := file.NewParquetWriterWithError(w, rd.MetaData().Schema.Root(), file.WithWriterProps(likeParquet(rd, paths)),
 			file.WithWriteMetadata(rd.MetaData().KeyValueMetadata()))
 		if err != nil {
 			return err
 		}
 		for g := range rd.NumRowGroups() {
-			if err := m.moveRowGroup(rd.RowGroup(g), out, paths); err != nil {
+			if err := m.moveRowGroup(ctx, rd.RowGroup(g), out, paths); err != nil {
 				return err
 			}
 		}
@@ -214,27 +205,22 @@ func (m *mover) moveParquet(ctx context.Context, key string, size int64) (int64,
 	})
 }
 
-// boundedFooter is an error when a Parquet file says that its footer has more bytes than are held in memory for it.
-func boundedFooter(in readable, most int64) error {
-	end, err := in.Seek(-8, io.SeekEnd)
-	if err != nil {
-		return err
-	}
-	var tail [4]byte
-	if _, err := in.ReadAt(tail[:], end); err != nil {
-		return err
-	}
-	if int64(binary.LittleEndian.Uint32(tail[:])) > most {
-		return errFooter
-	}
-	_, err = in.Seek(0, io.SeekStart)
-	return err
+// mostGrowth is how many times as large a file of deletes may become when it is written again: it is packed and encoded as it was.
+const mostGrowth = 16
+
+// boundedWriter writes so many bytes and no more.
+type boundedWriter struct {
+	io.Writer
+	left int64
 }
 
-// readable is what a Parquet file is read from.
-type readable interface {
-	parquet.ReaderAtSeeker
-	io.Closer
+var errGrown = fmt.Errorf("with new paths it would have more than %d times its size", mostGrowth)
+
+func (w *boundedWriter) Write(p []byte) (int, error) {
+	if w.left -= int64(len(p)); w.left < 0 {
+		return 0, errGrown
+	}
+	return w.Writer.Write(p)
 }
 
 func (m *mover) random(ctx context.Context, key string, size int64) (readable, error) {
@@ -254,7 +240,9 @@ func (f inMemory) Close() error {
 
 // likeParquet has columns packed and encoded as in the file they come from.
 func likeParquet(rd *file.Reader, paths int) *parquet.WriterProperties {
-	props := []parquet.WriterProperty{parquet.WithVersion(rd.MetaData().Version()), parquet.WithDictionaryDefault(false)}
+	// A dictionary that was whole stays so: without one a file would have each path once a row.
+	props := []parquet.WriterProperty{parquet.WithVersion(rd.MetaData().Version()), parquet.WithDictionaryDefault(false),
+		parquet.WithDictionaryPageSizeLimit(mostDictionary)}
 	if rd.NumRowGroups() == 0 {
 		return parquet.NewWriterProperties(props...)
 	}
@@ -278,7 +266,7 @@ func likeParquet(rd *file.Reader, paths int) *parquet.WriterProperties {
 	return parquet.NewWriterProperties(props...)
 }
 
-func (m *mover) moveRowGroup(in *file.RowGroupReader, out *file.Writer, paths int) error {
+func (m *mover) moveRowGroup(ctx context.Context, in *file.RowGroupReader, out *file.Writer, paths int) error {
 	group, err := out.AppendRowGroupChecked()
 	if err != nil {
 		return err
@@ -296,7 +284,11 @@ func (m *mover) moveRowGroup(in *file.RowGroupReader, out *file.Writer, paths in
 		if i == paths {
 			change = m.movePaths
 		}
-		if err := copyColumn(from, to, change); err != nil {
+		chunk, err := in.MetaData().ColumnChunk(i)
+		if err != nil {
+			return err
+		}
+		if err := copyColumn(ctx, from, to, chunk.NumValues(), change); err != nil {
 			return err
 		}
 		if err := to.Close(); err != nil {
@@ -306,11 +298,19 @@ func (m *mover) moveRowGroup(in *file.RowGroupReader, out *file.Writer, paths in
 	return group.Close()
 }
 
+// mostPath is how many bytes a path in a file of deletes may have: no store has longer names.
+const mostPath = 16 << 10
+
+var errPath = fmt.Errorf("it has a path of more than %d bytes", mostPath)
+
 // movePaths changes paths in place. Equal ones follow one another.
 func (m *mover) movePaths(values []parquet.ByteArray) error {
 	var last, moved parquet.ByteArray
 	for i, v := range values {
 		if last == nil || !bytes.Equal(v, last) {
+			if len(v) > mostPath {
+				return errPath
+			}
 			name, err := m.places.moved(string(v))
 			if err != nil {
 				return err
@@ -322,67 +322,75 @@ func (m *mover) movePaths(values []parquet.ByteArray) error {
 	return nil
 }
 
-func copyColumn(from file.ColumnChunkReader, to file.ColumnChunkWriter, change func([]parquet.ByteArray) error) error {
+func copyColumn(ctx context.Context, from file.ColumnChunkReader, to file.ColumnChunkWriter, want int64, change func([]parquet.ByteArray) error) error {
 	d := from.Descriptor()
 	if in, ok := from.(*file.ByteArrayColumnChunkReader); ok {
-		return copyValues(in, to.(*file.ByteArrayColumnChunkWriter), d, change)
+		return copyValues(ctx, newSteps(in, d), to.(*file.ByteArrayColumnChunkWriter), want, change)
 	}
 	if change != nil {
 		return errNoPaths
 	}
 	switch in := from.(type) {
 	case *file.Int64ColumnChunkReader:
-		return copyValues(in, to.(*file.Int64ColumnChunkWriter), d, nil)
+		return copyValues(ctx, newSteps(in, d), to.(*file.Int64ColumnChunkWriter), want, nil)
 	case *file.Int32ColumnChunkReader:
-		return copyValues(in, to.(*file.Int32ColumnChunkWriter), d, nil)
+		return copyValues(ctx, newSteps(in, d), to.(*file.Int32ColumnChunkWriter), want, nil)
 	case *file.BooleanColumnChunkReader:
-		return copyValues(in, to.(*file.BooleanColumnChunkWriter), d, nil)
+		return copyValues(ctx, newSteps(in, d), to.(*file.BooleanColumnChunkWriter), want, nil)
 	case *file.Float32ColumnChunkReader:
-		return copyValues(in, to.(*file.Float32ColumnChunkWriter), d, nil)
+		return copyValues(ctx, newSteps(in, d), to.(*file.Float32ColumnChunkWriter), want, nil)
 	case *file.Float64ColumnChunkReader:
-		return copyValues(in, to.(*file.Float64ColumnChunkWriter), d, nil)
+		return copyValues(ctx, newSteps(in, d), to.(*file.Float64ColumnChunkWriter), want, nil)
 	case *file.Int96ColumnChunkReader:
-		return copyValues(in, to.(*file.Int96ColumnChunkWriter), d, nil)
+		return copyValues(ctx, newSteps(in, d), to.(*file.Int96ColumnChunkWriter), want, nil)
 	case *file.FixedLenByteArrayColumnChunkReader:
-		return copyValues(in, to.(*file.FixedLenByteArrayColumnChunkWriter), d, nil)
+		return copyValues(ctx, newSteps(in, d), to.(*file.FixedLenByteArrayColumnChunkWriter), want, nil)
 	}
 	return fault.New(fault.FormatUnusable, d.Path(), "a column of a type that is not known here")
-}
-
-type valueReader[V any] interface {
-	HasNext() bool
-	Err() error
-	ReadBatch(size int64, values []V, definition, repetition []int16) (levels int64, read int, err error)
 }
 
 type valueWriter[V any] interface {
 	WriteBatch(values []V, definition, repetition []int16) (int64, error)
 }
 
-// copyValues copies a column with its levels, so that it stays the same whatever its shape.
-func copyValues[V any](from valueReader[V], to valueWriter[V], d *schema.Column, change func([]V) error) error {
-	const step = 4096
-	values := make([]V, step)
-	var definition, repetition []int16
-	if d.MaxDefinitionLevel() > 0 {
-		definition = make([]int16, step)
-	}
-	if d.MaxRepetitionLevel() > 0 {
-		repetition = make([]int16, step)
-	}
-	for from.HasNext() {
-		levels, n, err := from.ReadBatch(step, values, definition, repetition)
+// copyValues copies a column of so many values with its levels, so that it stays the same whatever its shape.
+func copyValues[V any](ctx context.Context, in *steps[V], to valueWriter[V], want int64, change func([]V) error) error {
+	for {
+		values, err := in.next(ctx)
 		if err != nil {
 			return err
 		}
+		if want -= int64(in.levels); want < 0 || in.levels == 0 {
+			if want != 0 {
+				return errRows
+			}
+			return nil
+		}
 		if change != nil {
-			if err := change(values[:n]); err != nil {
+			if err := change(values); err != nil {
 				return err
 			}
 		}
-		if _, err := to.WriteBatch(values[:n], definition[:min(int(levels), len(definition))], repetition[:min(int(levels), len(repetition))]); err != nil {
+		if bytesOfTexts(values) > format.MostUnpacked { // the writer holds all of them
+			return errGrown
+		}
+		if _, err := to.WriteBatch(values, in.definition[:min(in.levels, len(in.definition))], in.repetition[:min(in.levels, len(in.repetition))]); err != nil {
 			return err
 		}
 	}
-	return from.Err()
+}
+
+// bytesOfTexts is how long texts are together; other values are short.
+func bytesOfTexts(values any) (n int) {
+	switch values := values.(type) {
+	case []parquet.ByteArray:
+		for _, v := range values {
+			n += len(v)
+		}
+	case []parquet.FixedLenByteArray:
+		for _, v := range values {
+			n += len(v)
+		}
+	}
+	return n
 }

@@ -25,6 +25,7 @@ const (
 	idContent         = 134
 	idFilePath        = 100
 	idFileFormat      = 101
+	idRowCount        = 103
 	idFileSize        = 104
 	idSplitOffsets    = 132
 	idLowKey          = 126
@@ -36,7 +37,8 @@ const (
 
 var (
 	listIDs  = avroFields{idManifestPath: textForm, idManifestLength: numberForm, idManifestContent: numberForm}
-	entryIDs = avroFields{idStatus: numberForm, idContent: numberForm, idFilePath: textForm, idFileFormat: textForm, idFileSize: numberForm,
+	entryIDs = avroFields{idStatus: numberForm, idContent: numberForm, idFilePath: textForm, idFileFormat: textForm, idRowCount: numberForm,
+		idFileSize:     numberForm,
 		idSplitOffsets: anyForm, idLowKey: numberForm, idLowValue: textForm, idHighKey: numberForm, idHighValue: textForm, idReferenced: textForm}
 )
 
@@ -212,10 +214,13 @@ func (m *mover) carryFiles(ctx context.Context, manifest string, file *avroFile)
 			if sizes[path] != nil { // one file holds the vectors of many
 				return nil, nil
 			}
-			moved, kind := new(atomic.Int64), strings.ToLower(f.text(idFileFormat))
+			moved, kind, rows := new(atomic.Int64), strings.ToLower(f.text(idFileFormat)), int64(-1)
+			if f.has(idRowCount) {
+				rows = max(0, f.long(idRowCount))
+			}
 			sizes[path] = moved
 			g.Go(m.safely(path, func() error {
-				n, err := m.carryPositions(gctx, path, kind, size)
+				n, err := m.carryPositions(gctx, path, kind, size, rows)
 				moved.Store(n)
 				return err
 			}))

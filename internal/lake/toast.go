@@ -342,7 +342,7 @@ func (c *currentTable) fetch(ctx context.Context, w *wanted) (*found, error) {
 // readRows reads some rows of a data file, given in order and each once, from the row groups that hold them, and appends their
 // columns to parts. It ends with errTooMuch when their values are more than the bytes that are left.
 func (t *icebergTable) readRows(ctx context.Context, f iceberg.DataFile, schema *arrow.Schema, rows []uint32, parts [][]arrow.Array, bytes *int64) error {
-	r, err := t.openParquet(ctx, f)
+	r, err := t.openParquet(ctx, f, anyPage)
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func New(o Options) *Metrics {
 		o.MaxTables = 500
 	}
 	m := &Metrics{registry: prometheus.NewRegistry(), max: o.MaxTables, tables: map[string]bool{}}
-	reg := prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": o.Pipeline}, m.registry)
+	reg := prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": fault.Printable(o.Pipeline)}, m.registry)
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "leat_" + name, Help: help}, labels)
 		reg.MustRegister(v)

@@ -171,15 +171,23 @@ func TestOtherMachinesNeedAToken(t *testing.T) {
 
 func TestLabelsOfHostileNamesArePrintable(t *testing.T) {
 	t.Parallel()
-	m := metrics.New(metrics.Options{Pipeline: "shop"})
-	s := serve(t, m, metrics.ServerOptions{})
 	const name = "public.a\x1b[2J\u202e\xff\n"
+	m := metrics.New(metrics.Options{Pipeline: name})
+	s := serve(t, m, metrics.ServerOptions{Ready: func() error { return fault.New(fault.LakeFailed, name, "it is away") }})
+	if _, body := get(t, s, "/readyz", ""); body != `public.a\x1b[2J\u202e\xff\n: it is away`+"\n" {
+		t.Errorf("why it is not ready is told as %q", body)
+	}
+	mirror := metrics.NewMirror(name)
+	mirror.Ran(nil, time.Unix(1, 0))
 	m.Rows(name, change.OpInsert, 1)
 	m.TableCommitted(name, 1, 0, 1, 7)
 	m.Copy(name, 1, 2)
 	_, body := get(t, s, "/metrics", "")
 	if !strings.Contains(body, `table="public.a\\x1b[2J\\u202e\\xff\\n"`) || strings.ContainsAny(body, "\x1b\u202e") || strings.Contains(body, "\xff") {
 		t.Errorf("the label is not printable:\n%s", body)
+	}
+	if !strings.Contains(body, `pipeline="public.a\\x1b[2J`) {
+		t.Errorf("the pipeline's name is not printable:\n%s", body)
 	}
 	m.CopyEnded(name)
 	if _, body := get(t, s, "/metrics", ""); strings.Contains(body, "leat_copy_chunks_done{") {

@@ -24,7 +24,7 @@ type Mirror struct {
 // NewMirror makes a registry of its own.
 func NewMirror(name string) *Mirror {
 	m := &Mirror{registry: prometheus.NewRegistry()}
-	reg := prometheus.WrapRegistererWith(prometheus.Labels{"mirror": name}, m.registry)
+	reg := prometheus.WrapRegistererWith(prometheus.Labels{"mirror": fault.Printable(name)}, m.registry)
 	m.runs = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "leat_mirror_runs_total", Help: "Runs, by how they ended: ok, or the code of docs/errors.md."}, []string{"code"})
 	m.success = prometheus.NewGauge(prometheus.GaugeOpts{Name: "leat_mirror_last_success_timestamp_seconds", Help: "When the far side last had everything."})
 	reg.MustRegister(m.runs, m.success)

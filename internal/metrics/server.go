@@ -115,6 +115,7 @@ func bears(r *http.Request, token string) bool {
 func answer(ask func() error, token string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
 		var err error
 		if ask != nil {
 			err = ask()
@@ -124,7 +125,7 @@ func answer(ask func() error, token string) http.Handler {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			reason = "no"
 			if token == "" || bears(r, token) {
-				reason = err.Error()
+				reason = fault.Printable(err.Error())
 			}
 		}
 		_, _ = w.Write([]byte(reason + "\n")) // a client that went away needs no answer

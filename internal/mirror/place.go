@@ -35,7 +35,7 @@ func (r *run) within(path, how string) error {
 	f := fault.New(fault.MirrorRefused, r.to.bucket.Properties().URL, "the source and the target are the same place").WithMend("%s.", beside)
 	if path != "" {
 		f = fault.New(fault.MirrorRefused, r.to.bucket.Properties().URL, "%s, below %q", how, path).
-			WithMend("%s, or leave out what lies there: --exclude '%s**'.", beside, path)
+			WithMend("%s, or leave out what lies there: --exclude %s.", beside, fault.Shell(path+"**"))
 	}
 	return f
 }

@@ -8,13 +8,10 @@ import (
 	"github.com/leatdata/leat/internal/scratch"
 )
 
-// AtHand is how many bytes of a table's file lie in ordinary memory; larger ones lie in scratch.
-const AtHand = 64 << 20
-
 // Files brings the files of one table, compared with all that the source says of them.
 type Files interface {
 	// Read reads a file of the source that is to be written with changes. One of more than most bytes is bucket-failed. Where most is more than
-	// AtHand the bytes must be given to scratch.Free.
+	// scratch.AtHand the bytes must be given to scratch.Free.
 	Read(ctx context.Context, key string, most int64) ([]byte, error)
 	// Carry brings a file over as it is.
 	Carry(ctx context.Context, key string, size int64) error
@@ -68,7 +65,7 @@ func (t *tableFiles) read(ctx context.Context, key string, most int64) (data []b
 		return nil, fault.New(fault.BucketFailed, r.where(key), "the object has more than the %d bytes it may have", most)
 	}
 	into := &filled{}
-	if c.Size > AtHand {
+	if c.Size > scratch.AtHand {
 		into.data = scratch.Make(int(c.Size))
 	} else {
 		into.data = make([]byte, c.Size)

@@ -178,7 +178,7 @@ func (r *run) leftBefore(name string, next *again) error {
 // heldBack is the error of a table that stays as another program has left it.
 func heldBack(name, why string) *fault.Fault {
 	return fault.New(fault.LakeForeign, name, "%s", why).
-		WithMend("Copy the table again: leat resync --table %s; or let others write: --set lake.foreign_writes=warn.", name)
+		WithMend("Copy the table again: leat resync --table %s; or let others write: --set lake.foreign_writes=warn.", fault.Shell(name))
 }
 
 // identify decides what is kept of a table and how its rows are known.

@@ -89,7 +89,7 @@ func (r *run) removeDDLEvents(ctx context.Context, st postgres.DDLState, next *a
 	case err != nil && ctx.Err() != nil:
 		return err
 	case err != nil && !next.toldDDL:
-		r.o.Log.Info("the event triggers stay: the role may not remove them", "hint", "Run as a superuser: "+strings.Join(st.Drop, "; ")+";")
+		r.o.Log.Info("the event triggers stay: the role may not remove them", "hint", fault.Pasted("Run as a superuser: "+strings.Join(st.Drop, "; ")+";"))
 	case dropped:
 		r.o.Log.Info("the event triggers were removed", "slot", r.o.Slot)
 	}

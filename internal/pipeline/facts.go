@@ -92,7 +92,7 @@ func (r *run) publishWatched(ctx context.Context, full, inserts []*change.Table,
 			t.noteLeaves(known, after.Facts[oid], after.At)
 		}
 		p, waits := r.pending[oid]
-		copied := next.all || slices.Contains(next.tables, t.name)
+		copied := next.all || slices.Contains(next.tables, t.name) || slices.Contains(next.tables, t.key)
 		if known, ok := postgres.ParseFacts(r.state.Tables[t.key].Facts); waits && ok && !copied {
 			p.facts, r.pending[oid], t.facts = after.Facts[oid], p, known
 		} else {
@@ -238,8 +238,8 @@ func (r *run) tellOfLostLeaves() {
 		was := r.state.Tables[key]
 		lost := slices.DeleteFunc(slices.Clone(was.Leaves), func(oid uint32) bool { return slices.Contains(t.leaves, oid) })
 		if was.OID == t.source.OID && len(lost) > 0 {
-			r.o.Log.Warn("partitions were detached or dropped; the lake keeps their rows until the table is copied anew: leat resync --table "+t.name,
-				"table", t.name, "partitions", len(lost))
+			r.o.Log.Warn("partitions were detached or dropped; the lake keeps their rows until the table is copied again",
+				"table", t.name, "partitions", len(lost), "hint", "leat resync --table "+fault.Shell(t.name))
 		}
 	}
 }

@@ -9,6 +9,9 @@ import (
 // Large is the size in bytes from which a buffer is kept in a file.
 const Large = 32 << 20
 
+// AtHand is how many bytes of what others wrote lie in ordinary memory at once: of a file, of a block of it when it is unpacked.
+const AtHand = 64 << 20
+
 // leaveEvery is how often pages that were touched are let go of. What passes at two gigabytes a second meanwhile is 20 MB.
 const leaveEvery = 10 * time.Millisecond
 

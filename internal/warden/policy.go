@@ -263,6 +263,9 @@ func merge(before string, draft Document, o DraftOptions) (string, error) {
 		if err := json.Unmarshal([]byte(before), &policy); err != nil {
 			return "", fault.Wrap(err, fault.BucketFailed, "policy", "the bucket's policy cannot be understood")
 		}
+		if policy == nil { // the text was null
+			policy = map[string]json.RawMessage{}
+		}
 		if err := json.Unmarshal(policy["Statement"], &statements); err != nil {
 			statements = []json.RawMessage{policy["Statement"]} // one alone need not stand in a list
 		}
