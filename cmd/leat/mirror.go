@@ -167,6 +167,11 @@ func mirrorOptions(cfg *config.Config) (mirror.Options, error) {
 		Backoff: 500 * time.Millisecond, WorkDir: m.WorkDir, Now: time.Now,
 		Archived: mirror.Archived(m.Archived), RestoreDays: m.RestoreDays, RestoreTier: string(m.RestoreTier),
 	}
+	class, err := mirror.ParseClass(m.StorageClass)
+	if err != nil {
+		return o, err
+	}
+	o.Beside = mirror.Choices{StorageClass: class, ObjectLock: m.ObjectLock == config.ObjectLockKeep, ACL: m.ACL == config.ACLLookCount}
 	if o.Parallel == 0 {
 		o.Parallel = min(8*runtime.NumCPU(), 32)
 	}
@@ -247,9 +252,17 @@ func (t *tables) Is(ctx context.Context, root string) (bool, error) {
 
 // Relocate brings one table over.
 func (t *tables) Relocate(ctx context.Context, root string, files mirror.Files) (bool, error) {
-	r := &lake.Relocation{
-		From: t.from, To: t.to, FromURL: t.from.Properties().URL, ToURL: t.to.Properties().URL, Root: root, Read: files.Read, Carry: files.Carry, Log: t.log,
-	}
+	r := t.relocation(root)
+	r.Read, r.Carry = files.Read, files.Carry
 	done, err := r.Run(ctx)
 	return !done.Nothing(), err
+}
+
+// Brought says what of a table is at the target.
+func (t *tables) Brought(ctx context.Context, root string) (func(key string) bool, error) {
+	return t.relocation(root).Brought(ctx)
+}
+
+func (t *tables) relocation(root string) *lake.Relocation {
+	return &lake.Relocation{From: t.from, To: t.to, FromURL: t.from.Properties().URL, ToURL: t.to.Properties().URL, Root: root, Log: t.log}
 }

@@ -193,14 +193,14 @@ func aboutKey(key string, about map[string]any) map[string]any {
 	return about
 }
 
-// LeftOut tells of what is no object. Markers of folders are nothing to look at: they are counted.
+// LeftOut tells of what is no object. Markers of folders, and files that no table needs, are nothing to look at: they are counted.
 func (v *mirrorView) LeftOut(key string, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
 	case v.json != nil:
 		v.json.event("left-out", aboutKey(key, map[string]any{"error": err.Error()}))
-	case !fault.Is(err, fault.ObjectMarker):
+	case !fault.Is(err, fault.ObjectMarker) && !fault.Is(err, fault.ObjectOrphan):
 		say(v.log, "left out: %s: %v\n", key, err)
 	}
 }

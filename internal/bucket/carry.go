@@ -6,15 +6,15 @@ import (
 	"io"
 )
 
-// Cargo is an object with all that is kept beside its bytes, as it goes from one bucket to another.
+// Cargo is an object with all that is kept beside its bytes, as it goes from one bucket to another. Written is what stands in it.
 type Cargo struct {
 	Object
 	ContentType, CacheControl, ContentEncoding, ContentDisposition, ContentLanguage, Expires string
 
 	WebsiteRedirect string // where a website sends who asks for the object
 	StorageClass    string // "" is the usual one
-	Locked          bool   // it may not be deleted for some time, or has a legal hold
-	Illegible       bool   // there is metadata that the server cannot say
+	Lock            Lock
+	Illegible       bool // there is metadata that the server cannot say
 
 	Tags     string // as a query, each byte that needs it as %XX; "" for none
 	Tagged   bool   // there are tags, which the server does not tell with the object
@@ -54,6 +54,12 @@ type Carrier interface {
 	Tags(ctx context.Context, key string) (string, error)
 	// Tag sets the tags of an object, as a query.
 	Tag(ctx context.Context, key, tags string) error
+	// Private says whether nothing beside the bucket's owner has a right on an object by its list of grants. Servers without such lists say yes.
+	Private(ctx context.Context, key string) (bool, error)
+	// Locks says whether the bucket has Object Lock.
+	Locks(ctx context.Context) (bool, error)
+	// Lock locks an object that is there.
+	Lock(ctx context.Context, key string, l Lock) error
 	// Deliver writes an object in one request, whose body the server checks by its SHA-256, sum. It returns the ETag and, where the server
 	// encrypts, how.
 	Deliver(ctx context.Context, c Cargo, data []byte, sum [sha256.Size]byte) (etag, encryption string, err error)

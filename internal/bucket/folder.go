@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"hash/maphash"
 	"io"
 	"io/fs"
 	"os"
@@ -38,6 +39,9 @@ type folder struct {
 	root *os.Root
 	dirs dirSync
 	lazy lazyFiles
+	// readOnly: nothing is written here, so that how names are spelled is looked up in the folders themselves.
+	readOnly bool
+	spelled  spellings
 	// conditions has room for one: it makes look-and-replace one step within this process; a file lock does so
 	// between processes.
 	conditions chan struct{}
@@ -49,7 +53,7 @@ func openFolder(at place, readOnly bool) (*folder, error) {
 			return nil, fault.New(fault.BucketMissing, at.String(), "there is no such folder").Because(err).
 				WithMend("Correct its name, or mount what it lies on.")
 		}
-		return openRoot(at)
+		return openRoot(at, true)
 	}
 	err := os.MkdirAll(at.name, 0o777)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // such a place can hold no folders
@@ -58,15 +62,17 @@ func openFolder(at place, readOnly bool) (*folder, error) {
 	if err != nil {
 		return nil, pathFault(err, at.String())
 	}
-	return openRoot(at)
+	return openRoot(at, false)
 }
 
-func openRoot(at place) (*folder, error) {
+func openRoot(at place, readOnly bool) (*folder, error) {
 	root, err := os.OpenRoot(at.name)
 	if err != nil {
 		return nil, pathFault(err, at.String())
 	}
-	return &folder{at: at, root: root, dirs: dirSync{root: root}, conditions: make(chan struct{}, 1)}, nil
+	return &folder{
+		at: at, root: root, dirs: dirSync{root: root}, conditions: make(chan struct{}, 1), readOnly: readOnly, spelled: spellings{seed: maphash.MakeSeed()},
+	}, nil
 }
 
 func (f *folder) Open(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
@@ -199,6 +205,11 @@ func (f *folder) Delete(ctx context.Context, keys ...string) error {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || err == nil && info.IsDir() {
 			continue
 		}
+		if other := f.respelled(key); fault.Is(other, fault.KeyRefused) {
+			continue // it is another key's
+		} else if other != nil {
+			return other
+		}
 		if err == nil {
 			err = f.root.Remove(key)
 		}
@@ -232,6 +243,7 @@ const maxFileName = 255
 // prune removes folders that are empty, upwards from dir, and returns the first that stays.
 func (f *folder) prune(dir string) string {
 	for dir != "." && f.root.Remove(dir) == nil {
+		f.spelled.forget()
 		dir = path.Dir(dir)
 	}
 	return dir

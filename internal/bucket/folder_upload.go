@@ -145,6 +145,7 @@ func (u *fileUpload) publish(ctx context.Context, done Object) (replaced bool, e
 		}
 		defer release()
 	}
+	defer u.folder.spelled.turn(path.Dir(u.key))()
 	before, found, err := u.folder.version(u.key)
 	if err != nil && u.opts.conditional() { // that we could not look says nothing about what is there
 		return false, u.failed(err)
@@ -156,6 +157,9 @@ func (u *fileUpload) publish(ctx context.Context, done Object) (replaced bool, e
 	// comes into it: then once more.
 	for range 10 {
 		if err = u.folder.makeDirs(path.Dir(u.key), u.opts.Lazy); err == nil {
+			if err := u.folder.respelled(u.key); err != nil {
+				return false, err
+			}
 			err = u.rename()
 		}
 		if !errors.Is(err, fs.ErrNotExist) {

@@ -91,7 +91,8 @@ func Holds(ctx context.Context, b Bucket, key string) error {
 	return nil
 }
 
-// holds is an error where a folder in the key is a symbolic link: the file would be another key's.
+// holds is an error where a folder in the key is a symbolic link, or where the file system has something in its place under another spelling: the
+// file would be another key's.
 func (f *folder) holds(key string) error {
 	for i := range len(key) {
 		if key[i] != '/' {
@@ -108,7 +109,7 @@ func (f *folder) holds(key string) error {
 				WithMend("Replace the link by a folder, or exclude what lies below it.")
 		}
 	}
-	return nil
+	return f.respelled(key)
 }
 
 func (b *s3Bucket) holds(ctx context.Context, key string) error {

@@ -31,9 +31,13 @@ type s3Bucket struct {
 	multi   ability    // conditions on objects in parts
 	sse     ability    // the encryption that is asked for
 	keeps   [oddKinds]ability
-	bare    atomic.Bool // If-Match wants the ETag without its quotes
-	seen    atomic.Bool // the bucket exists: a 404 is the object's
-	digests atomic.Bool // the bucket wants a Content-MD5 with each upload
+	locks   ability                // Object Lock
+	grants  ability                // lists of grants
+	owner   atomic.Pointer[string] // of the bucket, where it is known
+	bare    atomic.Bool            // If-Match wants the ETag without its quotes
+	seen    atomic.Bool            // the bucket exists: a 404 is the object's
+	digests atomic.Bool            // the bucket wants a Content-MD5 with each upload
+	sumless atomic.Bool            // the server refuses to be asked for the checksums that it keeps
 	buffers buffers
 	courier func() (*courier, error) // finds out where the bucket is, once
 	keys    *keyring

@@ -181,10 +181,7 @@ func (b *s3Bucket) Fetch(ctx context.Context, key, etag string) (Cargo, io.ReadC
 	if etag != "" {
 		header.Set("If-Match", *b.ifMatch(etag))
 	}
-	if b.known.Checksums == "crc32" {
-		header.Set("X-Amz-Checksum-Mode", "ENABLED")
-	}
-	resp, err := b.ask(ctx, http.MethodGet, key, "", header, nil, "s3:GetObject")
+	resp, err := b.askSums(ctx, http.MethodGet, key, header)
 	if err != nil {
 		return Cargo{}, nil, b.missing(ctx, err)
 	}
@@ -236,7 +233,7 @@ func cargoOf(key string, h http.Header) Cargo {
 		ContentType: h.Get("Content-Type"), CacheControl: h.Get("Cache-Control"), ContentEncoding: h.Get("Content-Encoding"),
 		ContentDisposition: h.Get("Content-Disposition"), ContentLanguage: h.Get("Content-Language"), Expires: h.Get("Expires"),
 		WebsiteRedirect: h.Get("X-Amz-Website-Redirect-Location"), StorageClass: h.Get("X-Amz-Storage-Class"),
-		Locked:    h.Get("X-Amz-Object-Lock-Mode") != "" || h.Get("X-Amz-Object-Lock-Legal-Hold") == "ON",
+		Lock:      lockOf(h),
 		Illegible: counts(h, "X-Amz-Missing-Meta"), Tagged: counts(h, "X-Amz-Tagging-Count"),
 	}
 	if h.Get("X-Amz-Server-Side-Encryption-Customer-Algorithm") != "" {
@@ -267,8 +264,7 @@ func cargoOf(key string, h http.Header) Cargo {
 func counts(h http.Header, name string) bool { return h.Get(name) != "" && h.Get(name) != "0" }
 
 func (b *s3Bucket) Describe(ctx context.Context, key string) (Cargo, error) {
-	header := http.Header{"X-Amz-Checksum-Mode": {"ENABLED"}}
-	resp, err := b.ask(ctx, http.MethodHead, key, "", header, nil, "s3:GetObject")
+	resp, err := b.askSums(ctx, http.MethodHead, key, http.Header{})
 	if err != nil {
 		return Cargo{}, b.missing(ctx, err)
 	}
@@ -361,6 +357,8 @@ func (b *s3Bucket) headers(c Cargo) http.Header {
 	set("Expires", c.Expires)
 	set("X-Amz-Website-Redirect-Location", c.WebsiteRedirect)
 	set("X-Amz-Tagging", c.Tags)
+	set("X-Amz-Storage-Class", c.StorageClass)
+	c.Lock.ask(h)
 	set(aclHeader, b.opts.ACL)
 	set("X-Amz-Server-Side-Encryption", b.opts.SSE)
 	set("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id", b.opts.KMSKeyID)
@@ -394,7 +392,8 @@ func (b *s3Bucket) Begin(ctx context.Context, c Cargo) (string, error) {
 		Bucket: &b.at.name, Key: b.key(c.Key), ContentType: optional(c.ContentType), CacheControl: optional(c.CacheControl),
 		ContentEncoding: optional(c.ContentEncoding), ContentDisposition: optional(c.ContentDisposition), ContentLanguage: optional(c.ContentLanguage),
 		Metadata: c.Metadata, Tagging: optional(c.Tags), ServerSideEncryption: types.ServerSideEncryption(b.opts.SSE), SSEKMSKeyId: optional(b.opts.KMSKeyID),
-		WebsiteRedirectLocation: optional(c.WebsiteRedirect),
+		WebsiteRedirectLocation: optional(c.WebsiteRedirect), StorageClass: types.StorageClass(c.StorageClass),
+		ObjectLockMode: types.ObjectLockMode(c.Lock.Mode), ObjectLockRetainUntilDate: c.Lock.until(), ObjectLockLegalHoldStatus: c.Lock.status(),
 	}, besideSDK(c))
 	if err != nil {
 		return "", b.fault(ctx, err, "s3:PutObject", c.Key)
@@ -501,8 +500,10 @@ func (b *s3Bucket) Copy(ctx context.Context, from Carrier, c Cargo) (string, err
 	}
 	opts := func(*s3.Options) {}
 	in := &s3.CopyObjectInput{
-		WebsiteRedirectLocation: optional(c.WebsiteRedirect), // it goes with no copy by itself
-		Bucket:                  &b.at.name, Key: b.key(c.Key), CopySource: aws.String(httpbinding.EscapePath(source.at.name+"/"+source.at.root+c.Key, false)),
+		WebsiteRedirectLocation: optional(c.WebsiteRedirect), // it goes with no copy by itself, nor do these
+		StorageClass:            types.StorageClass(c.StorageClass),
+		ObjectLockMode:          types.ObjectLockMode(c.Lock.Mode), ObjectLockRetainUntilDate: c.Lock.until(), ObjectLockLegalHoldStatus: c.Lock.status(),
+		Bucket: &b.at.name, Key: b.key(c.Key), CopySource: aws.String(httpbinding.EscapePath(source.at.name+"/"+source.at.root+c.Key, false)),
 		CopySourceIfMatch: source.ifMatch(c.ETag), ServerSideEncryption: types.ServerSideEncryption(b.opts.SSE), SSEKMSKeyId: optional(b.opts.KMSKeyID),
 	}
 	if c.Metadata != nil { // else the copy has what its source has

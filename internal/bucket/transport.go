@@ -108,6 +108,7 @@ func authorities(file string) (*x509.CertPool, error) {
 type watchdog struct {
 	base  *http.Transport
 	stall time.Duration
+	clock serverClock
 }
 
 func (w *watchdog) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -137,6 +138,7 @@ func (w *watchdog) RoundTrip(req *http.Request) (*http.Response, error) {
 		cancel(nil)
 		return nil, err // after a stall it is the context's cause, our stallError
 	}
+	w.clock.told(resp.Header.Get("Date"))
 	timer.Stop()
 	resp.Body = &responseBody{ReadCloser: resp.Body, timer: timer, stall: w.stall, cancel: cancel}
 	return resp, nil

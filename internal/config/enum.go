@@ -47,6 +47,28 @@ const (
 
 func (ACL) allowed() []string { return names(ACLNone, ACLOwnerFull) }
 
+// ObjectLock says what becomes of the retention and the legal hold of objects.
+type ObjectLock string
+
+// The values of ObjectLock.
+const (
+	ObjectLockOff  ObjectLock = "off"
+	ObjectLockKeep ObjectLock = "keep"
+)
+
+func (ObjectLock) allowed() []string { return names(ObjectLockOff, ObjectLockKeep) }
+
+// ACLLook says whether lists of grants are looked at.
+type ACLLook string
+
+// The values of ACLLook.
+const (
+	ACLLookOff   ACLLook = "off"
+	ACLLookCount ACLLook = "count"
+)
+
+func (ACLLook) allowed() []string { return names(ACLLookOff, ACLLookCount) }
+
 // Checksums says whether S3's checksum headers are sent.
 type Checksums string
 

@@ -15,6 +15,9 @@ type Mirror struct {
 	Archived       Archived    `yaml:"archived" default:"fail" doc:"What becomes of objects that lie in an archive (GLACIER, DEEP_ARCHIVE, archive tiers): fail reports each; skip leaves them out and counts them; restore asks the source for them, and a later run carries them."`
 	RestoreDays    int         `yaml:"restore_days" default:"7" min:"1" max:"365" doc:"Days that a restored object can be read, with mirror.archived restore."`
 	RestoreTier    RestoreTier `yaml:"restore_tier" default:"Standard" doc:"How fast the archive is asked to be; Bulk costs least and takes longest."`
+	StorageClass   string      `yaml:"storage_class" doc:"Storage class that objects are written with: keep asks for the source's, where the target takes it; a name, such as STANDARD_IA, for that one. Empty leaves it to the target. Objects that come without the source's are counted."`
+	ObjectLock     ObjectLock  `yaml:"object_lock" default:"off" doc:"keep carries the retention and the legal hold of Object Lock to a bucket that has it, and reads them back; off counts the objects that have one."`
+	ACL            ACLLook     `yaml:"acl" default:"off" doc:"count asks the source for the list of grants of each object that is carried, at one request each, and counts those that give a right to anybody but the bucket's owner. Lists of grants are never carried."`
 	Parallel       int         `yaml:"parallel" default:"0" min:"0" max:"256" doc:"Objects on their way at once; 0 is eight for each of the processor's cores, at most 32."`
 	MaxRate        Rate        `yaml:"max_rate" default:"0" doc:"Most bytes read in a second, all objects together; 0 is no limit."`
 	Attempts       int         `yaml:"attempts" default:"8" min:"1" max:"100" doc:"Attempts at one object before it is set aside; the pauses between eight come to about a minute."`

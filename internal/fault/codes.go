@@ -64,6 +64,7 @@ const (
 	ObjectSpecial     Code = "object-special"
 	ObjectMarker      Code = "object-marker"
 	ObjectForeign     Code = "object-foreign"
+	ObjectOrphan      Code = "object-orphan"
 
 	ValueUncarriable Code = "value-uncarriable"
 	TypeUncarriable  Code = "type-uncarriable"
@@ -148,6 +149,7 @@ var Codes = map[Code]Entry{
 	ObjectLink:      {"A symbolic link that leads nowhere, in a circle or to a folder is no object.", "Nothing, if it is meant: it holds no bytes of its own.", ExitTarget, false},
 	ObjectSpecial:   {"A named pipe, a socket or a device in a folder is no object.", "Nothing, if it is meant: it holds no bytes.", ExitTarget, false},
 	ObjectForeign:   {"The target has a folder that another mirror or pipeline keeps: nothing is deleted in it.", "Give each its own prefix, or exclude the folder; delete the folder by hand if it is of no use any more.", ExitTarget, false},
+	ObjectOrphan:    {"A file in the data folder of an Iceberg table is named by none of the table's snapshots: it does not come with the table.", "Nothing, if it is meant: jobs that failed leave such files, and remove_orphan_files removes them. A file that is about to be committed comes with the next run.", ExitTarget, false},
 	ObjectMarker:    {"An object without bytes whose key ends with a slash stands for a folder; this kind of target has no such objects.", "Nothing: the folder comes with the objects in it.", ExitTarget, false},
 
 	ValueUncarriable: {"A value cannot be carried exactly in the chosen format and no policy says what to do.", "Choose a policy for the type: null, text or clamp (see docs/types.md).", ExitData, false},

@@ -347,7 +347,11 @@ func (m *mover) read(ctx context.Context, key string, most int64) ([]byte, error
 	return m.Read(ctx, key, most)
 }
 
+// put writes a file to the far side, which must keep it under its very key.
 func (m *mover) put(ctx context.Context, key string, data []byte, o bucket.WriteOptions) error {
+	if err := bucket.Holds(ctx, m.To, key); err != nil {
+		return err
+	}
 	_, err := bucket.WriteAll(ctx, m.To, key, data, o)
 	return err
 }

@@ -101,6 +101,27 @@ func (m *mover) understand(data []byte) (list arrivalList, ok bool) {
 	return list, err == nil && list.Version == 1 && list.From == m.FromURL && list.To == m.ToURL && len(list.Files)%16 == 0
 }
 
+// Brought says of keys whether a relocation has brought them to the target, by the list that it has left there; nil without one.
+func (r *Relocation) Brought(ctx context.Context) (has func(key string) bool, err error) {
+	m := &mover{Relocation: *r}
+	data, err := bucket.ReadAll(ctx, m.To, m.listKey(), maxMetadata)
+	if fault.Is(err, fault.ObjectMissing) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	list, ok := m.understand(data)
+	if !ok {
+		return nil, nil
+	}
+	all := make(map[uint64]bool, len(list.Files)/16)
+	for f := list.Files; len(f) > 0; f = f[16:] {
+		all[binary.BigEndian.Uint64(f)] = true
+	}
+	return func(key string) bool { return all[keyHash(key)] }, nil
+}
+
 // earlier says whether a file arrived in an earlier run and is there, with its size.
 func (a *arrivals) earlier(key string) (size int64, ok bool) {
 	size, ok = a.before[keyHash(key)]

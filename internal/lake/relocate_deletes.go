@@ -153,6 +153,9 @@ func stretch(data []byte, offset, length int64) ([]byte, error) {
 }
 
 func (m *mover) writeStream(ctx context.Context, key string, write func(io.Writer) error) (int64, error) {
+	if err := bucket.Holds(ctx, m.To, key); err != nil {
+		return 0, err
+	}
 	up, err := m.To.Create(ctx, key, bucket.WriteOptions{ContentType: "application/octet-stream", Lazy: true})
 	if err != nil {
 		return 0, err

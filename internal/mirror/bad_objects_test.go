@@ -169,6 +169,8 @@ func (l looking) Is(ctx context.Context, root string) (bool, error) {
 	return lake.IsTable(ctx, l.from, root)
 }
 
+func (l looking) Brought(context.Context, string) (func(string) bool, error) { return nil, nil }
+
 func (l looking) Relocate(_ context.Context, root string, _ mirror.Files) (bool, error) {
 	return false, fault.New(fault.LakeFailed, root, "there is no table")
 }

@@ -180,13 +180,9 @@ func (r *run) bringWhole(ctx context.Context, o bucket.Object, exact bool) error
 			return r.mismatch(o.Key, "its listing tells of %d bytes and more came", c.Size)
 		}
 	}
-	sum := md5.Sum(data)
-	own := hex.EncodeToString(sum[:])
-	if hashed(c.Object) && own != md5ETag(c.ETag) {
-		return r.mismatch(o.Key, "its source's ETag is %s and the bytes that came have %s", md5ETag(c.ETag), own)
-	}
-	if err := checkSums(c, bytes.NewReader(data)); err != nil {
-		return r.mismatch(o.Key, "%s", err.Error())
+	own, err := r.cameRight(ctx, c, data)
+	if err != nil {
+		return err
 	}
 	if c.Tagged {
 		if c.Tags, err = r.from.carrier.Tags(ctx, c.Key); err != nil {
@@ -194,16 +190,69 @@ func (r *run) bringWhole(ctx context.Context, o bucket.Object, exact bool) error
 		}
 	}
 	hash := sha256.Sum256(data)
-	if err := r.deliver(ctx, c, data, hash, own); err != nil {
+	out, err := r.fitted(ctx, c)
+	if err != nil {
 		return err
 	}
-	if err := r.keepTags(ctx, c); err != nil {
+	if err := r.withClass(out, func(c bucket.Cargo) error { out = c; return r.deliver(ctx, c, data, hash, own) }); err != nil {
 		return err
 	}
-	r.tally.notCarried(missedBy(c))
+	if err := r.ended(ctx, c, out); err != nil {
+		return err
+	}
 	r.sums.put(o.Key, hash)
 	r.tally.carried(o.Key, c.Size)
 	return nil
+}
+
+// cameRight compares a small object's bytes with all that the source says of them, and returns their MD5. Where the source says nothing
+// that they could be compared with, they are read once more and must be the same.
+func (r *run) cameRight(ctx context.Context, c bucket.Cargo, data []byte) (own string, err error) {
+	sum := md5.Sum(data)
+	own = hex.EncodeToString(sum[:])
+	same := own == md5ETag(c.ETag) // also of some servers that encrypt
+	if hashed(c.Object) && !same {
+		return own, r.mismatch(c.Key, "its source's ETag is %s and the bytes that came have %s", md5ETag(c.ETag), own)
+	}
+	if err := checkSums(c, bytes.NewReader(data)); err != nil {
+		return own, r.mismatch(c.Key, "%s", err.Error())
+	}
+	if _, told := sumOf(c); same || told || len(data) == 0 {
+		return own, nil
+	}
+	return own, r.cameAgain(ctx, c, data)
+}
+
+// cameAgain reads a small object once more, as it was when it was read first.
+func (r *run) cameAgain(ctx context.Context, c bucket.Cargo, data []byte) error {
+	_, body, err := r.from.carrier.Fetch(ctx, c.Key, c.ETag)
+	if fault.Is(err, fault.ObjectExists) {
+		return r.changed(c.Key)
+	}
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	rest := &rest{data}
+	if _, err := io.Copy(rest, io.LimitReader(r.paced(ctx, body), int64(len(data))+1)); err != nil && !errors.Is(err, errOther) {
+		return r.cut(ctx, err, c.Key)
+	} else if err != nil || len(rest.of) > 0 {
+		return fault.Mended(r.mismatch(c.Key, "it came differently when it was read again"), betweenHint)
+	}
+	return nil
+}
+
+// rest takes bytes that are those it has left.
+type rest struct{ of []byte }
+
+var errOther = errors.New("other bytes than before")
+
+func (r *rest) Write(p []byte) (int, error) {
+	if !bytes.HasPrefix(r.of, p) {
+		return 0, errOther
+	}
+	r.of = r.of[len(p):]
+	return len(p), nil
 }
 
 // deliver writes an object in one request; own is the MD5 of its bytes. Where the far side encrypts so that its ETags say nothing, which
@@ -286,7 +335,7 @@ func (r *run) bringByServer(ctx context.Context, o bucket.Object, exact bool) er
 	if err := r.asListed(o, c.Object, exact); err != nil {
 		return err
 	}
-	missed := missedBy(c)
+	source := c
 	noted := md5ETag(o.ETag) == "" || r.opaque.Load() // the copy has another ETag
 	if noted {
 		if c.Tags, err = r.askTags(ctx, c); err != nil {
@@ -300,18 +349,23 @@ func (r *run) bringByServer(ctx context.Context, o bucket.Object, exact bool) er
 				return err
 			}
 		}
-		c = bucket.Cargo{Object: o, WebsiteRedirect: c.WebsiteRedirect, Tags: tags}
+		c = bucket.Cargo{Object: o, WebsiteRedirect: c.WebsiteRedirect, Tags: tags, StorageClass: c.StorageClass, Lock: c.Lock}
 	}
-	etag, err := r.to.carrier.Copy(ctx, r.from.carrier, c)
+	if c, err = r.fitted(ctx, c); err != nil {
+		return err
+	}
+	etag := ""
+	err = r.withClass(c, func(asked bucket.Cargo) (err error) {
+		c = asked
+		etag, err = r.to.carrier.Copy(ctx, r.from.carrier, asked)
+		return err
+	})
 	switch {
 	case fault.Is(err, fault.ObjectExists) && exact:
 		return r.another(o.Key)
 	case fault.Is(err, fault.ObjectExists):
 		return r.changed(o.Key)
 	case err != nil:
-		return err
-	}
-	if err := r.keepTags(ctx, c); err != nil {
 		return err
 	}
 	if was, is := md5ETag(o.ETag), md5ETag(etag); was != "" && is != "" && was != is {
@@ -323,7 +377,9 @@ func (r *run) bringByServer(ctx context.Context, o bucket.Object, exact bool) er
 			return r.bringByServer(ctx, o, exact)
 		}
 	}
-	r.tally.notCarried(missed)
+	if err := r.ended(ctx, source, c); err != nil {
+		return err
+	}
 	r.tally.copied(o.Key, o.Size)
 	return nil
 }

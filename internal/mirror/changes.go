@@ -75,6 +75,11 @@ func (r *run) bringNamed(ctx context.Context, manifest string) error {
 		if brought != nil {
 			continue
 		}
+		if there, err := r.named(ctx, key, sizes[key], manifest); err != nil {
+			return err
+		} else if there {
+			continue
+		}
 		j, err := r.fileJob(ctx, bucket.Object{Key: key, Size: sizes[key]}, true)
 		if err == nil {
 			err = r.carry(ctx, j)

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/fault"
@@ -119,11 +120,11 @@ func (r *run) byManifest(ctx context.Context, near, far bucket.Object) (Verdict,
 	}
 	switch {
 	case here == "" || there == "":
-		return byTime(near, far), nil
+		return r.byTime(near, far), nil
 	case here != there:
 		return Verdict{Differ: ReasonManifest}, nil
 	}
-	if v := byTime(near, far); v.Differ != "" && !proved {
+	if v := r.byTime(near, far); v.Differ != "" && !proved {
 		return v, nil
 	}
 	return Verdict{Same: WayManifest}, nil
@@ -140,8 +141,16 @@ func byOrigin(near bucket.Object, metadata map[string]string) (Verdict, bool) {
 	return Verdict{Differ: ReasonOrigin}, true
 }
 
-func byTime(near, far bucket.Object) Verdict {
-	if far.Modified.Before(near.Modified) {
+// clockGrain is how far the difference of two servers' clocks may be off: they say whole seconds.
+const clockGrain = 2 * time.Second
+
+// byTime compares times of two clocks: those of servers are set right by what each says the time is.
+func (r *run) byTime(near, far bucket.Object) Verdict {
+	apart := bucket.Ahead(r.to.bucket) - bucket.Ahead(r.from.bucket)
+	if apart.Abs() <= clockGrain {
+		apart = 0
+	}
+	if far.Modified.Add(-apart).Before(near.Modified) {
 		return Verdict{Differ: ReasonTime}
 	}
 	return Verdict{Same: WayTime}

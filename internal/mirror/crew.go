@@ -182,7 +182,12 @@ func (c *crew) breakOff(err error) {
 }
 
 func (c *crew) setAside(j job, err error) {
-	c.run.tally.setAside(j.object.Key, err)
+	c.run.respelled.note(err)
+	if classify(j.object.Key) == classData {
+		c.run.tally.setUnheld(j.object.Key, err)
+	} else {
+		c.run.tally.setAside(j.object.Key, err)
+	}
 	c.mu.Lock()
 	c.inARow++
 	many := c.inARow >= asideInARow

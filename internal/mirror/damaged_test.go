@@ -32,6 +32,11 @@ func (l relocating) Relocate(ctx context.Context, root string, files mirror.File
 	return !done.Nothing(), err
 }
 
+func (l relocating) Brought(ctx context.Context, root string) (func(string) bool, error) {
+	r := &lake.Relocation{From: l.from, To: l.to, FromURL: l.from.Properties().URL, ToURL: l.to.Properties().URL, Root: root}
+	return r.Brought(ctx)
+}
+
 // bareTable is a version of a table of the source that has no snapshot yet.
 func bareTable(rows int) []byte {
 	return fmt.Appendf(nil, `{"format-version":2,"table-uuid":"u","location":"s3://any/app/t","last-sequence-number":%d,"properties":{}}`, rows)
@@ -159,8 +164,10 @@ func TestWhatIsNoFileOfATableIsCarriedFromItsDataFolder(t *testing.T) {
 	}
 	from, to := open(t, near.Store, "app"), open(t, far.Store, "copy")
 	with := func(o *mirror.Options) { o.Tables, o.Delete, o.MaxDeleteShare = relocating{from, to}, true, 100 }
-	_, _, err := run(t, from, to, with)
-	must(t, err)
+	r, _, err := run(t, from, to, with)
+	if must(t, err); r.LeftOut[fault.ObjectOrphan] != 3 {
+		t.Errorf("left out: %v", r.LeftOut)
+	}
 	for key, want := range map[string]string{
 		"data/important.csv": "data/important.csv", "data/sub/data/notes.txt": "data/sub/data/notes.txt", "data/orphan.parquet": "", "data/.orphan.parquet.crc": "", "data/_SUCCESS": "",
 	} {

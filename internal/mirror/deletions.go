@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -31,8 +32,7 @@ func (r *run) deleteAll(ctx context.Context) error {
 	if err := r.mayDelete(n); err != nil {
 		return err
 	}
-	// A key that the target cannot hold is no reason to wait: what it shows in its place is not there.
-	if so := r.tally.end(r.o.Now()); so.Failed > so.FailedBy[fault.KeyRefused] {
+	if r.tally.holdsUp() {
 		r.tally.add(func(report *Report) { report.Withheld = int64(n) })
 		return nil
 	}
@@ -42,7 +42,7 @@ func (r *run) deleteAll(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if r.isForeign(e.Key) {
+			if r.isForeign(e.Key) || r.keepRespelled(e.Key) {
 				continue
 			}
 			if batch = append(batch, e.Object); len(batch) == deletedAtOnce {
@@ -99,6 +99,8 @@ func (r *run) deleteGone(ctx context.Context, objects []bucket.Object) error {
 		})
 	}
 	_ = asking.Wait() // each error is one object's
+	// By the source's clock, which tells when its objects were written, in whole seconds.
+	since := r.began.Add(bucket.Ahead(r.from.bucket) - time.Second)
 	var gone []string
 	var missed *bucket.Object
 	for i, o := range objects {
@@ -112,7 +114,7 @@ func (r *run) deleteGone(ctx context.Context, objects []bucket.Object) error {
 		default:
 			r.tally.add(func(report *Report) { report.Unlisted++ })
 			// One that is new was written behind the place that the listing had come to.
-			if sameETag(o, *here) || here.Modified.Before(r.began) {
+			if sameETag(o, *here) || here.Modified.Before(since) {
 				missed = here
 			}
 		}

@@ -48,6 +48,9 @@ func tableRoot(key string) string {
 	return strings.TrimSuffix(key[:i], "/")
 }
 
+// metadataOf is the folder of a table's metadata.
+func metadataOf(root string) string { return strings.TrimPrefix(root+"/"+metadataFolder, "/") }
+
 // carryTable has the table's metadata rewritten.
 func (r *run) carryTable(ctx context.Context, root string, entries []entry) error {
 	if r.o.DryRun {
@@ -55,6 +58,10 @@ func (r *run) carryTable(ctx context.Context, root string, entries []entry) erro
 			r.compareOnly(e)
 		}
 		return nil
+	}
+	r.failed[root] = true // until it has come to its end
+	if err := r.held(ctx, metadataOf(root)+"/"+versionHint); err != nil {
+		return r.unplanned(ctx, metadataOf(root), err)
 	}
 	var changed bool
 	err := r.guarded(root, func() (err error) {
@@ -65,11 +72,16 @@ func (r *run) carryTable(ctx context.Context, root string, entries []entry) erro
 	case err != nil && r.ends(ctx, err):
 		return err
 	case err != nil:
-		r.tally.setAside(root+"/"+metadataFolder, err)
-	case changed:
-		r.tally.add(func(report *Report) { report.Tables++ })
+		r.tally.setAside(metadataOf(root), err)
 	default:
-		r.tally.add(func(report *Report) { report.TablesSame++ })
+		delete(r.failed, root)
+		r.tally.add(func(report *Report) {
+			if changed {
+				report.Tables++
+			} else {
+				report.TablesSame++
+			}
+		})
 	}
 	return nil
 }
@@ -252,7 +264,7 @@ func (r *run) carryNamed(ctx context.Context, f dump.FileManifest, wrong error) 
 	if err != nil {
 		return err
 	}
-	if !r.o.Filter.passes(o) {
+	if ours(f.Key) || !r.o.Filter.passes(o) {
 		return wrong
 	}
 	j := job{object: o, sure: true, needed: true}

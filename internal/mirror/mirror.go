@@ -27,6 +27,8 @@ type Options struct {
 	MaxDeleteShare int
 	DryRun         bool
 
+	Beside Choices
+
 	Archived    Archived // "" is ArchivedFail
 	RestoreDays int      // that a restored object can be read
 	RestoreTier string   // how fast the archive is asked to be
@@ -59,6 +61,8 @@ type Tables interface {
 	Is(ctx context.Context, root string) (bool, error)
 	// Relocate brings a table's metadata to the target. It says whether the target lacked anything.
 	Relocate(ctx context.Context, root string, files Files) (changed bool, err error)
+	// Brought says of each file below a table's root whether the table has it at the target; nil where that is not known.
+	Brought(ctx context.Context, root string) (has func(key string) bool, err error)
 }
 
 // Watcher is told how a mirror goes on. Its methods are called from several goroutines.
@@ -133,32 +137,36 @@ const (
 
 // run is one mirror from its first listing to its report.
 type run struct {
-	o        Options
-	from, to side
-	rate     *rate.Limiter // nil for no limit
-	memory   *budget
-	buffers  sync.Pool // of small objects
-	parts    sync.Pool // of large ones
-	sums     *sumsFile
-	crew     *crew
-	tally    tally
-	began    time.Time
-	listed   counted
-	foreign  foreign
-	markKey  string
-	marks    marks
-	besides  besides
-	later    later
-	tables   map[string]tableLook // folders that were looked at: is there an Iceberg table
-	arrived  map[string]bool      // tables of which the far side has data files
-	server   bool                 // both sides are one server, which copies by itself
-	opaque   atomic.Bool          // the far side encrypts so that its ETags say nothing
-	veils    veils
+	o         Options
+	from, to  side
+	rate      *rate.Limiter // nil for no limit
+	memory    *budget
+	buffers   sync.Pool // of small objects
+	parts     sync.Pool // of large ones
+	sums      *sumsFile
+	crew      *crew
+	tally     tally
+	began     time.Time
+	listed    counted
+	foreign   foreign
+	markKey   string
+	marks     marks
+	besides   besides
+	later     later
+	tables    map[string]tableLook // folders that were looked at: is there an Iceberg table
+	failed    map[string]bool      // tables that could not be carried
+	arrived   map[string]bool      // tables of which the far side has data files
+	server    bool                 // both sides are one server, which copies by itself
+	opaque    atomic.Bool          // the far side encrypts so that its ETags say nothing
+	veils     veils
+	refused   refusals
+	respelled respelled
 }
 
 // later is what has to wait, in files in the order of keys.
 type later struct {
 	metadata  *queue // of Iceberg tables
+	inTables  *queue // what lies in their data folders and not at the target
 	manifests *queue // of dumps
 	changes   *queue // manifests of change files
 	pointers  *queue // to those
@@ -173,7 +181,7 @@ func (d *deletions) all() []*queue { return []*queue{d.pointers, d.manifests, d.
 // Run carries what the far side lacks. It returns the report also with an error; mirror-incomplete says that all was tried and
 // some objects were set aside.
 func Run(ctx context.Context, from, to bucket.Bucket, o Options) (Report, error) {
-	r := &run{o: o, began: o.Now(), markKey: markKey(o.Name), from: newSide(from), to: newSide(to), memory: newBudget(memoryBudget), tables: map[string]tableLook{}, arrived: map[string]bool{}}
+	r := &run{o: o, began: o.Now(), markKey: markKey(o.Name), from: newSide(from), to: newSide(to), memory: newBudget(memoryBudget), tables: map[string]tableLook{}, arrived: map[string]bool{}, failed: map[string]bool{}}
 	r.buffers.New = func() any { return new([]byte) }
 	r.tally.begin(from.Properties().URL, to.Properties().URL, o)
 	if err := r.apart(); err != nil {
@@ -208,7 +216,7 @@ func (r *run) work(ctx context.Context) (err error) {
 	}
 	defer r.closeFiles()
 	defer r.unmark(ctx)
-	for _, step := range []func(context.Context) error{r.mark, r.carryData, r.carryTables, r.carryChanges, r.carryManifests, r.deleteAll} {
+	for _, step := range []func(context.Context) error{r.mark, r.carryData, r.carryTables, r.countOrphans, r.carryChanges, r.carryManifests, r.deleteAll} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -222,7 +230,7 @@ func (r *run) openFiles(dir string) (err error) {
 		to   **queue
 		name string
 	}{
-		{&l.metadata, "metadata"}, {&l.manifests, "manifests"}, {&l.changes, "changes"}, {&l.pointers, "pointers"},
+		{&l.metadata, "metadata"}, {&l.inTables, "in-tables"}, {&l.manifests, "manifests"}, {&l.changes, "changes"}, {&l.pointers, "pointers"},
 		{&l.deletions.pointers, "deleted-pointers"}, {&l.deletions.manifests, "deleted-manifests"}, {&l.deletions.data, "deleted-data"},
 	} {
 		if *f.to, err = newQueue(dir, f.name); err != nil {
@@ -235,7 +243,7 @@ func (r *run) openFiles(dir string) (err error) {
 
 func (r *run) closeFiles() {
 	l := &r.later
-	for _, q := range append(l.deletions.all(), l.metadata, l.manifests, l.changes, l.pointers) {
+	for _, q := range append(l.deletions.all(), l.metadata, l.inTables, l.manifests, l.changes, l.pointers) {
 		q.close()
 	}
 	r.sums.close()

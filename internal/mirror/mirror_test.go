@@ -534,6 +534,10 @@ func (t *tables) Relocate(ctx context.Context, root string, files mirror.Files) 
 	return true, err
 }
 
+func (t *tables) Brought(_ context.Context, root string) (func(string) bool, error) {
+	return func(key string) bool { return slices.Contains(t.files, strings.TrimPrefix(key, root+"/")) }, nil
+}
+
 func TestTheFilesOfATableComeWithTheTable(t *testing.T) {
 	t.Parallel()
 	near, far := testlab.S3(t), testlab.Ceph(t)
@@ -546,8 +550,8 @@ func TestTheFilesOfATableComeWithTheTable(t *testing.T) {
 	for range 2 {
 		r, _, err := run(t, from, to, with)
 		must(t, err)
-		if r.Tables != 1 || r.Deleted != 0 {
-			t.Errorf("%d tables, %d objects deleted", r.Tables, r.Deleted)
+		if r.Tables != 1 || r.Deleted != 0 || r.LeftOut[fault.ObjectOrphan] != 1 {
+			t.Errorf("%d tables, %d objects deleted, left out %v", r.Tables, r.Deleted, r.LeftOut)
 		}
 	}
 	want := []string{"no/data/b.parquet", "no/metadata/b.avro", "t/data/a.parquet", "t/metadata/version-hint.text"}
@@ -555,7 +559,7 @@ func TestTheFilesOfATableComeWithTheTable(t *testing.T) {
 		t.Errorf("the far side has %q, tables %q", got, lake.roots)
 	}
 	lake.files = []string{"data/a.parquet", "data/gone.parquet"}
-	if r, _, err := run(t, from, to, with); !fault.Is(err, fault.MirrorIncomplete) || r.Failed != 1 {
+	if r, _, err := run(t, from, to, with); !fault.Is(err, fault.MirrorIncomplete) || r.Failed != 1 || r.LeftOut[fault.ObjectOrphan] != 0 {
 		t.Errorf("a table whose file is gone: %v", err)
 	}
 }

@@ -23,9 +23,10 @@ import (
 // transfer is a large object on its way, part by part.
 type transfer struct {
 	run     *run
-	c       bucket.Cargo
-	id      string // of the upload
-	size    int64  // bytes of a part
+	c       bucket.Cargo // as the source has it
+	out     bucket.Cargo // as it is to be written
+	id      string       // of the upload
+	size    int64        // bytes of a part
 	count   int
 	have    map[int]bucket.Part // parts that a killed run has sent
 	known   bool                // the parts are those of the source, so its ETag can be computed from them
@@ -63,6 +64,9 @@ func (r *run) bringParts(ctx context.Context, o bucket.Object, exact bool) error
 	t.count = int((c.Size + t.size - 1) / t.size)
 	t.parts, t.sums = make([]bucket.Part, t.count), make([][md5.Size]byte, t.count)
 	t.c.Object = withOrigin(c.Object, true)
+	if t.out, err = r.fitted(ctx, t.c); err != nil {
+		return err
+	}
 	if err := t.begin(ctx); err != nil {
 		return err
 	}
@@ -151,7 +155,11 @@ func (t *transfer) begin(ctx context.Context) error {
 		}
 	}
 	if t.id == "" {
-		t.id, err = far.Begin(ctx, t.c)
+		err = t.run.withClass(t.out, func(c bucket.Cargo) (err error) {
+			t.out = c
+			t.id, err = far.Begin(ctx, c)
+			return err
+		})
 	}
 	return err
 }
@@ -456,10 +464,9 @@ func (t *transfer) finished(ctx context.Context, etag string) error {
 			return t.run.mismatch(t.c.Key, "the far side's ETag is %s and the parts that were sent have %s", plainETag(etag), t.etag())
 		}
 	}
-	if err := t.run.keepTags(ctx, t.c); err != nil {
+	if err := t.run.ended(ctx, t.c, t.out); err != nil {
 		return err
 	}
-	t.run.tally.notCarried(missedBy(t.c))
 	if t.inTurn != nil {
 		t.inTurn.note(t.run.sums, t.c.Key)
 	}
@@ -485,6 +492,9 @@ func (t *transfer) asBegun(ctx context.Context) (bool, error) {
 	}
 	headers := func(c bucket.Cargo) [7]string {
 		return [...]string{c.ContentType, c.CacheControl, c.ContentEncoding, c.ContentDisposition, c.ContentLanguage, c.Expires, c.WebsiteRedirect}
+	}
+	if t.out.StorageClass != "" && classOf(there) != t.out.StorageClass {
+		return false, nil
 	}
 	return headers(there) == headers(t.c) && maps.Equal(there.Metadata, t.c.Metadata) && (t.c.Tags != "" || tags == ""), nil
 }

@@ -165,7 +165,7 @@ func (r *run) pairs(ctx context.Context) iter.Seq2[pair, error] {
 // untold is for an object of the source whose key its listing cannot say.
 func (r *run) untold(o bucket.Object) {
 	if !ours(o.Key) && r.o.Filter.passes(o) {
-		r.tally.setAside(o.Key, fault.New(fault.KeyRefused, r.where(o.Key), "the source's listing cannot say the key of this object, and shows another one"))
+		r.tally.setUnheld(o.Key, fault.New(fault.KeyRefused, r.where(o.Key), "the source's listing cannot say the key of this object, and shows another one"))
 	}
 }
 
@@ -282,8 +282,9 @@ func (r *run) planObject(ctx context.Context, p pair) error {
 			}
 			if p.to != nil {
 				r.arrived[root] = true
+				return nil
 			}
-			return nil
+			return r.later.inTables.put(entry{Object: *p.from, Table: root})
 		}
 	}
 	r.tally.object(*p.from)
@@ -315,7 +316,7 @@ func (r *run) unplanned(ctx context.Context, key string, err error) error {
 	if err == nil || r.ends(ctx, err) {
 		return err
 	}
-	r.tally.setAside(key, err)
+	r.tally.setUnheld(key, err)
 	return nil
 }
 
@@ -391,7 +392,7 @@ func (r *run) isTable(ctx context.Context, root string) (bool, error) {
 
 // takesPart says whether a folder of the source is a table that the filter lets pass as one. Else somebody wants its files alone.
 func (r *run) takesPart(ctx context.Context, root string) (bool, error) {
-	if !r.o.Filter.names(strings.TrimPrefix(root+"/"+metadataFolder+"/"+versionHint, "/")) {
+	if !r.o.Filter.names(metadataOf(root) + "/" + versionHint) {
 		return false, nil
 	}
 	return r.isTable(ctx, root)

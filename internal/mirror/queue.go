@@ -19,10 +19,11 @@ import (
 // entry is an object whose turn comes later.
 type entry struct {
 	bucket.Object
-	Far *bucket.Object
+	Far   *bucket.Object
+	Table string // whose data folder it lies in
 }
 
-func newEntry(p pair) entry { return entry{*p.from, p.to} }
+func newEntry(p pair) entry { return entry{Object: *p.from, Far: p.to} }
 
 // queue keeps entries in a file, in the order in which they came. Keys come back byte by byte as they were: a form of text, such as JSON, would
 // change those that are no UTF-8.

@@ -34,6 +34,9 @@ func (r *run) tableFiles(root string, entries []entry) *tableFiles {
 
 func (t *tableFiles) Carry(ctx context.Context, key string, size int64) error {
 	r := t.run
+	if there, err := r.named(ctx, key, size, metadataOf(t.root)); there || err != nil {
+		return err
+	}
 	return r.guarded(key, func() error { return r.carryFile(ctx, bucket.Object{Key: key, Size: size}, r.arrived[t.root]) })
 }
 
@@ -50,6 +53,11 @@ func (t *tableFiles) read(ctx context.Context, key string, most int64) (data []b
 	r := t.run
 	o, known := t.listed[key]
 	if !known {
+		if there, err := r.named(ctx, key, -1, metadataOf(t.root)); err != nil {
+			return nil, err
+		} else if there { // and would be replaced
+			return nil, r.filteredOut(key, metadataOf(t.root))
+		}
 		if o, err = r.listedNow(ctx, key); err != nil {
 			return nil, err
 		}
@@ -70,15 +78,45 @@ func (t *tableFiles) read(ctx context.Context, key string, most int64) (data []b
 	} else {
 		into.data = make([]byte, c.Size)
 	}
-	sum, err := r.stream(ctx, c, into)
-	if err == nil && len(r.toldSums(c)) == 0 && wholly(c.Object) { // small objects go untold elsewhere
-		err = r.streamTwice(ctx, c, sum)
-	}
-	if err != nil {
+	if _, err := r.stream(ctx, c, into); err != nil {
 		scratch.Free(into.data)
 		return nil, err
 	}
 	return into.data, nil
+}
+
+// countOrphans counts what lies in the data folders of tables and has not come with them, because no snapshot names it.
+func (r *run) countOrphans(ctx context.Context) error {
+	table, known, has := "", false, (func(string) bool)(nil)
+	for e, err := range r.later.inTables.all() {
+		if err != nil {
+			return err
+		}
+		if r.o.DryRun || r.failed[e.Table] { // nothing is known, or all of it fails
+			continue
+		}
+		if !known || e.Table != table { // they come in the order of keys
+			table, known = e.Table, true
+			if has, err = r.brought(ctx, table); err != nil {
+				return err
+			}
+		}
+		if has != nil && !has(e.Key) {
+			r.tally.leftOut(e.Key, fault.New(fault.ObjectOrphan, r.where(e.Key), "no snapshot of the table names it"))
+		}
+	}
+	return nil
+}
+
+// brought asks what of a table is at the target. Where that cannot be known nothing is counted.
+func (r *run) brought(ctx context.Context, table string) (has func(key string) bool, err error) {
+	err = r.insist(ctx, metadataOf(table), func() error {
+		return r.guarded(table, func() (err error) { has, err = r.o.Tables.Brought(ctx, table); return err })
+	})
+	if err != nil {
+		return nil, r.unplanned(ctx, metadataOf(table), err)
+	}
+	return has, nil
 }
 
 // filled takes as many bytes as it has room for. That more came is found by their number.

@@ -12,6 +12,7 @@ import (
 type tally struct {
 	mu     sync.Mutex
 	report Report
+	unheld int64 // plain objects that failed because of their keys alone: nothing at the target can need them
 	watch  Watcher
 }
 
@@ -84,6 +85,23 @@ func (t *tally) setAside(key string, err error) {
 		}
 	})
 	t.watch.SetAside(key, err)
+}
+
+// setUnheld is setAside for an object that nothing else names; one whose key cannot be kept holds up no deletion.
+func (t *tally) setUnheld(key string, err error) {
+	if fault.Is(err, fault.KeyRefused) {
+		t.mu.Lock()
+		t.unheld++
+		t.mu.Unlock()
+	}
+	t.setAside(key, err)
+}
+
+// holdsUp says whether something failed that what the target shows may need.
+func (t *tally) holdsUp() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.report.Failed > t.unheld
 }
 
 func (t *tally) leftOut(key string, err error) {

@@ -129,6 +129,8 @@ func (a *AnyKeyStore) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, "InitiateMultipartUploadResult", "<Bucket>"+a.Bucket+"</Bucket>"+a.element("Key", key)+a.element("UploadId", id))
 	case id != "":
 		a.upload(w, r, key, id, body)
+	case q.Has("retention"), q.Has("legal-hold"):
+		a.refuse(w, http.StatusNotImplemented, "NotImplemented", key)
 	case q.Has("tagging"):
 		answer(w, "Tagging", "<TagSet></TagSet>")
 	default:
@@ -167,7 +169,7 @@ func (a *AnyKeyStore) object(w http.ResponseWriter, r *http.Request, key string,
 	}
 	h := w.Header()
 	for name, values := range o.header {
-		if strings.HasPrefix(name, "X-Amz-Meta-") || name == "Content-Type" {
+		if strings.HasPrefix(name, "X-Amz-Meta-") || name == "Content-Type" || name == "X-Amz-Storage-Class" || strings.HasPrefix(name, "X-Amz-Object-Lock-") {
 			h[name] = values
 		}
 	}

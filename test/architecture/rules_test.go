@@ -70,6 +70,7 @@ var owners = map[string][]string{
 	"github.com/mattn/go-isatty":                    {"cmd/leat"},
 	"golang.org/x/term":                             {"cmd/leat"},
 	"golang.org/x/sync":                             {everything},
+	"golang.org/x/text":                             {"internal/bucket", "internal/testlab"},
 	"golang.org/x/sys":                              {"internal/bucket", "internal/keyindex", "internal/scratch"},
 	"golang.org/x/time":                             {everything},
 	"github.com/versity/versitygw":                  {"internal/testlab"},

@@ -1,0 +1,324 @@
+package mirror_test
+
+import (
+	"bytes"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/mirror"
+	"github.com/leatdata/leat/internal/testlab"
+)
+
+// lockable is a bucket with Object Lock beside a store's own.
+func lockable(t testing.TB, s testlab.Store) testlab.Store {
+	t.Helper()
+	s.Bucket += "-lock"
+	_, err := s.Client().CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &s.Bucket, ObjectLockEnabledForBucket: aws.Bool(true)})
+	must(t, err)
+	return s
+}
+
+// lockOn is what a server says of an object's lock.
+func lockOn(t testing.TB, s testlab.Store, key string) (l bucket.Lock) {
+	t.Helper()
+	got, err := s.Client().HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &s.Bucket, Key: &key})
+	must(t, err)
+	return bucket.Lock{Mode: string(got.ObjectLockMode), Until: aws.ToTime(got.ObjectLockRetainUntilDate).UTC(), Hold: got.ObjectLockLegalHoldStatus == types.ObjectLockLegalHoldStatusOn}
+}
+
+func TestLocksComeByChoiceToABucketThatHasThem(t *testing.T) {
+	t.Parallel()
+	lab, other := testlab.Ceph(t), testlab.CephTLS(t)
+	near := lockable(t, lab)
+	until := time.Now().UTC().Add(time.Hour).Truncate(time.Second)
+	want := map[string]bucket.Lock{
+		"retained": {Mode: "GOVERNANCE", Until: until}, "held": {Hold: true}, "both": {Mode: "COMPLIANCE", Until: until.Add(time.Hour), Hold: true},
+		"large": {Mode: "GOVERNANCE", Until: until, Hold: true}, "free": {},
+	}
+	source := open(t, near, "app")
+	for key, l := range want {
+		data := []byte(key)
+		if key == "large" {
+			data = bytes.Repeat([]byte("large"), 4<<20)
+		}
+		deliver(t, source, bucket.Cargo{Object: bucket.Object{Key: key}, Lock: l, Tags: "a=b"}, data)
+		if key == "large" { // Ceph takes no lock with the beginning of an upload
+			carrier, _ := bucket.CarrierOf(source)
+			must(t, carrier.Lock(t.Context(), key, l))
+		}
+	}
+	for name, c := range map[string]struct {
+		to     testlab.Store
+		choice bool
+		comes  bool
+	}{
+		"another server":               {lockable(t, other), true, true},
+		"the same server":              {lab, true, false},
+		"the same server with lock":    {func() testlab.Store { s := lab; s.Bucket += "-2"; return lockable(t, s) }(), true, true},
+		"not chosen":                   {func() testlab.Store { s := other; s.Bucket += "-3"; return lockable(t, s) }(), false, false},
+		"a bucket without Object Lock": {other, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, _, err := run(t, source, open(t, c.to, "copy"), func(o *mirror.Options) { o.Beside.ObjectLock = c.choice })
+			must(t, err)
+			missed := map[mirror.Attribute]int64{mirror.AttributeLock: 4}
+			if c.comes {
+				missed = map[mirror.Attribute]int64{}
+			}
+			if !maps.Equal(r.NotCarried, missed) {
+				t.Errorf("not carried: %v", r.NotCarried)
+			}
+			for key, l := range want {
+				if !c.comes {
+					l = bucket.Lock{}
+				}
+				if got := lockOn(t, c.to, "copy/"+key); got.Mode != l.Mode || got.Hold != l.Hold || l.Mode != "" && !got.Until.Equal(l.Until) {
+					t.Errorf("%s: the lock is %+v, want %+v", key, got, l)
+				}
+			}
+		})
+	}
+}
+
+// tellingMore has a source say more of each object in its answers.
+func tellingMore(t testing.TB, s testlab.Store, head map[string]string) testlab.Store {
+	return testlab.FaultyS3(t, s, func(r *http.Request) testlab.Answer {
+		if !strings.HasPrefix(r.URL.Path, "/any/app/") || r.URL.RawQuery != "" {
+			return nil
+		}
+		return altered(func(h http.Header, b []byte) []byte {
+			for name, value := range head {
+				h.Set(name, value)
+			}
+			return b
+		})
+	}).Store
+}
+
+// locks has a target say that it has Object Lock; put decides about what is written.
+func locks(t testing.TB, s testlab.Store, put testlab.Script) testlab.Store {
+	const config = `<?xml version="1.0"?><ObjectLockConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><ObjectLockEnabled>Enabled</ObjectLockEnabled></ObjectLockConfiguration>`
+	return testlab.FaultyS3(t, s, func(r *http.Request) testlab.Answer {
+		if r.URL.Query().Has("object-lock") {
+			return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { _, _ = w.Write([]byte(config)) }
+		}
+		return put(r)
+	}).Store
+}
+
+func TestALockThatATargetDoesNotKeepIsCounted(t *testing.T) {
+	t.Parallel()
+	in := func(d time.Duration) string { return time.Now().UTC().Add(d).Format("2006-01-02T15:04:05.000000Z") }
+	pass := func(*http.Request) testlab.Answer { return nil }
+	forgets := func(r *http.Request) testlab.Answer {
+		for name := range r.Header {
+			if strings.HasPrefix(name, "X-Amz-Object-Lock-") {
+				r.Header.Del(name)
+			}
+		}
+		return nil
+	}
+	for name, c := range map[string]struct {
+		head   map[string]string
+		target testlab.Script
+		missed int64
+		sent   bool
+	}{
+		"kept":                            {map[string]string{"X-Amz-Object-Lock-Mode": "GOVERNANCE", "X-Amz-Object-Lock-Retain-Until-Date": in(time.Hour)}, pass, 0, true},
+		"a retention that is over":        {map[string]string{"X-Amz-Object-Lock-Mode": "COMPLIANCE", "X-Amz-Object-Lock-Retain-Until-Date": in(-time.Hour)}, pass, 0, false},
+		"one that is over, and a hold":    {map[string]string{"X-Amz-Object-Lock-Mode": "COMPLIANCE", "X-Amz-Object-Lock-Retain-Until-Date": in(-time.Hour), "X-Amz-Object-Lock-Legal-Hold": "ON"}, pass, 0, true},
+		"forgotten by the target":         {map[string]string{"X-Amz-Object-Lock-Mode": "GOVERNANCE", "X-Amz-Object-Lock-Retain-Until-Date": in(time.Hour)}, forgets, 1, false},
+		"without an end":                  {map[string]string{"X-Amz-Object-Lock-Mode": "GOVERNANCE"}, pass, 1, false},
+		"with an end that is none":        {map[string]string{"X-Amz-Object-Lock-Mode": "GOVERNANCE", "X-Amz-Object-Lock-Retain-Until-Date": "tomorrow"}, pass, 1, false},
+		"of a mode that is not known":     {map[string]string{"X-Amz-Object-Lock-Mode": "FOREVER", "X-Amz-Object-Lock-Retain-Until-Date": in(time.Hour)}, pass, 1, false},
+		"a hold in another server's word": {map[string]string{"X-Amz-Object-Lock-Legal-Hold": "OFF"}, pass, 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			near, far := testlab.AnyKey(t, 1000), testlab.AnyKey(t, 1000)
+			near.Put("app/a", []byte("x"))
+			r, _, err := run(t, open(t, tellingMore(t, near.Store, c.head), "app"), open(t, locks(t, far.Store, c.target), "copy"), func(o *mirror.Options) { o.Beside.ObjectLock = true })
+			must(t, err)
+			if r.NotCarried[mirror.AttributeLock] != c.missed || string(far.Data("copy/a")) != "x" {
+				t.Errorf("not carried: %v, %q came", r.NotCarried, far.Data("copy/a"))
+			}
+			l := lockOn(t, far.Store, "copy/a")
+			if sent := l.Mode != "" || l.Hold; sent != c.sent {
+				t.Errorf("the target was told %+v", l)
+			}
+		})
+	}
+}
+
+func TestAnObjectWhoseLockMayNotBeSetFails(t *testing.T) {
+	t.Parallel()
+	near, far := testlab.AnyKey(t, 1000), testlab.AnyKey(t, 1000)
+	near.Put("app/a", []byte("x"))
+	held := tellingMore(t, near.Store, map[string]string{"X-Amz-Object-Lock-Legal-Hold": "ON"})
+	refuses := func(r *http.Request) testlab.Answer {
+		if r.Method == http.MethodPut && r.Header.Get("X-Amz-Object-Lock-Legal-Hold") != "" {
+			return testlab.Fail(403, "AccessDenied")
+		}
+		return nil
+	}
+	r, _, err := run(t, open(t, held, "app"), open(t, locks(t, far.Store, refuses), "copy"), func(o *mirror.Options) { o.Beside.ObjectLock = true })
+	if !fault.Is(err, fault.MirrorIncomplete) || r.FailedBy[fault.BucketRights] != 1 || far.Data("copy/a") != nil {
+		t.Errorf("%v, failed by %v", err, r.FailedBy)
+	}
+}
+
+func TestStorageClassesComeByChoice(t *testing.T) {
+	t.Parallel()
+	takes := func(classes ...string) testlab.Script {
+		return func(r *http.Request) testlab.Answer {
+			class := r.Header.Get("X-Amz-Storage-Class")
+			if r.Method != http.MethodPut && r.Method != http.MethodPost || class == "" || slices.Contains(classes, class) {
+				return nil
+			}
+			return testlab.Fail(400, "InvalidStorageClass")
+		}
+	}
+	forgets := func(r *http.Request) testlab.Answer { r.Header.Del("X-Amz-Storage-Class"); return nil }
+	for name, c := range map[string]struct {
+		class, choice string
+		target        testlab.Script
+		want          string
+		missed        int64
+		code          fault.Code
+	}{
+		"by default":                  {"GLACIER_IR", "", takes(), "", 2, ""},
+		"the usual one":               {"STANDARD", mirror.KeepClass, takes(), "", 0, ""},
+		"none":                        {"", mirror.KeepClass, takes(), "", 0, ""},
+		"kept":                        {"GLACIER_IR", mirror.KeepClass, takes("GLACIER_IR"), "GLACIER_IR", 0, ""},
+		"refused by the target":       {"GLACIER_IR", mirror.KeepClass, takes(), "", 2, ""},
+		"forgotten by the target":     {"GLACIER_IR", mirror.KeepClass, forgets, "", 2, ""},
+		"that is no name":             {"x-amz: y", mirror.KeepClass, takes("x-amz: y"), "", 2, ""},
+		"named":                       {"GLACIER_IR", "STANDARD_IA", takes("STANDARD_IA"), "STANDARD_IA", 0, ""},
+		"named, and refused":          {"", "STANDARD_IA", takes(), "", 0, fault.BucketFailed},
+		"named, and forgotten":        {"", "STANDARD_IA", forgets, "", 2, ""},
+		"named for those that differ": {"", "STANDARD_IA", takes("STANDARD_IA"), "STANDARD_IA", 0, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			near, far := testlab.AnyKey(t, 1000), testlab.AnyKey(t, 1000)
+			near.Put("app/small", []byte("x"))
+			inParts(t, near.Store, "app/large", 9<<20, 9<<20)
+			head := map[string]string{}
+			if c.class != "" {
+				head["X-Amz-Storage-Class"] = c.class
+			}
+			from, to := open(t, tellingMore(t, near.Store, head), "app"), open(t, testlab.FaultyS3(t, far.Store, c.target).Store, "copy")
+			with := func(o *mirror.Options) { o.Beside.StorageClass = c.choice }
+			r, _, err := run(t, from, to, with)
+			if c.code != "" {
+				if r.FailedBy[c.code] != 2 {
+					t.Errorf("%v, failed by %v", err, r.FailedBy)
+				}
+				return
+			}
+			if must(t, err); r.NotCarried[mirror.AttributeClass] != c.missed {
+				t.Errorf("not carried: %v", r.NotCarried)
+			}
+			for _, key := range []string{"small", "large"} {
+				got, err := far.Client().HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &far.Bucket, Key: aws.String("copy/" + key)})
+				if must(t, err); string(got.StorageClass) != c.want {
+					t.Errorf("%s is in %q", key, got.StorageClass)
+				}
+			}
+			r, w, err := run(t, from, to, with)
+			if must(t, err); len(w.carried) != 0 {
+				t.Errorf("the next run carries %q: %v", w.carried, r.Reasons)
+			}
+		})
+	}
+}
+
+func TestTheClassOfRealServersIsReadBack(t *testing.T) {
+	t.Parallel()
+	for name, far := range map[string]testlab.Store{"Ceph": testlab.Ceph(t), "versitygw": testlab.S3(t)} {
+		near := testlab.AnyKey(t, 1000)
+		near.Put("app/a", []byte("x"))
+		from := open(t, tellingMore(t, near.Store, map[string]string{"X-Amz-Storage-Class": "GLACIER_IR"}), "app")
+		r, _, err := run(t, from, open(t, far, "copy"), func(o *mirror.Options) { o.Beside.StorageClass = mirror.KeepClass })
+		must(t, err)
+		if r.NotCarried[mirror.AttributeClass] != 1 || has(t, far, "copy/a") != "x" {
+			t.Errorf("%s: not carried %v", name, r.NotCarried)
+		}
+	}
+}
+
+func TestTheNameOfAStorageClassIsOne(t *testing.T) {
+	t.Parallel()
+	for _, good := range []string{"", "keep", "STANDARD_IA", "GLACIER_IR", "COLD-1"} {
+		if _, err := mirror.ParseClass(good); err != nil {
+			t.Errorf("%q: %v", good, err)
+		}
+	}
+	for _, bad := range []string{"Keep", "standard", "A B", "A\r\nX-Amz-Acl: public-read", "É", strings.Repeat("A", 65)} {
+		if _, err := mirror.ParseClass(bad); !fault.Is(err, fault.ConfigInvalid) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func TestGrantsAreCountedByChoice(t *testing.T) {
+	t.Parallel()
+	near := testlab.Ceph(t)
+	open1 := func(key string, acl types.ObjectCannedACL) {
+		put(t, near, s3.PutObjectInput{Key: aws.String("app/" + key), ACL: acl}, []byte(key))
+	}
+	open1("private", "")
+	open1("public", types.ObjectCannedACLPublicRead)
+	open1("others", types.ObjectCannedACLAuthenticatedRead)
+	multipart(t, near, "app/large", noise(1, 17<<20), 8<<20)
+	seen := testlab.FaultyS3(t, near, func(*http.Request) testlab.Answer { return nil })
+	count := func() (n int) {
+		for _, r := range seen.Requests() {
+			if strings.Contains(r, "acl") {
+				n++
+			}
+		}
+		return n
+	}
+	for name, c := range map[string]struct {
+		from   testlab.Store
+		choice bool
+		missed int64
+	}{
+		"off":                         {seen.Store, false, 0},
+		"count":                       {near, true, 2},
+		"who may not ask":             {testlab.FaultyS3(t, near, testlab.Always(asks("acl"), testlab.Fail(403, "AccessDenied"))).Store, true, 4},
+		"who has none":                {testlab.FaultyS3(t, near, testlab.Always(asks("acl"), testlab.Fail(501, "NotImplemented"))).Store, true, 0},
+		"whose owner owns everything": {testlab.FaultyS3(t, near, testlab.Always(asks("ownershipControls"), enforced)).Store, true, 0},
+	} {
+		for where, to := range map[string]bucket.Bucket{"a bucket": open(t, testlab.AnyKey(t, 1000).Store, "copy"), "a folder": folderOf(t, t.TempDir())} {
+			r, _, err := run(t, open(t, c.from, "app"), to, func(o *mirror.Options) { o.Beside.ACL = c.choice })
+			if must(t, err); r.NotCarried[mirror.AttributeACL] != c.missed {
+				t.Errorf("%s to %s: not carried %v", name, where, r.NotCarried)
+			}
+		}
+	}
+	if n := count(); n != 0 {
+		t.Errorf("%d requests for lists of grants that nobody wants", n)
+	}
+}
+
+func asks(what string) func(*http.Request) bool {
+	return func(r *http.Request) bool { return r.URL.Query().Has(what) }
+}
+
+// enforced says that the bucket's owner owns all that is in it.
+func enforced(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+	_, _ = w.Write([]byte(`<OwnershipControls xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Rule><ObjectOwnership>BucketOwnerEnforced</ObjectOwnership></Rule></OwnershipControls>`))
+}

@@ -1,0 +1,148 @@
+package mirror_test
+
+import (
+	"net/http"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/leatdata/leat/internal/bucket"
+	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/mirror"
+	"github.com/leatdata/leat/internal/testlab"
+)
+
+var listedTime = regexp.MustCompile(`<LastModified>[^<]*</LastModified>`)
+
+// dated is a server whose clock is off by some time, and whose objects were all written at a time from now, by our clock.
+func dated(t testing.TB, s testlab.Store, clock, written time.Duration) testlab.Store {
+	at := time.Now().UTC().Add(clock + written)
+	return testlab.FaultyS3(t, s, func(r *http.Request) testlab.Answer {
+		return altered(func(h http.Header, body []byte) []byte {
+			h.Set("Date", time.Now().UTC().Add(clock).Format(http.TimeFormat))
+			if h.Get("Last-Modified") != "" {
+				h.Set("Last-Modified", at.Format(http.TimeFormat))
+			}
+			return listedTime.ReplaceAll(body, []byte("<LastModified>"+at.Format("2006-01-02T15:04:05.000Z")+"</LastModified>"))
+		})
+	}).Store
+}
+
+func TestWhetherAnUnlistedObjectIsNewIsToldByTheSourcesClock(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		clock, written time.Duration
+		refused        bool
+	}{
+		"new, by a clock that is right":      {0, 10 * time.Second, false},
+		"new, by a clock that is slow":       {-time.Hour, 10 * time.Second, false},
+		"new, by a clock that is fast":       {time.Hour, 10 * time.Second, false},
+		"old, by a clock that is right":      {0, -30 * time.Minute, true},
+		"old, by a clock that is slow":       {-time.Hour, -30 * time.Minute, true},
+		"old, by a clock that is fast":       {time.Hour, -30 * time.Minute, true},
+		"old, by a clock that is a day fast": {24 * time.Hour, -time.Minute, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			near, far := testlab.AnyKey(t, 1000), testlab.AnyKey(t, 1000)
+			near.Put("app/kept", []byte("x"))
+			near.Put("app/unlisted", []byte("the source's"))
+			far.Put("copy/unlisted", []byte("another"))
+			from := dated(t, leavesOut(t, near.Store, `app%2Funlisted`), c.clock, c.written)
+			r, _, err := run(t, open(t, from, "app"), open(t, far.Store, "copy"), func(o *mirror.Options) { o.Delete, o.MaxDeleteShare = true, 100 })
+			if fault.Is(err, fault.MirrorRefused) != c.refused || err != nil != c.refused || r.Unlisted != 1 || far.Data("copy/unlisted") == nil {
+				t.Errorf("%v; %d unlisted, the target has %q", err, r.Unlisted, far.Keys())
+			}
+		})
+	}
+}
+
+func TestTimesOfTwoServersAreComparedByTheirClocks(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		nearClock, nearWritten, farClock, farWritten time.Duration
+		same                                         bool
+	}{
+		"written after, by right clocks":          {0, -20 * time.Minute, 0, -10 * time.Minute, true},
+		"written before, by right clocks":         {0, -10 * time.Minute, 0, -20 * time.Minute, false},
+		"written after, the target's clock slow":  {0, -20 * time.Minute, -time.Hour, -10 * time.Minute, true},
+		"written before, the target's clock fast": {0, -10 * time.Minute, time.Hour, -20 * time.Minute, false},
+		"written after, the source's clock fast":  {time.Hour, -20 * time.Minute, 0, -10 * time.Minute, true},
+		"written before, the source's clock slow": {-time.Hour, -10 * time.Minute, 0, -20 * time.Minute, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			near, far := testlab.AnyKey(t, 1000), testlab.AnyKey(t, 1000)
+			near.Put("app/a", []byte("near"))
+			far.Put("copy/a", []byte("far."))
+			silent, _ := silents["ETags of its own"].before(t, near, nil)
+			r, _, err := run(t, open(t, dated(t, silent, c.nearClock, c.nearWritten), "app"), open(t, dated(t, far.Store, c.farClock, c.farWritten), "copy"), nil)
+			if must(t, err); (r.Same[mirror.WayTime] == 1) != c.same || (r.Reasons[mirror.ReasonTime] == 1) == c.same {
+				t.Errorf("the same: %v, carried: %v", r.Same, r.Reasons)
+			}
+		})
+	}
+}
+
+func readOnly(t *testing.T, path string) bucket.Bucket {
+	t.Helper()
+	b, err := bucket.Open(t.Context(), path, bucket.Options{ReadOnly: true})
+	must(t, err)
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+func TestNamesThatATargetTakesForOneAnotherLoseNoObject(t *testing.T) {
+	t.Parallel()
+	dir := testlab.Folding(t)
+	near := testlab.AnyKey(t, 1000)
+	for _, key := range []string{"A.txt", "a.txt", "README", "Dir/x", "gone", "\u00e9"} {
+		near.Put("app/"+key, []byte(key))
+	}
+	from, to := open(t, near.Store, "app"), folderOf(t, dir)
+	with := func(o *mirror.Options) { o.Delete, o.MaxDeleteShare = true, 100 }
+	wrong := func() {
+		t.Helper()
+		for key, text := range held(t, to) {
+			if text != key {
+				t.Errorf("%s holds %q", key, text)
+			}
+		}
+	}
+	r, w, err := run(t, from, to, with)
+	if !fault.Is(err, fault.MirrorIncomplete) || r.Failed != 1 || r.FailedBy[fault.KeyRefused] != 1 || len(w.carried) != 5 {
+		t.Errorf("%v; failed by %v, carried %q", err, r.FailedBy, w.carried)
+	}
+	wrong()
+	for was, now := range map[string]string{"README": "Readme", "Dir/x": "dir/x", "\u00e9": "e\u0301"} {
+		near.Remove("app/" + was)
+		near.Put("app/"+now, []byte(now))
+	}
+	near.Remove("app/gone")
+	r, w, err = run(t, from, to, with)
+	if !fault.Is(err, fault.MirrorIncomplete) || r.FailedBy[fault.KeyRefused] != 4 || r.Failed != 4 || r.Deleted != 1 || r.LeftOut[fault.KeyRefused] != 3 || len(w.carried) != 0 {
+		t.Errorf("%v; failed by %v, carried %q, %d deleted, left out %v", err, r.FailedBy, w.carried, r.Deleted, r.LeftOut)
+	}
+	wrong()
+	if n := len(held(t, to)); n != 4 {
+		t.Errorf("the target has %d objects: %v", n, held(t, to))
+	}
+}
+
+func TestASourceThatTakesNamesForOneAnotherIsBelieved(t *testing.T) {
+	t.Parallel()
+	dir := testlab.Folding(t)
+	far := testlab.AnyKey(t, 1000)
+	tree(t, dir, "Readme", "dir/x", "kept")
+	for _, key := range []string{"README", "Dir/x", "kept"} {
+		far.Put("copy/"+key, []byte("old"))
+	}
+	from, to := readOnly(t, dir), open(t, far.Store, "copy")
+	r, _, err := run(t, from, to, func(o *mirror.Options) { o.Delete, o.MaxDeleteShare = true, 100 })
+	if must(t, err); r.Deleted != 2 || r.Unlisted != 0 {
+		t.Errorf("%d deleted, %d unlisted", r.Deleted, r.Unlisted)
+	}
+	if got := below(far, "copy"); len(got) != 3 || got[0] != "Readme" || got[1] != "dir/x" {
+		t.Errorf("the target has %q", got)
+	}
+}
