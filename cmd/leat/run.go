@@ -132,7 +132,7 @@ func runOptions(cfg *config.Config, work string, target bucket.Bucket, log *slog
 	opts := pipeline.Options{
 		Name: n.Name, Selection: runSelection(n), Policies: runPolicies(cfg.RunTypes()),
 		Keep: func(schema, table string) pipeline.Keep { return keepOf(cfg, schema, table) }, Identityless: string(n.WithoutIdentity),
-		RecopyEvery: time.Duration(n.RecopyEvery), Judge: judgeOf(cfg), WithoutWAL: string(n.WithoutWAL),
+		RecopyEvery: time.Duration(n.RecopyEvery), Generated: pipeline.GeneratedPolicy(n.Generated), Judge: judgeOf(cfg), WithoutWAL: string(n.WithoutWAL),
 		Slot: orName(n.Slot, n.Name), Publication: orName(n.Publication, n.Name), OwnPublication: n.OwnPublication, Failover: n.Failover,
 		DDLEvents:  pipeline.DDLEvents(n.DDLEvents),
 		RowFilter:  func(schema, table string) string { return config.SettingOf(n.RowFilters, schema, table) },

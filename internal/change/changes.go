@@ -52,3 +52,24 @@ func (c *Changes) Len() int { return len(c.Ops) }
 func (c *Changes) IsUnchanged(column, row int) bool {
 	return c.Unchanged != nil && c.Unchanged[column].Has(row)
 }
+
+// Between are the changes from one row to before another, which share the buffers of all. Their Rows are the caller's to release.
+func (c *Changes) Between(lo, hi int) *Changes {
+	out := *c
+	out.Ops, out.LSN, out.Seq, out.Committed, out.XID = c.Ops[lo:hi], c.LSN[lo:hi], c.Seq[lo:hi], c.Committed[lo:hi], c.XID[lo:hi]
+	out.Rows, out.Unchanged = c.Rows.NewSlice(int64(lo), int64(hi)), nil
+	if c.OldRow != nil {
+		out.OldRow = c.OldRow[lo:hi]
+	}
+	if c.Unchanged != nil {
+		out.Unchanged = make([]Bitmap, len(c.Unchanged))
+		for k, bits := range c.Unchanged {
+			for i := lo; i < hi; i++ {
+				if bits.Has(i) {
+					out.Unchanged[k] = out.Unchanged[k].Set(i - lo)
+				}
+			}
+		}
+	}
+	return &out
+}

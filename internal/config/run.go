@@ -17,6 +17,7 @@ type Run struct {
 	WithoutIdentity  Identityless   `yaml:"without_identity" default:"refuse" doc:"Tables whose updates and deletes the log cannot tell (no primary key, or REPLICA IDENTITY NOTHING): refuse, or leave out with a warning where only a pattern selects them; skip; inserts: follow inserts and truncates alone; recopy: copy them again every recopy_every."`
 	RecopyEvery      Duration       `yaml:"recopy_every" default:"1h" doc:"How old the copy of a table may become that without_identity: recopy keeps; each copy reads the whole table."`
 	WithoutWAL       WithoutWAL     `yaml:"partitions_without_wal" default:"skip" doc:"Unlogged and foreign partitions of a table that is followed as one, whose changes the WAL does not tell: skip: leave their rows out; copy: take them with each copy of the table, and not follow them; refuse."`
+	Generated        Generated      `yaml:"generated" default:"compute" doc:"Generated columns that the log does not have (stored ones before PostgreSQL 18, virtual ones always): compute: the server computes them, by their expressions, from the rows that the log tells; leave_out: they are left out of copy and log alike."`
 	Slot             string         `yaml:"slot" doc:"Replication slot; empty is leat_<name>. It is made when it is missing and nothing has been copied yet."`
 	Publication      string         `yaml:"publication" doc:"Publication; empty is leat_<name>."`
 	OwnPublication   bool           `yaml:"own_publication" default:"true" doc:"Whether leat makes and alters the publication; false only checks it."`
@@ -144,6 +145,17 @@ const (
 func (Identityless) allowed() []string {
 	return names(IdentitylessRefuse, IdentitylessSkip, IdentitylessInserts, IdentitylessRecopy)
 }
+
+// Generated says what becomes of generated columns that the log does not have.
+type Generated string
+
+// The values of Generated.
+const (
+	GeneratedCompute  Generated = "compute"
+	GeneratedLeaveOut Generated = "leave_out"
+)
+
+func (Generated) allowed() []string { return names(GeneratedCompute, GeneratedLeaveOut) }
 
 // ForeignWrites is the policy for what other programs write to a lake table.
 type ForeignWrites string

@@ -137,8 +137,8 @@ Text that is not UTF-8, which only a SQL_ASCII database can hold, is a special v
 
 What other programs can read of these types is in [readers.md](readers.md). For those that know no uuid or no time, ` + "`types.uuid: text` and `types.time: text`" + ` write the text.
 
-Generated columns: a dump has them, but for csv, which leaves them out as COPY does. A run leaves them out, because the log does not have them (stored ones it has from PostgreSQL 18 on, where the publication says
-` + "`publish_generated_columns = stored`" + `).
+Generated columns: a dump has them, but for csv, which leaves them out as COPY does. A run has them too ([run.md](run.md)): the log has stored ones from PostgreSQL 18 on, where the publication says
+` + "`publish_generated_columns = stored`; the others the server computes from the rows that the log tells. `run.generated: leave_out`" + ` leaves those out.
 
 ## Policies
 

@@ -24,10 +24,12 @@ type column struct {
 	Key     int    `json:"key,omitempty"` // its place in the key, from 1; 0 when it is no part of it
 	// Generated is pg_attribute.attgenerated, "" for none.
 	Generated string `json:"generated,omitempty"`
+	// Computed: see change.Column.
+	Computed bool `json:"computed,omitempty"`
 }
 
 func columnOf(c change.Column, fieldID int) column {
-	out := column{Attnum: c.Attnum, Name: c.Name, Field: fieldID, TypeOID: c.TypeOID, Typmod: c.Typmod, Type: c.Type, Dims: c.Dims, NotNull: c.NotNull}
+	out := column{Attnum: c.Attnum, Name: c.Name, Field: fieldID, TypeOID: c.TypeOID, Typmod: c.Typmod, Type: c.Type, Dims: c.Dims, NotNull: c.NotNull, Computed: c.Computed}
 	if c.Generated != 0 {
 		out.Generated = string(rune(c.Generated))
 	}
@@ -35,7 +37,7 @@ func columnOf(c change.Column, fieldID int) column {
 }
 
 func (c column) source() change.Column {
-	out := change.Column{Name: c.Name, Attnum: c.Attnum, TypeOID: c.TypeOID, Typmod: c.Typmod, Type: c.Type, Dims: c.Dims, NotNull: c.NotNull}
+	out := change.Column{Name: c.Name, Attnum: c.Attnum, TypeOID: c.TypeOID, Typmod: c.Typmod, Type: c.Type, Dims: c.Dims, NotNull: c.NotNull, Computed: c.Computed}
 	if c.Generated != "" {
 		out.Generated = c.Generated[0]
 	}

@@ -33,6 +33,7 @@ type currentTable struct {
 	special int             // the column of special values, -1 without one
 	whole   bool            // there is no key: equal rows are told apart by nothing, and a delete takes any one of them
 	reread  func(ctx context.Context, keys arrow.RecordBatch) (arrow.RecordBatch, error)
+	compute func(ctx context.Context, c *change.Changes) (*change.Changes, []string, error)
 
 	// mu guards what follows. Ingest holds it while it writes and commits, maintenance while it plans and commits.
 	mu           sync.Mutex
@@ -112,7 +113,7 @@ func openCurrent(ctx context.Context, t *icebergTable, spec Spec, schema *arrow.
 	if err := os.MkdirAll(t.lake.WorkDir, 0o700); err != nil {
 		return nil, fault.Wrap(err, fault.StateUnusable, t.lake.WorkDir, "the folder for key indexes cannot be made")
 	}
-	c := &currentTable{t: t, uploads: ctx, reread: spec.Reread, moved: time.Now(), seen: -1, resolveBytes: resolveBytes}
+	c := &currentTable{t: t, uploads: ctx, reread: spec.Reread, compute: spec.Compute, moved: time.Now(), seen: -1, resolveBytes: resolveBytes}
 	err := c.reset(ctx, schema, spec)
 	if err != nil {
 		c.drop()
@@ -151,7 +152,7 @@ func (c *currentTable) load(ctx context.Context) (err error) {
 func (c *currentTable) setSchema(schema *arrow.Schema, spec Spec) error {
 	var key []int
 	for i := range spec.columns() {
-		if spec.WholeRowKey {
+		if spec.WholeRowKey && !spec.Table.Columns[i].Computed { // the others decide what it is
 			key = append(key, i)
 		}
 	}

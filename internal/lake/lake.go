@@ -71,6 +71,9 @@ type Spec struct {
 	Repair bool
 	// Reread gives the rows of these keys as they are in the source now, for TOAST values that nobody here has.
 	Reread func(ctx context.Context, keys arrow.RecordBatch) (arrow.RecordBatch, error)
+	// Compute computes, in changes in which TOAST values have been found, the computed columns that had to wait for them. It gives the
+	// changes with another record, or the same ones, and names the columns whose values went aside. Nil where there are none.
+	Compute func(ctx context.Context, c *change.Changes) (*change.Changes, []string, error)
 }
 
 // Committed says what a commit made visible.

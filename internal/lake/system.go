@@ -197,7 +197,7 @@ func since(c *change.Changes, p change.LSN) *change.Changes {
 	if lo == 0 {
 		return c
 	}
-	return between(c, lo, c.Len())
+	return c.Between(lo, c.Len())
 }
 
 // before counts the rows of transactions before position p.
@@ -206,26 +206,4 @@ func before(c *change.Changes, p change.LSN) (n int) {
 		n++
 	}
 	return n
-}
-
-// between are the changes from lo to hi. The record is the caller's to release, also where it is all of them.
-func between(c *change.Changes, lo, hi int) *change.Changes {
-	out := &change.Changes{
-		Table: c.Table, Old: c.Old, Ops: c.Ops[lo:hi], LSN: c.LSN[lo:hi], Seq: c.Seq[lo:hi], Committed: c.Committed[lo:hi], XID: c.XID[lo:hi],
-		Rows: c.Rows.NewSlice(int64(lo), int64(hi)),
-	}
-	if c.OldRow != nil {
-		out.OldRow = c.OldRow[lo:hi]
-	}
-	if c.Unchanged != nil {
-		out.Unchanged = make([]change.Bitmap, len(c.Unchanged))
-		for k, bits := range c.Unchanged {
-			for i := lo; i < hi; i++ {
-				if bits.Has(i) {
-					out.Unchanged[k] = out.Unchanged[k].Set(i - lo)
-				}
-			}
-		}
-	}
-	return out
 }

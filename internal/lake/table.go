@@ -227,7 +227,7 @@ func (s *Spec) fits(ice *icebergTable, columns []column) bool {
 	for i, c := range columns {
 		f, ok := ice.now().Schema().FindFieldByID(c.Field)
 		want := s.Table.Columns[i]
-		if !ok || c.Attnum != want.Attnum || c.Name != want.Name || c.TypeOID != want.TypeOID || c.Typmod != want.Typmod || c.Dims != want.Dims {
+		if !ok || c.Attnum != want.Attnum || c.Name != want.Name || c.TypeOID != want.TypeOID || c.Typmod != want.Typmod || c.Dims != want.Dims || c.Computed != want.Computed {
 			return false
 		}
 		now, err := icebergType(s.Schema.Field(i), func() int { return 0 })
@@ -403,7 +403,7 @@ func (t *lakeTable) write(ctx context.Context, c *change.Changes) error {
 	}
 	from := 0
 	if held := before(c, t.kept[len(t.kept)-1].position); held > 0 { // they would be resolved by newer values
-		part := between(c, 0, held)
+		part := c.Between(0, held)
 		err := t.take(ctx, part)
 		part.Rows.Release()
 		if err != nil {
@@ -431,7 +431,7 @@ func (t *lakeTable) write(ctx context.Context, c *change.Changes) error {
 
 // writeRest writes the changes from a row on, after the table got a place for special values, which the source has told beside.
 func (t *lakeTable) writeRest(ctx context.Context, c *change.Changes, from int, special []string) error {
-	rest := between(c, from, c.Len())
+	rest := c.Between(from, c.Len())
 	defer rest.Rows.Release()
 	if err := t.admit(ctx, special); err != nil {
 		return err

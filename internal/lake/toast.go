@@ -65,7 +65,7 @@ func (c *currentTable) resolveSome(ctx context.Context, ch *change.Changes, from
 		n = min(n, c.resolvable)
 	}
 	for {
-		part := between(ch, from, from+n)
+		part := ch.Between(from, from+n)
 		limit := c.resolveBytes
 		if n == 1 {
 			limit = math.MaxInt64
@@ -144,7 +144,23 @@ func (c *currentTable) resolvePart(ctx context.Context, ch *change.Changes, limi
 		arrays[c.special] = side
 	}
 	out.Rows = array.NewRecordBatch(ch.Rows.Schema(), arrays, ch.Rows.NumRows())
-	return &out, nil
+	return c.computeRest(ctx, &out)
+}
+
+// computeRest computes what had to wait for values that have been found now. It takes over the record.
+func (c *currentTable) computeRest(ctx context.Context, ch *change.Changes) (*change.Changes, error) {
+	if c.compute == nil {
+		return ch, nil
+	}
+	out, special, err := c.compute(ctx, ch)
+	if out != ch {
+		ch.Rows.Release()
+	}
+	if err == nil && len(special) > 0 && c.special < 0 {
+		out.Rows.Release()
+		return nil, &needsSpecial{special}
+	}
+	return out, err
 }
 
 func markedColumns(ch *change.Changes) []int {

@@ -73,7 +73,7 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 	if err := r.publishWatched(ctx, full, inserts, next); err != nil {
 		return err
 	}
-	r.noteGenerated()
+	r.noteGenerated(next)
 	for _, t := range r.tables {
 		if plan, err := catalog.Plan(r.published(t.source), r.o.Policies); err == nil && !plan.CanBinary() && !next.text && !t.recopied {
 			r.o.Log.Info("values of the log are taken as text: a column's type has no exact binary form", "table", t.name)
@@ -135,6 +135,9 @@ func (r *run) candidates(ctx context.Context, catalog *postgres.Catalog, chosen 
 		return nil, err
 	}
 	r.gives = byName(given)
+	if err := r.readGenerated(ctx, catalog, all, next); err != nil {
+		return nil, err
+	}
 	if err := r.judge(ctx, catalog, all); err != nil {
 		return nil, err
 	}
@@ -398,7 +401,7 @@ func together(all []*candidate) error {
 
 // withoutIdentity is the error of tables whose updates the log cannot tell, with the SQL that lets it.
 func withoutIdentity(where string, sql ...string) *fault.Fault {
-	return fault.New(fault.KeyMissing, where, "the log cannot tell updates and deletes: there is no primary key, or it is deferrable, or the replica identity is nothing").
+	return fault.New(fault.KeyMissing, where, "the log cannot tell updates and deletes: there is no primary key, or it is deferrable or has a generated column that the log does not have, or the replica identity is nothing").
 		WithMend("%s Or exclude them, or choose run.without_identity: recopy, skip or inserts.", strings.Join(sql, " "))
 }
 
@@ -485,7 +488,7 @@ func (r *run) safely(where string, work func() error) error {
 
 // aside is safely; a table that is broken is left out of the next attempt.
 func (r *run) aside(t *table, work func() error) error {
-	err := r.safely(t.name, work)
+	err := uncomputable(t, r.safely(t.name, work))
 	if isBroken(err) {
 		return r.alone(t, err)
 	}

@@ -130,6 +130,7 @@ func (r *run) lookOptions() postgres.LookOptions {
 		o.Former[oid] = was.Former
 	}
 	o.Claims = r.savedClaims()
+	o.Generated, o.Computed = r.o.Generated == GeneratedCompute, r.computedColumns()
 	return o
 }
 
@@ -343,11 +344,14 @@ func (r *run) told(ctx context.Context, t *table, p pendingDoubt) (bool, error) 
 	if !p.Redefined {
 		return !slices.ContainsFunc(p.Truncated, func(x uint32) bool { return !slices.Contains(t.truncated, x) }), nil
 	}
-	now, _, err := r.tableNow(ctx, t.source.OID)
+	now, catalog, err := r.tableNow(ctx, t.source.OID)
 	if err != nil || now == nil { // a table that is gone has no rows
 		return now == nil, err
 	}
 	if err := r.place(ctx, t); err != nil {
+		return false, err
+	}
+	if told, err := r.toldGenerated(ctx, t, now, catalog); err != nil || !told {
 		return false, err
 	}
 	lake := known(t).Columns

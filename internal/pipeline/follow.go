@@ -293,7 +293,7 @@ func (r *run) commitTable(ctx context.Context, t *table, to change.LSN) (Commit,
 	if t.lake == nil {
 		return Commit{}, nil
 	}
-	if err := t.flush(ctx, r.o.Watch); err != nil {
+	if err := t.flush(ctx, r.o.Watch, r.evaluator); err != nil {
 		return Commit{}, err
 	}
 	c, err := t.lake.Commit(ctx, to, time.UnixMicro(r.at))

@@ -58,7 +58,7 @@ func (r *run) message(ctx context.Context, ev *postgres.Event) error {
 	}
 	r.touch(r.messages)
 	if r.messages.builder.Bytes() >= batchBytes {
-		return r.messages.flush(ctx, r.o.Watch)
+		return r.messages.flush(ctx, r.o.Watch, r.evaluator)
 	}
 	return nil
 }

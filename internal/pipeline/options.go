@@ -43,7 +43,8 @@ type Options struct {
 	PartitionBy    func(schema, table string) []string
 	SortBy         func(schema, table string) []string
 
-	Messages bool // keep logical messages
+	Generated GeneratedPolicy
+	Messages  bool // keep logical messages
 
 	State bucket.Bucket // where state and spool lie
 	Lake  func(ctx context.Context, epoch int64) (Lake, error)

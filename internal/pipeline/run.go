@@ -36,6 +36,8 @@ type run struct {
 	publications []string
 	ours         []uint32                                  // the transactions of this attempt that changed them
 	gives        map[postgres.Name]postgres.PublishedTable // what they give of each table
+	expressions  map[uint32]*postgres.Expressions          // of the generated columns that the log does not have, by the table's OID
+	evaluator    *postgres.Evaluator                       // computes them
 	messages     *table                                    // where logical messages are kept; nil where they are not
 
 	// What follows belongs to the loop.
@@ -144,9 +146,10 @@ func backoff(failures int, most time.Duration) time.Duration {
 // attempt is the order of the steps; see docs/INVARIANTS.md before changing it.
 func attempt(ctx context.Context, source *postgres.Source, o Options, next *again, delivered *recent, self string) (err error) {
 	r := &run{
-		o: o, source: source, delivered: delivered, tables: map[string]*table{}, byOID: map[uint32]*table{}, pending: map[uint32]pendingDoubt{}, strangers: map[uint32]bool{},
+		o: o, source: source, evaluator: source.Evaluator(), delivered: delivered, tables: map[string]*table{}, byOID: map[uint32]*table{}, pending: map[uint32]pendingDoubt{}, strangers: map[uint32]bool{},
 		asked: make(chan struct{}, 1), lookNow: make(chan struct{}, 1), lookSoon: make(chan struct{}, 1), stopping: new(atomic.Bool),
 	}
+	defer r.evaluator.Close()
 	if err := r.takeLease(ctx, self); err != nil {
 		return err
 	}

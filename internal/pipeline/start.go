@@ -91,6 +91,10 @@ func (r *run) restoreModes(next *again) {
 		if anew && next.exact { // the copy's snapshot is behind everything that was told
 			t.claim = nil
 		}
+		if r.takesIn(t) && known && was.OID == t.source.OID {
+			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", "generated columns of it are followed that were left out before")
+			t.exact, t.anew, anew = true, true, true
+		}
 		if known && was.OID == t.source.OID && !anew {
 			t.former = formerLeaves(was, t)
 		}

@@ -77,7 +77,7 @@ type builder interface {
 func (t *table) diverted() bool { return t.mode != checkpoint.Streaming }
 
 // flush hands the builder's rows to the lake.
-func (t *table) flush(ctx context.Context, watch Watcher) error {
+func (t *table) flush(ctx context.Context, watch Watcher, e *postgres.Evaluator) error {
 	if t.builder == nil || t.builder.Rows() == 0 {
 		return nil
 	}
@@ -92,8 +92,7 @@ func (t *table) flush(ctx context.Context, watch Watcher) error {
 			t.counts[op] = 0
 		}
 	}
-	t.wentAside(watch, changes)
-	if err := t.lake.Write(ctx, changes); err != nil {
+	if err := t.write(ctx, changes, watch, e); err != nil {
 		return t.unwritten(err, "cannot write changes up to the transaction at %s", changes.LSN[changes.Len()-1])
 	}
 	return nil
@@ -110,7 +109,7 @@ func (t *table) unwritten(err error, format string, args ...any) error {
 }
 
 func (r *run) flush(ctx context.Context, t *table) error {
-	return r.aside(t, func() error { return t.flush(ctx, r.o.Watch) })
+	return r.aside(t, func() error { return t.flush(ctx, r.o.Watch, r.evaluator) })
 }
 
 // open makes sure that the table's place in the lake is open, in the shape the lake holds or, for a new one, in the
@@ -139,6 +138,9 @@ func (r *run) spec(t *table, plan *postgres.Plan) lake.Spec {
 		Renumbered: t.renumbered, Repair: t.anew,
 		Reread: func(ctx context.Context, keys arrow.RecordBatch) (arrow.RecordBatch, error) {
 			return r.reread(ctx, t, keys)
+		},
+		Compute: func(ctx context.Context, c *change.Changes) (*change.Changes, []string, error) {
+			return r.computeRest(ctx, t, c)
 		},
 	}
 	for _, attnum := range plan.Table.Identity() {
@@ -245,7 +247,11 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, fro
 	if err != nil {
 		return err
 	}
-	shape, err := postgres.AlignAt(known(t), now, rel, postgres.Moment{XID: xid, Behind: from < t.upper})
+	aligned, err := postgres.AlignAt(logged(known(t)), now, rel, postgres.Moment{XID: xid, Behind: from < t.upper})
+	if err != nil {
+		return err
+	}
+	shape, x, err := r.computedOf(ctx, t, aligned, now, catalog)
 	if err != nil {
 		return err
 	}
@@ -255,7 +261,9 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, fro
 	shape = t.named(shape)
 	if now != nil {
 		for _, c := range generated(now) {
-			t.leaveOut(c.Attnum) // for as long as it is not in the lake
+			if !slices.ContainsFunc(shape.Columns, func(s change.Column) bool { return s.Attnum == c.Attnum }) {
+				t.leaveOut(c.Attnum) // for as long as it is not in the lake
+			}
 		}
 	}
 	for i, c := range shape.Columns {
@@ -281,7 +289,7 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, fro
 	if err := r.evolve(ctx, t, now, catalog, plan, from); err != nil {
 		return err
 	}
-	if t.builder, err = postgres.NewChangesBuilder(plan, rel); err != nil {
+	if t.builder, err = r.newBuilder(plan, aligned, rel, catalog, x); err != nil {
 		return err
 	}
 	t.version = rel.Version
@@ -504,6 +512,9 @@ type again struct {
 	told         map[string]string
 	toldRecopied bool
 	toldDDL      bool
+	// uncomputed are tables whose generated columns the server refused to compute, and why; toldGenerated what was said of such columns.
+	uncomputed    map[string]string
+	toldGenerated []string
 }
 
 // broken is the error of a table that was left out because it is broken; nil for none.
@@ -527,6 +538,12 @@ func (a *again) also(more *again) {
 		}
 		a.left[name] = why
 	}
+	for name, why := range more.uncomputed {
+		if a.uncomputed == nil {
+			a.uncomputed = map[string]string{}
+		}
+		a.uncomputed[name] = why
+	}
 	a.held = append(a.held, more.held...)
 	a.all, a.exact, a.text = a.all || more.all, a.exact || more.exact, a.text || more.text
 }
@@ -537,19 +554,30 @@ func (r *run) restartAsText(t *table) error {
 	return &again{text: true}
 }
 
-// published is the table as the log will tell it: without columns that the publication leaves out.
+// published is the table as it is followed: without columns that the publication leaves out, and with those that are computed.
 func (r *run) published(source *change.Table) *change.Table {
 	t := *source
-	gives, is := r.gives[postgres.Name{Schema: source.Schema, Name: source.Name}]
-	if !is && r.o.OwnPublication && r.o.ColumnList != nil { // it will
-		gives.Columns = r.o.ColumnList(source.Schema, source.Name)
+	gives := r.givesOf(source)
+	recopied := false
+	if is := r.tables[source.KeyName()]; is != nil {
+		recopied = is.recopied && r.o.Generated == GeneratedCompute
 	}
-	t.Columns = slices.DeleteFunc(slices.Clone(source.Columns), func(c change.Column) bool {
-		if len(gives.Columns) > 0 {
-			return !slices.Contains(gives.Columns, c.Name)
+	t.Columns = nil
+	for _, c := range source.Columns {
+		switch {
+		case len(gives.Columns) > 0:
+			if slices.Contains(gives.Columns, c.Name) {
+				t.Columns = append(t.Columns, c)
+			}
+		case c.Generated == 0 || c.Generated == 's' && gives.Generated || recopied:
+			t.Columns = append(t.Columns, c)
+		default:
+			if yes, _, _ := r.computes(source, c); yes {
+				c.Computed = true
+				t.Columns = append(t.Columns, c)
+			}
 		}
-		return c.Generated != 0 && (c.Generated != 's' || !gives.Generated)
-	})
+	}
 	return &t
 }
 

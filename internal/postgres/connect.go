@@ -6,6 +6,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -42,6 +43,7 @@ type Source struct {
 
 	searchPath []string          // schemas that names without one are looked for in
 	others     map[string]string // what other roles have of settings in which this role differs
+	proven     *sync.Map         // see Catalog.prove
 }
 
 // Connect reaches the server once and reads its version.
@@ -57,7 +59,7 @@ func Connect(ctx context.Context, set Settings) (*Source, error) {
 		set.ApplicationName = "leat"
 	}
 	cfg.OnNotice = func(*pgconn.PgConn, *pgconn.Notice) {}
-	s := &Source{config: cfg, set: set, Name: describe(cfg)}
+	s := &Source{config: cfg, set: set, Name: describe(cfg), proven: new(sync.Map)}
 	c, err := s.session(ctx)
 	if err != nil {
 		return nil, err

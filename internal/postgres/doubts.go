@@ -48,6 +48,9 @@ type LookOptions struct {
 	Former map[uint32][]uint32
 	// Claims are what messages of DDL events say of tables.
 	Claims map[uint32]Claim
+	// Generated says to look at generated columns too; Computed are those that are computed by their expression, by table.
+	Generated bool
+	Computed  map[uint32][]int16
 }
 
 // Sight is what there is at one moment: what is needed to notice that another look at the whole catalog is due, and
@@ -91,7 +94,7 @@ func (s *Source) Look(ctx context.Context, o LookOptions) (sight Sight, err erro
 		if sight.At, err = change.ParseLSN(string(rows[0][1])); err != nil {
 			return err
 		}
-		if sight.Facts, err = s.facts(ctx, conn, o.Publications, o.Tables); err != nil {
+		if sight.Facts, err = s.facts(ctx, conn, o); err != nil {
 			return err
 		}
 		j := &judge{conn: conn, options: o, next: v.xmax}
@@ -160,6 +163,10 @@ func (j *judge) table(ctx context.Context, t uint32, was, now Facts) (*Doubt, er
 	if was.Key != now.Key && full {
 		return &Doubt{Table: t, Because: "its primary key was dropped or made, and the WAL does not tell which rows it held for"}, nil
 	}
+	redefined := j.options.expressionsMoved(t, was, now)
+	if redefined != nil && redefined.Certain() {
+		return redefined, nil
+	}
 	var emptied *Doubt // by a TRUNCATE, most likely: what is certain counts more
 	for oid, r := range now.Relations {
 		d, err := j.relation(ctx, t, oid, was, now, r)
@@ -173,7 +180,27 @@ func (j *judge) table(ctx context.Context, t uint32, was, now Facts) (*Doubt, er
 			emptied = d
 		}
 	}
+	if emptied == nil {
+		return redefined, nil
+	}
+	emptied.Redefined = emptied.Redefined || redefined != nil
 	return emptied, nil
+}
+
+// expressionsMoved judges generated columns whose expression is another one, or calls a function that was replaced, and such as were added.
+func (o LookOptions) expressionsMoved(t uint32, was, now Facts) *Doubt {
+	before := generatedFacts(was.Generated)
+	var redefined *Doubt
+	for attnum, version := range generatedFacts(now.Generated) {
+		old, there := before[attnum]
+		switch {
+		case there && old != version && slices.Contains(o.Computed[t], attnum):
+			return &Doubt{Table: t, Because: "the expression of a generated column, or a function that it calls, was changed"}
+		case !there && was.Generated != "":
+			redefined = &Doubt{Table: t, Redefined: true, Because: "a generated column was added, and no row has told of it since"}
+		}
+	}
+	return redefined
 }
 
 func (j *judge) relation(ctx context.Context, t, rel uint32, was, now Facts, r RelationFacts) (*Doubt, error) {

@@ -26,6 +26,8 @@ type Facts struct {
 	// Types has typeDigits characters for each column that the table has or had, by attnum: a hash of its type. It is
 	// kept for tables that are Named, whose files tell nothing else of ALTER … TYPE … USING.
 	Types string
+	// Generated has the versions of the expressions of generated columns; "" where nobody has looked at them.
+	Generated string
 	// Relations hold the rows: the table itself, or all that is below a partitioned one.
 	Relations map[uint32]RelationFacts
 }
@@ -49,6 +51,9 @@ func (f Facts) String() string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s %d %c %d %s", cmp.Or(f.Publication, "-"), cmp.Or(f.Member, "-"), number01(f.Named), f.Identity, f.Key, cmp.Or(f.Types, "-"))
+	if f.Generated != "" {
+		b.WriteString(" =" + f.Generated)
+	}
 	for _, oid := range slices.Sorted(maps.Keys(f.Relations)) {
 		r := f.Relations[oid]
 		fmt.Fprintf(&b, " %d:%d:%d:%d:%d:%d:%d:%d", oid, r.Parent, r.Bond, r.Class, r.File, r.Toast, r.Sum, number01(r.Logged))
@@ -78,6 +83,10 @@ func ParseFacts(text string) (f Facts, ok bool) {
 	f = Facts{Publication: unless(words[0]), Member: unless(words[1]), Named: words[2] == "1", Identity: words[3][0], Relations: map[uint32]RelationFacts{}}
 	f.Key, f.Types = oid([]byte(words[4])), unless(words[5])
 	for _, w := range words[6:] {
+		if generated, is := strings.CutPrefix(w, "="); is {
+			f.Generated = generated
+			continue
+		}
 		var n [8]uint32
 		parts := strings.Split(w, ":")
 		if len(parts) != len(n) {
@@ -97,7 +106,7 @@ func ParseFacts(text string) (f Facts, ok bool) {
 
 // Equal says whether nothing has moved.
 func (f Facts) Equal(g Facts) bool {
-	return f.Publication == g.Publication && f.Member == g.Member && f.Named == g.Named && f.Identity == g.Identity && f.Key == g.Key && f.Types == g.Types &&
+	return f.Publication == g.Publication && f.Member == g.Member && f.Named == g.Named && f.Identity == g.Identity && f.Key == g.Key && f.Types == g.Types && f.Generated == g.Generated &&
 		maps.Equal(f.Relations, g.Relations)
 }
 
@@ -139,7 +148,8 @@ join pg_catalog.pg_class c on c.oid = m.relid
 left join pg_catalog.pg_inherits i on i.inhrelid = c.oid and c.oid <> w.oid`
 
 // facts reads those of the tables, by OID. Two queries serve however many.
-func (s *Source) facts(ctx context.Context, conn *pgconn.PgConn, publications []string, tables []uint32) (map[uint32]Facts, error) {
+func (s *Source) facts(ctx context.Context, conn *pgconn.PgConn, o LookOptions) (map[uint32]Facts, error) {
+	tables, publications := o.Tables, o.Publications
 	if len(tables) == 0 {
 		return nil, nil
 	}
@@ -174,5 +184,32 @@ func (s *Source) facts(ctx context.Context, conn *pgconn.PgConn, publications []
 			}
 		}
 	}
+	if !o.Generated {
+		return all, nil
+	}
+	if rows, err = query(ctx, conn, generatedSQL, oidArray(oids)); err != nil {
+		return nil, classify(ctx, err, s.Name, "cannot read how generated columns are computed")
+	}
+	for oid, f := range all {
+		f.Generated = "+"
+		all[oid] = f
+	}
+	for _, r := range rows {
+		if f, found := all[oid(r[6])]; found {
+			f.Generated += fmt.Sprintf(",%s:%s%d", r[0], r[3], number01(string(r[4]) == "t"))
+			all[oid(r[6])] = f
+		}
+	}
 	return all, nil
+}
+
+// generatedFacts are the versions of expressions, by attnum.
+func generatedFacts(text string) map[int16]string {
+	all := map[int16]string{}
+	for part := range strings.SplitSeq(text, ",") {
+		if attnum, version, is := strings.Cut(part, ":"); is {
+			all[int16(number([]byte(attnum)))] = version
+		}
+	}
+	return all
 }

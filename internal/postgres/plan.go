@@ -143,16 +143,21 @@ func (cs carriers) plan(t *change.Table, policies Policies) (*Plan, error) {
 		}
 		lossy := c.policy == Null || c.policy == Clamp || c.undecoded == Null
 		fields[i] = arrow.Field{Name: col.Name, Type: c.arrow, Nullable: !col.NotNull || lossy, Metadata: arrow.MetadataFrom(meta)}
-		exprs[i] = quoteIdent(col.Name)
-		if c.expr != "" {
-			exprs[i] = fmt.Sprintf(c.expr, exprs[i])
-		}
+		exprs[i] = c.asked(quoteIdent(col.Name))
 		p.carry = append(p.carry, c)
 		p.Columns = append(p.Columns, PlannedColumn{Column: col, Field: fields[i], Class: c.class, Policy: c.policy, AsText: c.expr != "" && c.op != opList})
 	}
 	p.Schema = arrow.NewSchema(fields, nil)
 	p.query = strings.Join(exprs, ",")
 	return p, nil
+}
+
+// asked is what the server is asked for to get a value.
+func (c *carrier) asked(value string) string {
+	if c.expr == "" {
+		return value
+	}
+	return fmt.Sprintf(c.expr, value)
 }
 
 // fixed lists the built-in types that have an exact Arrow twin and no value outside it.

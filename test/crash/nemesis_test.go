@@ -58,12 +58,12 @@ create table tree_a partition of tree for values in ('a') partition by range (id
 create table tree_a0 partition of tree_a for values from (0) to (1000000);
 create table tree_b partition of tree for values in ('b');
 create table keyed (id int primary key, u int not null unique, v text);
-create table loose (k int, v text);
+create table loose (k int, v text, up text generated always as (upper(v) || k::text) stored);
 alter table loose replica identity full;
 create table swap_a (id int primary key, v text);
 create table swap_b (id int primary key, v text);
 create table col (id int primary key, x int, y text);
-create table bulk (id int primary key, v text);
+create table bulk (id int primary key, v text, size int generated always as (length(v)) stored, up text generated always as (upper(v)) stored);
 insert into ev select i, i % 200, 'e' || i from generate_series(1, 60) i;
 insert into tree select case i % 2 when 0 then 'a' else 'b' end, i, 't' || i from generate_series(1, 40) i;
 insert into keyed select i, i, 'k' || i from generate_series(1, 40) i;
