@@ -142,6 +142,37 @@ func (r *run) givesOf(t *change.Table) postgres.PublishedTable {
 	return gives
 }
 
+// published is the table as it is followed: without columns that the publication leaves out, with those that are computed, and with the
+// identity that the log tells.
+func (r *run) published(source *change.Table) *change.Table {
+	t := *source
+	gives := r.givesOf(source)
+	recopied := false
+	if is := r.tables[source.KeyName()]; is != nil {
+		recopied = is.recopied && r.o.Generated == GeneratedCompute
+	}
+	t.Columns = nil
+	for _, c := range source.Columns {
+		switch {
+		case len(gives.Columns) > 0:
+			if slices.Contains(gives.Columns, c.Name) {
+				t.Columns = append(t.Columns, c)
+			}
+		case c.Generated == 0 || c.Generated == 's' && gives.Generated || recopied:
+			t.Columns = append(t.Columns, c)
+		default:
+			if yes, _, _ := r.computes(source, c); yes {
+				c.Computed = true
+				t.Columns = append(t.Columns, c)
+			}
+		}
+	}
+	if x := r.expressions[source.OID]; x != nil {
+		identifyLogged(&t, x, r.untoldGenerated(source))
+	}
+	return &t
+}
+
 // noteGenerated says which generated columns of the tables the lake does not get, and keeps them in mind: one that comes into the lake
 // later has values in the rows that are there.
 func (r *run) noteGenerated(next *again) {

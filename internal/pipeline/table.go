@@ -554,33 +554,6 @@ func (r *run) restartAsText(t *table) error {
 	return &again{text: true}
 }
 
-// published is the table as it is followed: without columns that the publication leaves out, and with those that are computed.
-func (r *run) published(source *change.Table) *change.Table {
-	t := *source
-	gives := r.givesOf(source)
-	recopied := false
-	if is := r.tables[source.KeyName()]; is != nil {
-		recopied = is.recopied && r.o.Generated == GeneratedCompute
-	}
-	t.Columns = nil
-	for _, c := range source.Columns {
-		switch {
-		case len(gives.Columns) > 0:
-			if slices.Contains(gives.Columns, c.Name) {
-				t.Columns = append(t.Columns, c)
-			}
-		case c.Generated == 0 || c.Generated == 's' && gives.Generated || recopied:
-			t.Columns = append(t.Columns, c)
-		default:
-			if yes, _, _ := r.computes(source, c); yes {
-				c.Computed = true
-				t.Columns = append(t.Columns, c)
-			}
-		}
-	}
-	return &t
-}
-
 // stepText tells a step to people.
 func stepText(s postgres.SchemaStep) string {
 	switch s.Kind {
