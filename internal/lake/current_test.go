@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -308,12 +307,9 @@ for r in StaticTable.from_metadata(sys.argv[1]).scan().to_arrow().to_pylist():
     out[k] = out.get(k, 0) + 1
 print(json.dumps(out))
 `
-	out, err := exec.Command(testlab.Python(t), "-c", script, b.metadata()).CombinedOutput()
-	if err != nil {
-		t.Fatalf("PyIceberg cannot read the table: %v\n%s", err, out)
-	}
+	out, _ := testlab.RunPython(t, script, b.metadata())
 	var got map[string]int
-	if err := json.Unmarshal(out, &got); err != nil {
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
 		t.Fatal(err)
 	}
 	same(t, "PyIceberg", got, want)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -84,12 +83,9 @@ for m in sorted(glob.glob(f"{root}/{table}/_manifests/*.json")):
 
 func readFiles(t *testing.T, dir, table string) []map[string]any {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), testlab.Python(t), "-c", filesReader, dir, table).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	out, _ := testlab.RunPython(t, filesReader, dir, table)
 	var rows []map[string]any
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(out) {
 		row := map[string]any{}
 		if err := json.Unmarshal([]byte(line), &row); err != nil {
 			t.Fatalf("%v: %s", err, line)
@@ -319,9 +315,9 @@ func TestChangeFilesAreKeptByPartition(t *testing.T) {
 	const hive = `
 import sys, duckdb
 print(duckdb.connect().execute("SELECT id, CAST(_leat_committed_at_day AS VARCHAR) FROM read_parquet('" + sys.argv[1] + "/public.orders/*/*/*.parquet', hive_partitioning=true) WHERE name = 'x' ORDER BY id").fetchall())`
-	out, err := exec.CommandContext(t.Context(), testlab.Python(t), "-c", hive, dir).CombinedOutput()
-	if want := "[(2, '2023-11-14'), (4, '2023-11-15')]\n"; err != nil || string(out) != want {
-		t.Errorf("%v: %s", err, out)
+	out, _ := testlab.RunPython(t, hive, dir)
+	if want := "[(2, '2023-11-14'), (4, '2023-11-15')]\n"; out != want {
+		t.Errorf("DuckDB finds %s", out)
 	}
 	// A lost file of a partition is swept too.
 	lost := filepath.Join(dir, "public.orders", "_leat_committed_at_day=2023-11-15", "name=x", "0000000000000110-0000000000000111-000.parquet")

@@ -3,7 +3,6 @@ package lake
 import (
 	"context"
 	"encoding/json"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -135,12 +134,9 @@ print("\n".join(sorted(json.dumps({k: plain(v) for k, v in r.items() if v is not
 
 func readBack(t *testing.T, dir string) []map[string]any {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), testlab.Python(t), "-c", reader, dir, "pyiceberg").CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	out, _ := testlab.RunPython(t, reader, dir, "pyiceberg")
 	var rows []map[string]any
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(out) {
 		if !strings.HasPrefix(line, "{") {
 			continue
 		}

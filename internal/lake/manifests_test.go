@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -91,9 +90,9 @@ import sys
 from pyiceberg.table import StaticTable
 t = StaticTable.from_metadata(sys.argv[1])
 print(t.scan(snapshot_id=int(sys.argv[2])).to_arrow().num_rows)`
-	out, err := exec.Command(testlab.Python(t), "-c", script, metadata, fmt.Sprint(s.SnapshotID)).CombinedOutput()
-	if want := "55"; err != nil || strings.TrimSpace(string(out)) != want {
-		t.Errorf("PyIceberg finds %s rows in the eleventh snapshot, want %s (%v)", out, want, err)
+	out, _ := testlab.RunPython(t, script, metadata, fmt.Sprint(s.SnapshotID))
+	if want := "55"; strings.TrimSpace(out) != want {
+		t.Errorf("PyIceberg finds %s rows in the eleventh snapshot, want %s", out, want)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -69,17 +68,11 @@ print(t.spec().fields, t.sort_order().fields, file=sys.stderr)
 
 func readPruned(t *testing.T, dir string) (rows [][]any, told string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), testlab.Python(t), "-c", prunedReader, dir)
-	var errs strings.Builder
-	cmd.Stderr = &errs
-	out, err := cmd.Output()
-	if err == nil {
-		err = json.Unmarshal(out, &rows)
+	out, told := testlab.RunPython(t, prunedReader, dir)
+	if err := json.Unmarshal([]byte(out), &rows); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
-	if err != nil {
-		t.Fatalf("%v: %s", err, errs.String())
-	}
-	return rows, errs.String()
+	return rows, told
 }
 
 func TestPartitionedTablesAreKeptAndReadAsOthersAre(t *testing.T) {

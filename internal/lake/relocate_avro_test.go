@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -197,13 +196,7 @@ for f in files:
 assert len(files) == 5
 `
 	from, to := s.dir(s.FromURL), s.dir(s.ToURL)
-	python := func(args ...string) {
-		t.Helper()
-		if out, err := exec.CommandContext(t.Context(), testlab.Python(t), append([]string{"-c"}, args...)...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-	}
-	python(script, from, "s3a://x/y")
+	testlab.RunPython(t, script, from, "s3a://x/y")
 	m := &mover{Relocation: s.Relocation, places: newPlaces("s3://x/y", "s3://far/z")}
 	files, _ := filepath.Glob(from + "/*.parquet")
 	for _, f := range files {
@@ -215,7 +208,7 @@ assert len(files) == 5
 			t.Errorf("%s: %d, %v", f, size, err)
 		}
 	}
-	python(compare, from, to, "s3a://x/y", "s3://far/z")
+	testlab.RunPython(t, compare, from, to, "s3a://x/y", "s3://far/z")
 	m.places = newPlaces("s3://x/other", "s3://far/z")
 	if _, err := m.moveParquet(t.Context(), "plain.parquet", 1, -1); !fault.Is(err, fault.LakeForeign) || !strings.Contains(err.Error(), "s3a://x/y/t/data/0.parquet") {
 		t.Errorf("got %v", err)

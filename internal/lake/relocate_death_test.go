@@ -59,12 +59,12 @@ func TestARelocationThatDiesLeavesTheOldVersionOrNone(t *testing.T) {
 			if n := dieEverywhere(t, s, old); n < 8 || fresh < 3*n/2 {
 				t.Errorf("the first run wrote %d files, the second %d", fresh, n)
 			}
-			want := rowsBySnapshot(t, s.FromURL+"/public/visits", nil)
+			want := rowsBySnapshot(t, s.FromURL+"/public/visits")
 			copyBucket(t, s.To, folder)
 			if err := os.RemoveAll(dir); err != nil {
 				t.Fatal(err)
 			}
-			sameRows(t, "PyIceberg", rowsBySnapshot(t, s.ToURL+"/public/visits", nil), want)
+			sameRows(t, "PyIceberg", rowsBySnapshot(t, s.ToURL+"/public/visits"), want)
 		})
 	}
 }

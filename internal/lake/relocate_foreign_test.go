@@ -3,7 +3,6 @@ package lake
 import (
 	"encoding/json"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -38,12 +37,9 @@ t.append(rows(40, 50).append_column("more", pa.array([None] * 10, pa.decimal128(
 t.append(rows(50, 52).append_column("more", pa.array([None] * 2, pa.decimal128(20, 2))))
 print("POINTER" + t.metadata_location)
 `
-	out, err := exec.CommandContext(t.Context(), testlab.Python(t), "-c", script, s.FromURL, t.TempDir()).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	_, pointer, _ := strings.Cut(strings.TrimSpace(string(out)), "POINTER")
-	want := rowsBySnapshot(t, pointer, nil)
+	out, _ := testlab.RunPython(t, script, s.FromURL, t.TempDir())
+	_, pointer, _ := strings.Cut(strings.TrimSpace(out), "POINTER")
+	want := rowsBySnapshot(t, pointer)
 	if len(want) < 7 || len(want["now"]) < 35 {
 		t.Fatalf("%d snapshots, %d rows", len(want)-1, len(want["now"]))
 	}
@@ -57,8 +53,8 @@ print("POINTER" + t.metadata_location)
 	if err := os.RemoveAll(s.dir(s.FromURL)); err != nil {
 		t.Fatal(err)
 	}
-	sameRows(t, "by the pointer", rowsBySnapshot(t, s.ToURL+"/shop/orders", nil), want)
-	sameRows(t, "by name", rowsBySnapshot(t, strings.Replace(pointer, s.FromURL, s.ToURL, 1), nil), want)
+	sameRows(t, "by the pointer", rowsBySnapshot(t, s.ToURL+"/shop/orders"), want)
+	sameRows(t, "by name", rowsBySnapshot(t, strings.Replace(pointer, s.FromURL, s.ToURL, 1)), want)
 	meta, err := os.ReadFile(s.dir(strings.Replace(pointer, s.FromURL, s.ToURL, 1)))
 	if err != nil || !strings.Contains(string(meta), `"see `+s.FromURL+`"`) || strings.Count(string(meta), s.FromURL) != 1 {
 		t.Errorf("%v: %s", err, meta)
@@ -70,7 +66,7 @@ func TestATableGoesFromOneStoreToAnother(t *testing.T) {
 	from, to := testlab.S3(t), testlab.Ceph(t)
 	s := newSides(t, "s3://"+from.Bucket+"/app", openStoreBucket(t, from, "app"), "s3a://"+to.Bucket+"/dr/app", openStoreBucket(t, to, "dr/app"), "public/visits")
 	lived(t, testLake(t, t.TempDir(), func(o *Options) { o.Bucket, o.Location, o.Format = s.From, s.FromURL, 3 }))
-	want := rowsBySnapshot(t, s.FromURL+"/public/visits", nil, s3Settings(from))
+	want := rowsBySnapshot(t, s.FromURL+"/public/visits", s3Settings(from))
 	s.run(t)
 	if done := s.run(t); !done.Nothing() {
 		t.Errorf("the second run did %+v", done)
@@ -85,7 +81,7 @@ func TestATableGoesFromOneStoreToAnother(t *testing.T) {
 	if err := s.From.Delete(t.Context(), keys...); err != nil {
 		t.Fatal(err)
 	}
-	sameRows(t, "at Ceph", rowsBySnapshot(t, s.ToURL+"/public/visits", nil, s3Settings(to)), want)
+	sameRows(t, "at Ceph", rowsBySnapshot(t, s.ToURL+"/public/visits", s3Settings(to)), want)
 }
 
 func openStoreBucket(t *testing.T, s testlab.Store, root string) bucket.Bucket {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -99,17 +98,12 @@ print("ROWS" + json.dumps(out))
 `
 
 // rowsBySnapshot reads the table of a folder at each of its snapshots.
-func rowsBySnapshot(t *testing.T, folder string, env []string, settings ...string) map[string][]string {
+func rowsBySnapshot(t *testing.T, folder string, settings ...string) map[string][]string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), testlab.Python(t), append([]string{"-c", snapshotReader, folder}, settings...)...)
-	cmd.Env = append(os.Environ(), env...)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("PyIceberg cannot read %s: %v\n%s", folder, err, out)
-	}
-	_, text, _ := bytes.Cut(out, []byte("ROWS"))
+	out, _ := testlab.RunPython(t, snapshotReader, append([]string{folder}, settings...)...)
+	_, text, _ := strings.Cut(out, "ROWS")
 	rows := map[string][]string{}
-	if err := json.Unmarshal(text, &rows); err != nil {
+	if err := json.Unmarshal([]byte(text), &rows); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return rows
@@ -229,7 +223,7 @@ func TestARelocatedTableIsReadAtEachSnapshotWithItsSourceGone(t *testing.T) {
 			t.Parallel()
 			s := folderSides(t, "public/visits")
 			lived(t, testLake(t, s.dir(s.FromURL), func(o *Options) { o.Format = version }))
-			want, wantLibrary := rowsBySnapshot(t, s.FromURL+"/public/visits", nil), libraryRows(t, s.From, s.FromURL, s.Root)
+			want, wantLibrary := rowsBySnapshot(t, s.FromURL+"/public/visits"), libraryRows(t, s.From, s.FromURL, s.Root)
 			if len(want) < 7 {
 				t.Fatalf("only %d snapshots", len(want)-1)
 			}
@@ -246,7 +240,7 @@ func TestARelocatedTableIsReadAtEachSnapshotWithItsSourceGone(t *testing.T) {
 			if err := os.RemoveAll(s.dir(s.FromURL)); err != nil {
 				t.Fatal(err)
 			}
-			sameRows(t, "PyIceberg", rowsBySnapshot(t, s.ToURL+"/public/visits", nil), want)
+			sameRows(t, "PyIceberg", rowsBySnapshot(t, s.ToURL+"/public/visits"), want)
 			sameRows(t, "iceberg-go", libraryRows(t, s.To, s.ToURL, s.Root), wantLibrary)
 			holdsNot(t, s, s.dir(s.FromURL))
 		})
@@ -316,10 +310,7 @@ x, y = [list(entries("file://" + d + "/public/visits")) for d in (a, b)]
 assert x == y, next(p for p in zip(x, y) if p[0] != p[1])
 assert len(x) > 20
 `
-	out, err := exec.CommandContext(t.Context(), testlab.Python(t), "-c", script, s.dir(s.FromURL), s.dir(s.ToURL)).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	testlab.RunPython(t, script, s.dir(s.FromURL), s.dir(s.ToURL))
 	ctx := t.Context()
 	for o := range s.To.List(ctx, s.Root+"/metadata/snap-") {
 		data, _ := bucket.ReadAll(ctx, s.To, o.Key, 1<<30)
@@ -438,12 +429,12 @@ func TestMetadataThatSomebodyCopiedAsItWasIsWrittenAnew(t *testing.T) {
 	if err := os.CopyFS(s.dir(s.ToURL), os.DirFS(s.dir(s.FromURL))); err != nil {
 		t.Fatal(err)
 	}
-	want := rowsBySnapshot(t, s.FromURL+"/public/visits", nil)
+	want := rowsBySnapshot(t, s.FromURL+"/public/visits")
 	s.run(t)
 	if err := os.RemoveAll(s.dir(s.FromURL)); err != nil {
 		t.Fatal(err)
 	}
-	sameRows(t, "PyIceberg", rowsBySnapshot(t, s.ToURL+"/public/visits", nil), want)
+	sameRows(t, "PyIceberg", rowsBySnapshot(t, s.ToURL+"/public/visits"), want)
 }
 
 // empty removes all that is in a folder, which itself stays.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -46,11 +45,8 @@ for f in glob.glob(sys.argv[1] + "/**/*.parquet", recursive=True):
         assert keyed == sorted(keyed, reverse=falls), (f, g, v[:20])
         n += 1
 print(n)`
-	out, err := exec.Command(testlab.Python(t), "-c", script, dir, column, fmt.Sprint(falls)).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if _, err := fmt.Sscan(string(out), &groups); err != nil {
+	out, _ := testlab.RunPython(t, script, dir, column, fmt.Sprint(falls))
+	if _, err := fmt.Sscan(out, &groups); err != nil {
 		t.Fatal(err)
 	}
 	return groups

@@ -1,8 +1,6 @@
 package pipeline_test
 
 import (
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -199,15 +197,11 @@ func TestAColumnThatAnotherProgramRenamesConcernsThatTableAlone(t *testing.T) {
 	b.more = []string{"--catalog", "sqlite", "--catalog-uri", catalog, "--set", "lake.catalog.name=lake", "--keep", "current"}
 	b.db.Exec("create table orders (id int primary key, price int); create table notes (id int primary key, v text); insert into orders values (1, 10); insert into notes values (1, 'one')")
 	b.mustCatchUp()
-	rename := exec.CommandContext(t.Context(), testlab.Python(t), "-c", `import sys
+	testlab.RunPython(t, `import sys
 from pyiceberg.catalog.sql import SqlCatalog
 t = SqlCatalog("lake", uri="sqlite:///" + sys.argv[1]).load_table("public.orders")
 with t.update_schema() as u:
     u.rename_column("price", "cost")`, catalog)
-	rename.Stderr = os.Stderr
-	if err := rename.Run(); err != nil {
-		t.Fatal(err)
-	}
 	b.db.Exec("insert into orders values (2, 20); insert into notes values (2, 'two')")
 	r := b.mustCatchUp()
 	if warned(r.Stderr, "column price is called cost") != 1 || !strings.Contains(r.Stderr, "leat resync --table public.orders") {
@@ -246,14 +240,10 @@ func TestATableThatAnotherProgramWritesToStaysAsItIsUntilAResync(t *testing.T) {
 	b.more = []string{"--catalog", "sqlite", "--catalog-uri", catalog, "--set", "lake.catalog.name=lake", "--keep", "current", "--set", "lake.foreign_writes=stop"}
 	b.db.Exec("create table notes (id int primary key, v text); create table others (id int primary key); insert into notes values (1, 'one')")
 	b.mustCatchUp()
-	add := exec.CommandContext(t.Context(), testlab.Python(t), "-c", `import sys, pyarrow
+	testlab.RunPython(t, `import sys, pyarrow
 from pyiceberg.catalog.sql import SqlCatalog
 t = SqlCatalog("lake", uri="sqlite:///" + sys.argv[1]).load_table("public.notes")
 t.append(pyarrow.Table.from_pylist([{"id": 99, "v": "of another"}], schema=t.schema().as_arrow()))`, catalog)
-	add.Stderr = os.Stderr
-	if err := add.Run(); err != nil {
-		t.Fatal(err)
-	}
 	ids := func() string {
 		_, rows := testlab.PyIcebergCatalog(t, map[string]string{"type": "sql", "uri": "sqlite:///" + catalog}, "public", "notes")
 		var all []string

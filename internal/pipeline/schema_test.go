@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -104,14 +103,13 @@ func (b *bed) inLake(tables ...string) map[string]lakeTable {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	cmd := exec.CommandContext(b.t.Context(), testlab.Python(b.t), "../../test/crash/testdata/lake.py")
-	cmd.Stdin, cmd.Stderr = strings.NewReader(string(question)+"\n"), os.Stderr
-	out, err := cmd.Output()
+	script, err := os.ReadFile("../../test/crash/testdata/lake.py")
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	out, _ := testlab.RunPython(b.t, string(script), string(question))
 	found := map[string]lakeTable{}
-	for i, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+	for i, line := range strings.Split(strings.TrimSpace(out), "\n") {
 		var l lakeTable
 		if err := json.Unmarshal([]byte(line), &l); err != nil || l.Error != "" {
 			b.t.Fatalf("%s: %v %s", tables[i], err, l.Error)

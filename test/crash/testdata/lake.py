@@ -1,6 +1,6 @@
 """Reads Iceberg tables with PyIceberg and writes their rows as PostgreSQL would write the values in text.
 
-A question is a line of JSON: {"properties": {...}, "tables": ["s3://bucket/schema/table", ...]}. The answer is a line for
+A question is a line of JSON, the argument or else of standard input: {"properties": {...}, "tables": ["s3://bucket/schema/table", ...]}. The answer is a line for
 each table: {"columns": [...], "rows": [[...], ...], "snapshots": n, "version": n}, or {"missing": true}.
 """
 
@@ -58,7 +58,7 @@ def read(properties, folder):
     }
 
 
-for line in sys.stdin:
+for line in sys.argv[1:] or sys.stdin:
     question = json.loads(line)
     for folder in question["tables"]:
         try:
