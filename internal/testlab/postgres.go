@@ -106,7 +106,7 @@ func newDB(t testing.TB, s *Server, err error, options string) *DB {
 	t.Helper()
 	need(t, err)
 	name := unique(t, "_")
-	need(t, s.do(superuser, "CREATE DATABASE "+name+options))
+	need(t, s.do("CREATE DATABASE "+name+options))
 	db := &DB{Name: name, Server: s, t: t, URL: s.url(superuser, s.Password, name)}
 	db.Bare = bare(db.URL)
 	t.Cleanup(db.drop)
@@ -147,7 +147,7 @@ func (db *DB) drop() {
 		return
 	}
 	// WITH (FORCE) would do for sessions from 13 on, but not for slots.
-	err := db.Server.do(superuser,
+	err := db.Server.do(
 		"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = '"+db.Name+"' AND active",
 		"ALTER DATABASE "+db.Name+" ALLOW_CONNECTIONS false",
 		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+db.Name+"'",
@@ -163,7 +163,7 @@ func (db *DB) drop() {
 // dropWhenFree drops the slots and then the database; terminated sessions need a moment to let go of both.
 func (db *DB) dropWhenFree() error {
 	return db.Server.child.ready(func() error {
-		return db.Server.do(superuser,
+		return db.Server.do(
 			"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '"+db.Name+"'",
 			"DROP DATABASE "+db.Name)
 	})

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -33,6 +32,7 @@ type Server struct {
 	settings []string
 	as       *account
 	child    *child
+	admin    adminConn
 }
 
 // ServerOptions says how a server of one's own differs from the shared one.
@@ -65,7 +65,11 @@ func StartServer(o ServerOptions) (*Server, error) {
 		return nil, err
 	}
 	onStop(s.Stop)
-	return s, nil
+	secret, err := quickSecret(s.Password)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.do("ALTER ROLE " + superuser + " PASSWORD '" + secret + "'")
 }
 
 func serverSettings(dir string, o ServerOptions) []string {
@@ -84,6 +88,7 @@ func serverSettings(dir string, o ServerOptions) []string {
 		"max_wal_size = 1GB",
 		"wal_sender_timeout = 10s",
 		"track_commit_timestamp = on",
+		"jit = off", // compiling takes longer than any statement of a test
 		// synchronous_commit stays on: logical decoding reads only flushed WAL, so with it off a change shows up late.
 	}
 	if !o.Durable {
@@ -182,23 +187,6 @@ func (s *Server) url(user, password, database string) string {
 	u := url.URL{Scheme: "postgres", User: url.UserPassword(user, password), Host: address(s.Port), Path: "/" + database}
 	u.RawQuery = "sslmode=disable"
 	return u.String()
-}
-
-// do runs statements, one by one, as superuser in a database.
-func (s *Server) do(database string, statements ...string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	conn, err := pgx.Connect(ctx, s.url(superuser, s.Password, database))
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	for _, sql := range statements {
-		if _, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
-			return fmt.Errorf("%s: %w", sql, err)
-		}
-	}
-	return nil
 }
 
 var majorFolder = regexp.MustCompile(`^\d+$`)
