@@ -44,6 +44,8 @@ def spark(jars, scratch):
         SparkSession.builder.master("local[1]")
         .config("spark.driver.memory", "768m")
         .config("spark.driver.extraClassPath", jars)
+        # The compiler that is quick, and no collector that runs beside: a session lives for minutes.
+        .config("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto")
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.local.dir", scratch)
