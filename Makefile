@@ -25,11 +25,16 @@ test-deps: ## Install what the tests need (apt-get as root, mvn, npm, pip); quic
 WITH_DEPS = LEAT_TEST_STRICT=1 LEAT_TEST_PYTHON=$$(./hack/test-deps where)/python/bin/python
 # What only starts the built binary, and judges what it did, has nothing for the race detector to find: the binary is not built with it.
 BLACK_BOX = ./test/crash ./test/way
+# The packages that take longest come first, so that none of them is alone at the end.
+LONGEST = ./internal/pipeline ./internal/lake ./internal/dump ./internal/bucket ./internal/format ./internal/mirror ./internal/postgres
+# One binary for all packages; go vet has looked already; and a process of the race detector need not sleep for a second before it ends.
+WITH_BINARY = $(WITH_DEPS) LEAT_TEST_BINARY=$(CURDIR)/bin/leat-test GORACE=atexit_sleep_ms=0
 test: test-deps ## Run all tests against real servers, with the race detector
 	$(GO) vet ./...
+	CGO_ENABLED=0 $(GO) build -o bin/leat-test ./cmd/leat
 	failed=0; \
-	$(WITH_DEPS) CGO_ENABLED=0 $(GO) test -timeout 40m $(BLACK_BOX) & black_box=$$!; \
-	$(WITH_DEPS) $(GO) test -race -timeout 40m $$($(GO) list ./... | grep -v -e /test/crash$$ -e /test/way$$) || failed=1; \
+	$(WITH_BINARY) CGO_ENABLED=0 $(GO) test -vet=off -timeout 40m $(BLACK_BOX) & black_box=$$!; \
+	$(WITH_BINARY) $(GO) test -vet=off -race -timeout 40m $(LONGEST) $$($(GO) list ./... | grep -v -e /test/crash$$ -e /test/way$$) || failed=1; \
 	wait $$black_box || failed=1; \
 	exit $$failed
 
@@ -49,9 +54,10 @@ $(VULN):
 fuzz: ## Run every fuzz target for a minute (FUZZTIME=10m for longer)
 	./hack/fuzz
 
-crash: test-deps ## Run the long kill tests and those of the largest values
+crash: test-deps ## Run the long kill tests, those of the largest values, and whole matrices
 	$(WITH_DEPS) LEAT_TEST_LONG=1 CGO_ENABLED=0 $(GO) test -count=1 -v -timeout 4h ./test/crash
-	$(WITH_DEPS) LEAT_TEST_LONG=1 CGO_ENABLED=0 $(GO) test -count=1 -v -timeout 1h ./test/way -run LargeValues
+	$(WITH_DEPS) LEAT_TEST_LONG=1 CGO_ENABLED=0 $(GO) test -count=1 -v -timeout 1h ./test/way -run 'LargeValues|RowsOfPartitions|FiltersFind'
+	$(WITH_DEPS) LEAT_TEST_LONG=1 CGO_ENABLED=0 $(GO) test -count=1 -v -timeout 1h ./internal/dump ./internal/format -run 'OnEveryMajor|OthersFind'
 
 bench: test-deps ## Measure speed and memory against COPY, gzip, pigz and pg_dump (BENCH='-n 1 -only parquet' for less)
 	CGO_ENABLED=0 $(GO) run ./bench $(BENCH)

@@ -50,7 +50,12 @@ func Program(t testing.TB, path string) *Binary { return &Binary{Path: path, t: 
 
 var builtLeat = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv("LEAT_TEST_BINARY"); path != "" {
-		return path, nil
+		// Opened, because go test takes a result from its cache while the files that the tests opened are as they were.
+		f, err := os.Open(path)
+		if err != nil {
+			return "", err
+		}
+		return path, f.Close()
 	}
 	root, err := repoRoot()
 	if err != nil {
