@@ -196,7 +196,7 @@ func (f *follower) killAtEach(k *snare, dice *rand.Rand, all []handOff, begin fu
 		reached, killed := k.set(h, skip)
 		p := f.start()
 		// What is begun anew must have the time to come to the hand-off: it is not begun again in the same time.
-		began, soon, wait, late := time.Now(), time.NewTimer(4*time.Second), patience/2, time.After(6*patience)
+		began, soon, wait, late := time.Now(), time.NewTimer(4*time.Second), 45*time.Second, time.After(2*patience)
 		for waiting := true; waiting; {
 			select {
 			case <-reached:

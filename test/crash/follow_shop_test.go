@@ -281,7 +281,7 @@ func (f *follower) catchUp() {
 	f.t.Helper()
 	f.shop.told()
 	// It is not only leat that may take its time: the customers go on, and there may be few processors for all. Five minutes may be upkeep.
-	if r := f.start("--until-caught-up").WaitWithin(6 * patience); r.Exit != 0 {
+	if r := f.start("--until-caught-up").WaitWithin(3 * patience); r.Exit != 0 {
 		f.t.Fatalf("leat run --until-caught-up ends with %d:\n%s%s", r.Exit, r.Stdout, last(r.Stderr, 40))
 	}
 }

@@ -104,13 +104,13 @@ func (f *follower) nemesisLives(n *nemesis, run *testlab.Process, d time.Duratio
 // nemesisCatchUp runs until the lake holds everything.
 func (f *follower) nemesisCatchUp(n *nemesis) {
 	f.t.Helper()
-	r := f.start("--until-caught-up").WaitWithin(3 * patience)
+	r := f.start("--until-caught-up").WaitWithin(2 * patience)
 	if strings.Contains(r.Stderr, "publication-unusable") { // the WAL of before cannot be read: the hint says what to do
 		n.resynced = true
 		if asked := f.leat("resync", "--all"); asked.Exit != 0 {
 			f.t.Fatalf("leat resync ends with %d:\n%s", asked.Exit, asked.Stderr)
 		}
-		r = f.start("--until-caught-up").WaitWithin(3 * patience)
+		r = f.start("--until-caught-up").WaitWithin(2 * patience)
 	}
 	if r.Exit != 0 {
 		n.tell()
