@@ -64,7 +64,7 @@ func (s *sink) open(t *testing.T, opts bucket.Options) bucket.Bucket {
 
 func TestALargeUploadHoldsFewBuffers(t *testing.T) {
 	t.Parallel()
-	const parallel, size = 3, 300 << 20
+	const parallel, size = 3, 100 << 20
 	s := newSink(t, httptest.NewServer)
 	b := s.open(t, bucket.Options{PartParallel: parallel})
 	u, err := b.Create(t.Context(), "k", bucket.WriteOptions{})

@@ -2,6 +2,7 @@ package dump_test
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -247,14 +248,30 @@ func TestTypesComeBackExactlyOrByPolicy(t *testing.T) {
 	t.Run("and docs/types.md says so", func(t *testing.T) { w.seen.compare(t, w) })
 }
 
+// kindsOn are the formats that a major is tried with: all on the oldest and the newest, and with LEAT_TEST_LONG=1 on each; between them
+// one that is typed and one that is text, in turn.
+func kindsOn(major int) []format.Kind {
+	typed, text := []format.Kind{format.Parquet, format.Avro}, []format.Kind{format.CSV, format.JSONL}
+	i := slices.Index(testlab.Majors, major)
+	if i == 0 || i == len(testlab.Majors)-1 || os.Getenv("LEAT_TEST_LONG") != "" {
+		return slices.Concat(typed, text)
+	}
+	return []format.Kind{typed[i%2], text[i/2%2]}
+}
+
 func TestTypesComeBackExactlyOnEveryMajor(t *testing.T) {
 	t.Parallel()
 	for _, major := range testlab.Majors {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			db := testlab.Postgres(t, major)
 			w := newWorld(t, db)
-			for _, kind := range []format.Kind{format.Parquet, format.Avro, format.CSV, format.JSONL} {
+			kinds := kindsOn(major)
+			for _, kind := range kinds {
 				t.Run(string(kind), func(t *testing.T) { w.exact(t, kind) })
+			}
+			if len(kinds) == 2 {
+				t.Run("null", func(t *testing.T) { w.ruled(t, kinds[0], postgres.Null) })
+				return
 			}
 			t.Run("refused", func(t *testing.T) { w.refused(t, format.Parquet) })
 			t.Run("clamp", func(t *testing.T) { w.ruled(t, format.Parquet, postgres.Clamp) })

@@ -182,7 +182,11 @@ func TestOthersFindTheSameRowsBySkippingPages(t *testing.T) {
 			t.Parallel()
 			recs := []arrow.RecordBatch{shop(6000, 0), shop(6000, 1), shop(6000, 2)}
 			opts := format.ParquetOptions{Compression: c, PageBytes: 10_000, RowGroupBytes: 900_000, Bloom: []string{"bloom_part", "bloom_name"}}
-			judge(t, "shop", writeParquet(t, recs[0].Schema(), opts, recs...), recs)
+			verb := "types"
+			if c == format.CodecZstd || os.Getenv("LEAT_TEST_LONG") != "" { // what is skipped does not depend on the codec
+				verb = "shop"
+			}
+			judge(t, verb, writeParquet(t, recs[0].Schema(), opts, recs...), recs)
 		})
 	}
 }

@@ -128,7 +128,7 @@ func leftEarly(t *testing.T, b bucket.Bucket) {
 }
 
 func many(t *testing.T, b bucket.Bucket) {
-	const n = 1500
+	const n = 1003
 	all := make([]string, n)
 	each(t, n, func(i int) error {
 		all[i] = fmt.Sprintf("many/%d/%04d", i%3, i)
