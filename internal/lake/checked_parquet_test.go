@@ -214,6 +214,8 @@ func hostileDeletes() []hostileDelete {
 		{"more rows than any file of its size", fakeParquet(1<<62, goodPaths(), goodRows()), -1, errRows},
 		{"a footer of a hundred million elements", withFooter([]byte(parquetMagic), structure().i32(1, 1).list(2, compactStruct, 100_000_000, element).end()), 1, errCompact},
 		{"an element of two billion others", withFooter([]byte(parquetMagic), structure().i32(1, 1).list(2, compactStruct, 1, element).i64(3, 0).list(4, compactStruct, 0).end()), 1, errSchema},
+		{"an element of two billion others beside one of less than none", withFooter([]byte(parquetMagic), structure().i32(1, 1).list(2, compactStruct, 2, element,
+			structure().text(4, "less").i32(5, -(1<<31-2)).end()).i64(3, 0).list(4, compactStruct, 0).end()), 1, errSchema},
 		{"elements that are said to be bytes", withFooter([]byte(parquetMagic), structure().i32(1, 1).list(2, compactByte, uint64(len(element)), element).i64(3, 0).list(4, compactStruct, 0).end()), 1, errCompact},
 		{"a hundred thousand elements", withFooter([]byte(parquetMagic), structure().i32(1, 1).list(2, compactStruct, 100_000, make([]byte, 100_000)).end()), 1, errSchema},
 		{"two million row groups of nothing", withFooter([]byte(parquetMagic), structure().i32(1, 1).list(4, compactStruct, 2_000_000, make([]byte, 2_000_000)).end()), 1, errCompactItems},
