@@ -113,8 +113,9 @@ func look(ctx context.Context, cfg *config.Config, target bucket.Bucket, source 
 		r.Running = !lease.Released && time.Since(lease.Modified) < 2*lease.TTL
 		r.Saved = &state.Saved
 	}
-	for _, t := range state.Tables {
+	for key, t := range state.Tables {
 		r.phases[t.Phase]++
+		state.Tables[key] = t.Named(key)
 	}
 	if r.End, err = source.LogEnd(ctx); err != nil {
 		return nil, err
@@ -158,14 +159,9 @@ func (r *pipelineReport) write(out io.Writer) {
 		say(out, "slot %s: the server keeps %s of its log for it\n", r.Slot.Name, byteText(r.Slot.Retained))
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	names := make([]string, 0, len(r.Tables))
-	for name := range r.Tables {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		t := r.Tables[name]
-		say(w, "  %s\t%s", name, t.Phase)
+	for _, key := range slices.Sorted(maps.Keys(r.Tables)) {
+		t := r.Tables[key]
+		say(w, "  %s\t%s", written(key, t), t.Phase)
 		if !t.Recopied.IsZero() {
 			say(w, "\tcopied %s ago; the log does not tell of it", durationText(time.Since(t.Recopied)))
 		}
@@ -181,6 +177,14 @@ func (r *pipelineReport) write(out io.Writer) {
 		say(w, "  %s\tleft out\t%s\n", name, r.LeftOut[name])
 	}
 	_ = w.Flush()
+}
+
+// written is a table's name as people write it.
+func written(key string, t checkpoint.TableState) string {
+	if t = t.Named(key); t.Table == "" {
+		return key
+	}
+	return postgres.WriteTable(t.Schema, t.Table)
 }
 
 func (c *cli) pauseCommand() *cobra.Command {
@@ -253,19 +257,15 @@ func (c *cli) ask(cmd *cobra.Command, q checkpoint.Request) error {
 	return nil
 }
 
-// tableOf is the name by which the pipeline knows a table: as leat status lists it, or, of one whose name has other characters, as its schema
-// and its name with a dot between.
+// tableOf is the name by which the saved state knows a table, of any way to write it: with or without SQL's quotes, or as in the state.
 func tableOf(state checkpoint.State, name string) (string, error) {
 	_, known := state.Tables[name]
 	if _, left := state.LeftOut[name]; known || left {
 		return name, nil
 	}
-	for i, c := range name {
-		if c != '.' {
-			continue
-		}
-		key := (&change.Table{Schema: name[:i], Name: name[i+1:]}).KeyName()
-		if _, known := state.Tables[key]; known {
+	for key, t := range state.Tables {
+		t = t.Named(key)
+		if slices.Contains([]string{t.Name(key), written(key, t), postgres.QuoteTable(t.Schema, t.Table)}, name) {
 			return key, nil
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"math/rand/v2"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/leatdata/leat/internal/bucket"
@@ -63,6 +65,10 @@ const (
 
 // TableState is what is known of one table beyond what the lake itself tells.
 type TableState struct {
+	// Schema and Table are its name at the source, which the name in the saved state encodes; "" in states of before they were kept.
+	Schema string `json:"schema,omitempty"`
+	Table  string `json:"table,omitempty"`
+
 	Phase Phase      `json:"phase"`
 	OID   uint32     `json:"oid,omitempty"`
 	Since change.LSN `json:"since,omitempty"` // where its spool begins
@@ -98,6 +104,30 @@ type TableState struct {
 	// Recopied is when the last copy began of a table that the log does not tell of, and that is kept right by copying it again: by the
 	// writer's clock.
 	Recopied time.Time `json:"recopied,omitzero"`
+}
+
+// Named is the state with the name of its table, of which the saved state's own name is key.
+func (t TableState) Named(key string) TableState {
+	schema, table, _ := strings.Cut(key, ".")
+	if t.Table != "" || strings.Contains(key, "~") { // it was cut
+		return t
+	}
+	var err error
+	if t.Schema, err = url.PathUnescape(schema); err == nil {
+		t.Table, err = url.PathUnescape(table)
+	}
+	if err != nil {
+		t.Schema, t.Table = schema, table
+	}
+	return t
+}
+
+// Name is the table's name, schema.name, or the saved state's where that is all that is known.
+func (t TableState) Name(key string) string {
+	if t = t.Named(key); t.Table == "" {
+		return key
+	}
+	return t.Schema + "." + t.Table
 }
 
 // Claim says that the WAL may not have told all of a table.

@@ -37,7 +37,7 @@ func (t *lakeTable) checkRetyped(ctx context.Context, d Definition) error {
 			before, after, attnums = append(before, c.schema.Field(at)), append(after, d.Schema.Field(i)), append(attnums, h.Attnum)
 		}
 	}
-	return c.sample(ctx, arrow.NewSchema(before, nil), func(rec arrow.RecordBatch) error {
+	return c.tellRows(ctx, arrow.NewSchema(before, nil), someOf, func(rec arrow.RecordBatch) error {
 		columns := make([]arrow.Array, len(after))
 		defer release(columns)
 		for i, f := range after {
@@ -56,8 +56,52 @@ func (t *lakeTable) checkRetyped(ctx context.Context, d Definition) error {
 	})
 }
 
-// sample tells some columns of live rows: all rows of a small table, of a larger one some from files and places that lie apart.
-func (c *currentTable) sample(ctx context.Context, schema *arrow.Schema, tell func(arrow.RecordBatch) error) error {
+// Values tells the key and other columns of all rows of a table's latest state. It tells none, and all is false, where those are more
+// than most or have no key, or where the latest state is not kept.
+func Values(ctx context.Context, of Table, attnums []int16, most int64, tell func(arrow.RecordBatch) error) (all bool, err error) {
+	t, is := of.(*lakeTable)
+	if !is || t.current == nil || t.current.whole {
+		return false, nil
+	}
+	err = t.guarded(func() error {
+		held, err := t.current.t.columns()
+		if err != nil {
+			return err
+		}
+		var fields []arrow.Field
+		for _, h := range held {
+			at := fieldAt(t.current.schema.Fields(), h.Field)
+			if at >= 0 && (slices.Contains(t.current.key, at) || slices.Contains(attnums, h.Attnum)) {
+				fields = append(fields, t.current.schema.Field(at))
+			}
+		}
+		allOf := func(files []*trackedFile, rows int64) ([]*trackedFile, uint32) {
+			if all = rows <= most; !all {
+				return nil, 1
+			}
+			return files, 1
+		}
+		return t.current.tellRows(ctx, arrow.NewSchema(fields, nil), allOf, tell)
+	})
+	return all, err
+}
+
+// someOf chooses files, and of how many rows one: all rows of a small table, of a larger one some that lie apart.
+func someOf(files []*trackedFile, rows int64) ([]*trackedFile, uint32) {
+	if rows > checkedRows && len(files) > checkedFiles {
+		few := make([]*trackedFile, checkedFiles)
+		rows = 0
+		for i := range few {
+			few[i] = files[i*len(files)/checkedFiles]
+			rows += few[i].rows
+		}
+		files = few
+	}
+	return files, uint32(max(1, (rows+checkedRows-1)/checkedRows))
+}
+
+// tellRows tells some columns of live rows, of files that are chosen by how many rows all have.
+func (c *currentTable) tellRows(ctx context.Context, schema *arrow.Schema, choose func([]*trackedFile, int64) ([]*trackedFile, uint32), tell func(arrow.RecordBatch) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.broken != nil {
@@ -76,16 +120,7 @@ func (c *currentTable) sample(ctx context.Context, schema *arrow.Schema, tell fu
 	for _, f := range files {
 		rows += f.rows
 	}
-	if rows > checkedRows && len(files) > checkedFiles {
-		few := make([]*trackedFile, checkedFiles)
-		rows = 0
-		for i := range few {
-			few[i] = files[i*len(files)/checkedFiles]
-			rows += few[i].rows
-		}
-		files = few
-	}
-	step := uint32(max(1, (rows+checkedRows-1)/checkedRows))
+	files, step := choose(files, rows)
 	for _, f := range files {
 		if err := c.sampleFile(ctx, f, schema, step, tell); err != nil {
 			return err

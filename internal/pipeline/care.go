@@ -146,7 +146,7 @@ func (r *run) lookAll(ctx context.Context) error {
 	defer tables.Stop()
 	soon := time.NewTimer(time.Hour)
 	defer soon.Stop()
-	for {
+	for failed := 0; ; {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -157,11 +157,24 @@ func (r *run) lookAll(ctx context.Context) error {
 			continue
 		case <-soon.C:
 		}
-		if err := r.look(ctx); err != nil && ctx.Err() == nil {
-			r.o.Log.Debug("cannot look at the tables now", "error", err) // the loop's own connection tells of a server that is gone
+		switch err := r.look(ctx); {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil && failed >= failedLooks:
+			r.o.Log.Info("the tables can be looked at again")
+			failed = 0
+		case err == nil:
+			failed = 0
+		default: // the loop's own connection tells of a server that is gone
+			if failed++; failed == failedLooks {
+				r.o.Log.Warn("the tables cannot be looked at: new tables, and what the log does not tell, are noticed later", "error", err, "hint", fault.Of(err).HowToMend())
+			}
 		}
 	}
 }
+
+// failedLooks is how many looks fail in a row before a word is said of it.
+const failedLooks = 4
 
 // tend runs beside the loop: it keeps the log of a quiet database moving, watches the slot and looks for requests. It
 // never touches what the loop owns.

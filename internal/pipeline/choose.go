@@ -152,6 +152,9 @@ func (r *run) candidates(ctx context.Context, catalog *postgres.Catalog, chosen 
 		if c.why == nil {
 			c.why = r.leftBefore(c.table.name, next)
 		}
+		if why := next.locked[c.table.name]; why != nil && c.why == nil {
+			c.why, r.locked = why, append(r.locked, c.source)
+		}
 		if was := r.state.Tables[c.table.key]; !was.Recopied.IsZero() && !c.table.recopied { // the log tells of it from now on
 			delete(r.state.Tables, c.table.key)
 		}

@@ -1,9 +1,11 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -68,26 +70,79 @@ func (r *run) copyAll(ctx context.Context) error {
 	return g.Wait()
 }
 
+// copyThese copies the keyed tables first. Those that other sessions hold wait, and the others are copied.
 func (r *run) copyThese(ctx context.Context, keyed, exact []*table) error {
-	if len(keyed) > 0 {
-		snap, err := r.snapshotNow(ctx, keyed)
-		if err != nil {
-			return err
-		}
-		if err := r.copyTables(ctx, snap, keyed); err != nil {
-			return err
-		}
+	held, first, err := r.copyFree(ctx, keyed, r.snapshotNow)
+	if err != nil {
+		return err
 	}
-	if len(exact) > 0 {
-		r.indivisible.Store(true)
+	indivisibly := func(ctx context.Context, tables []*table) (_ []*table, why, err error) {
+		r.indivisible.Store(len(tables) > 0)
 		defer r.indivisible.Store(false)
-		snap, err := r.exactSnapshot(ctx, exact)
+		return r.copyFree(ctx, tables, r.exactSnapshot)
+	}
+	if r.o.UntilCaughtUp { // who started it hears of it
+		_, second, err := indivisibly(ctx, exact)
+		return cmp.Or(err, first, second)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(fault.Catching(r.o.Log, "", func() error {
+		return r.copyLocked(ctx, held, func(ctx context.Context, tables []*table) ([]*table, error, error) {
+			return r.copyFree(ctx, tables, r.snapshotNow)
+		})
+	}))
+	g.Go(fault.Catching(r.o.Log, "", func() error {
+		held, _, err := indivisibly(ctx, exact)
 		if err != nil {
 			return err
 		}
-		return r.copyTables(ctx, snap, exact)
+		return r.copyLocked(ctx, held, indivisibly)
+	}))
+	return g.Wait()
+}
+
+// copyLocked copies tables that other sessions hold, when they do not any more.
+func (r *run) copyLocked(ctx context.Context, tables []*table, copies func(context.Context, []*table) ([]*table, error, error)) (err error) {
+	for len(tables) > 0 {
+		select {
+		case <-time.After(lockedAgain):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if tables, _, err = copies(ctx, tables); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// lockedAgain is how long tables wait that another session holds.
+const lockedAgain = 10 * time.Second
+
+// copyFree copies the tables that no other session holds for longer than the lock timeout. It returns those that one does hold, and why.
+func (r *run) copyFree(ctx context.Context, tables []*table, snapshot func(context.Context, []*table) (*postgres.Snapshot, error)) (held []*table, why, err error) {
+	for len(tables) > 0 {
+		snap, err := snapshot(ctx, tables)
+		if err == nil {
+			return held, why, r.copyTables(ctx, snap, tables)
+		}
+		var locked *postgres.Locked
+		if !errors.As(err, &locked) {
+			return nil, nil, err
+		}
+		var free []*table
+		for _, t := range tables {
+			by, is := locked.Tables[postgres.Name{Schema: t.source.Schema, Name: t.source.Name}]
+			if !is {
+				free = append(free, t)
+				continue
+			}
+			r.o.Log.Warn("the table is locked; its copy waits, and the other tables go on", "table", t.name, "by", by, "again in", lockedAgain)
+			held, why = append(held, t), err
+		}
+		tables = free
+	}
+	return held, why, nil
 }
 
 // snapshotNow takes a snapshot that holds everything before the saved position, and says so when it has to wait for that.

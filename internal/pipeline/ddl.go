@@ -139,7 +139,7 @@ func (r *run) unpublished(changed []postgres.DDLPublication, tx postgres.Tx) {
 		}
 		for oid, t := range r.byOID {
 			if p.Table == 0 || p.Table == oid {
-				r.claim(t, tx, "the publication was changed, or the table was taken out of it for a time", true)
+				r.claim(t, tx, postgres.Republication, true)
 			}
 		}
 	}

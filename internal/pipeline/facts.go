@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -43,14 +44,16 @@ type sighted struct {
 	judged  map[uint32]postgres.Claim // those without ground
 	pending map[uint32]pendingDoubt
 	horizon uint64 // 0 while there are doubts
+	visible string // see postgres.Sight
 }
 
 // pendingDoubt is one that ends if the WAL has told of the TRUNCATEs, or of the definition, by the time it has come to
 // a position.
 type pendingDoubt struct {
 	postgres.Doubt
-	at    change.LSN
-	facts postgres.Facts
+	at      change.LSN
+	facts   postgres.Facts
+	visible string // see postgres.Sight
 }
 
 // publishWatched brings the publications to the tables, between two looks at all that decides whether the WAL tells
@@ -61,6 +64,9 @@ type pendingDoubt struct {
 // and takes it for another's: tables are copied needlessly then, and nothing is lost.
 func (r *run) publishWatched(ctx context.Context, full, inserts []*change.Table, next *again) error {
 	o := r.lookOptions()
+	maps.DeleteFunc(o.Claims, func(oid uint32, _ postgres.Claim) bool { // an exact copy settles them
+		return next.exact && (next.all || slices.Contains(next.tables, r.byOID[oid].name) || slices.Contains(next.tables, r.byOID[oid].key))
+	})
 	before, err := r.source.Look(ctx, o)
 	if err != nil {
 		return err
@@ -71,10 +77,11 @@ func (r *run) publishWatched(ctx context.Context, full, inserts []*change.Table,
 	if err := r.forgetUnpublished(ctx, unpublished); err != nil {
 		return err
 	}
-	if err := r.publish(ctx, full, inserts); err != nil {
+	// What our own changes of the publications leave is what is expected from then on, of all else what was before.
+	o.Known, o.Leaves, o.Claims = before.Facts, nil, nil
+	if err := r.publish(ctx, full, inserts, o); err != nil {
 		return err
 	}
-	o.Known, o.Leaves, o.Claims, o.Ours = before.Facts, nil, nil, append(r.ours, 0)
 	for oid := range o.Former {
 		o.Former[oid] = formerLeaves(r.state.Tables[r.byOID[oid].key], r.byOID[oid])
 	}
@@ -85,7 +92,7 @@ func (r *run) publishWatched(ctx context.Context, full, inserts []*change.Table,
 	for _, oid := range r.doubt(after, next) {
 		r.forget(r.byOID[oid])
 	}
-	o.Ours, o.Known = nil, map[uint32]postgres.Facts{}
+	o.Known = map[uint32]postgres.Facts{}
 	for oid, t := range r.byOID {
 		t.leafSeen = map[uint32]change.LSN{}
 		if known, ok := postgres.ParseFacts(r.state.Tables[t.key].Facts); ok {
@@ -94,7 +101,8 @@ func (r *run) publishWatched(ctx context.Context, full, inserts []*change.Table,
 		p, waits := r.pending[oid]
 		copied := next.all || slices.Contains(next.tables, t.name) || slices.Contains(next.tables, t.key)
 		if known, ok := postgres.ParseFacts(r.state.Tables[t.key].Facts); waits && ok && !copied {
-			p.facts, r.pending[oid], t.facts = after.Facts[oid], p, known
+			p.facts = after.Facts[oid]
+			r.pending[oid], t.facts = p, known
 		} else {
 			t.facts = after.Facts[oid]
 			delete(r.pending, oid)
@@ -107,6 +115,24 @@ func (r *run) publishWatched(ctx context.Context, full, inserts []*change.Table,
 	o.Horizon = r.state.Horizon
 	r.watched.options = o
 	return nil
+}
+
+// republish judges a change of a publication by ourselves: what it has found is not what a look saw before, where others have changed
+// it too. What it leaves is known from now on.
+func (r *run) republish(changed *postgres.Republished, known map[uint32]postgres.Facts) {
+	for oid, found := range changed.Before {
+		t := r.byOID[oid]
+		was, there := known[oid]
+		if !there { // it was made after the look, under a number that has come again
+			continue
+		}
+		if _, followed := r.state.Tables[t.key]; followed && !found.PublishedAs(was) {
+			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", postgres.Republication)
+			r.forget(t)
+		}
+		was.Publication, was.Member = changed.After[oid].Publication, changed.After[oid].Member
+		known[oid] = was
+	}
 }
 
 // lookOptions are those of the first look: what the saved state knows is what is compared.
@@ -144,7 +170,11 @@ func (r *run) doubt(sight postgres.Sight, next *again) (unpublished []uint32) {
 			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", d.Because)
 			unpublished = append(unpublished, d.Table)
 		case !d.Certain():
-			r.pending[d.Table] = pendingDoubt{Doubt: d, at: sight.At}
+			if was, twice := r.pending[d.Table]; twice {
+				d.Truncated, d.Columns = append(d.Truncated, was.Truncated...), append(d.Columns, was.Columns...)
+				d.Redefined = d.Redefined || was.Redefined
+			}
+			r.pending[d.Table] = pendingDoubt{Doubt: d, at: sight.At, visible: sight.Visible}
 		default:
 			r.o.Log.Warn("the table is copied anew", "table", t.name, "because", d.Because)
 			next.tables, next.exact = append(next.tables, t.name), true
@@ -190,6 +220,7 @@ func (r *run) forgetUnpublished(ctx context.Context, unpublished []uint32) error
 func (r *run) forget(t *table) {
 	was := r.state.Tables[t.key]
 	r.state.Tables[t.key] = checkpoint.TableState{
+		Schema: t.source.Schema, Table: t.source.Name,
 		Phase: checkpoint.Copying, OID: was.OID, Since: r.state.Position, Anew: true, Late: true,
 		Renumbered: was.Renumbered, Published: was.Published, Tended: was.Tended,
 	}
@@ -245,6 +276,38 @@ func (r *run) tellOfLostLeaves() {
 	}
 }
 
+// toldLeaf is a partition of which the WAL has told rows under its root's name.
+type toldLeaf struct {
+	root *table
+	name string
+	by   uint32 // the transaction
+}
+
+// noteToldLeaf notes a partition that no look has seen below its root.
+func (r *run) noteToldLeaf(root *table, ev *postgres.Event) {
+	if _, known := root.facts.Relations[ev.Relation.OID]; !known && ev.Tx.XID != 0 {
+		r.toldLeaves[ev.Relation.OID] = toldLeaf{root: root, name: ev.Relation.Schema + "." + ev.Relation.Name, by: ev.Tx.XID}
+	}
+}
+
+// tellOfGoneLeaves tells of partitions that were made, filled and dropped or detached again between two looks: the lake has their rows.
+func (r *run) tellOfGoneLeaves(s *sighted) {
+	for oid, l := range r.toldLeaves {
+		facts := l.root.facts
+		if p, waits := s.pending[l.root.source.OID]; waits {
+			facts = p.facts
+		}
+		_, known := facts.Relations[oid]
+		if !known && !postgres.Sees(s.visible, l.by) { // the look was before it
+			continue
+		}
+		if delete(r.toldLeaves, oid); !known {
+			r.o.Log.Warn("a partition came and went between two looks; the lake keeps its rows until the table is copied again",
+				"table", l.root.name, "partition", l.name, "hint", "leat resync --table "+fault.Shell(l.root.name))
+		}
+	}
+}
+
 // formerLeaves are the partitions that a table had once and has no more.
 func formerLeaves(was checkpoint.TableState, t *table) []uint32 {
 	former := slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(was.Former), was.Leaves...))))
@@ -262,14 +325,14 @@ func (r *run) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	found := &sighted{facts: maps.Clone(sight.Facts), pending: map[uint32]pendingDoubt{}, at: sight.At, judged: groundless(o, sight)}
+	found := &sighted{facts: maps.Clone(sight.Facts), pending: map[uint32]pendingDoubt{}, at: sight.At, judged: groundless(o, sight), visible: sight.Visible}
 	certain := false
 	for _, d := range sight.Doubts {
 		if delete(found.facts, d.Table); d.Certain() {
 			certain = true
 			continue
 		}
-		found.pending[d.Table] = pendingDoubt{Doubt: d, at: sight.At, facts: sight.Facts[d.Table]}
+		found.pending[d.Table] = pendingDoubt{Doubt: d, at: sight.At, facts: sight.Facts[d.Table], visible: sight.Visible}
 	}
 	if len(sight.Doubts) == 0 {
 		found.horizon = sight.Horizon
@@ -290,7 +353,14 @@ func (r *run) look(ctx context.Context) error {
 		r.o.Log.Info("tables, partitions or publications were made, changed or dropped; the run looks at them")
 		r.changed.Store(true)
 	}
-	return nil
+	if len(r.locked) > 0 {
+		free, err := r.source.Publishable(ctx, r.locked)
+		if free {
+			r.changed.Store(true)
+		}
+		return cmp.Or(sight.Locked, err)
+	}
+	return sight.Locked
 }
 
 // takeSight takes what the last look has found into the state, which is saved with the next commit, and decides
@@ -306,8 +376,8 @@ func (r *run) takeSight(ctx context.Context) (moved bool, err error) {
 			}
 		}
 		for oid, p := range s.pending {
-			if old, ok := r.pending[oid]; ok && slices.Equal(old.Truncated, p.Truncated) {
-				p.at = old.at
+			if old, ok := r.pending[oid]; ok && old.facts.Equal(p.facts) { // else rows were written since that the log has not told yet
+				p.at, p.visible = old.at, old.visible
 			}
 			r.pending[oid] = p
 		}
@@ -315,6 +385,7 @@ func (r *run) takeSight(ctx context.Context) (moved bool, err error) {
 			r.state.Horizon = s.horizon
 		}
 		moved = r.dropJudged(s.judged) || moved
+		r.tellOfGoneLeaves(s)
 	}
 	for oid, p := range r.pending {
 		t := r.byOID[oid]
@@ -341,8 +412,11 @@ func (r *run) takeSight(ctx context.Context) (moved bool, err error) {
 
 // told says whether the WAL has told what a doubt is about.
 func (r *run) told(ctx context.Context, t *table, p pendingDoubt) (bool, error) {
-	if !p.Redefined {
-		return !slices.ContainsFunc(p.Truncated, func(x uint32) bool { return !slices.Contains(t.truncated, x) }), nil
+	if slices.ContainsFunc(p.Truncated, func(x uint32) bool { return !slices.Contains(t.truncated, x) }) {
+		return false, nil
+	}
+	if !p.Redefined && len(p.Columns) == 0 {
+		return true, nil
 	}
 	now, catalog, err := r.tableNow(ctx, t.source.OID)
 	if err != nil || now == nil { // a table that is gone has no rows
@@ -351,15 +425,21 @@ func (r *run) told(ctx context.Context, t *table, p pendingDoubt) (bool, error) 
 	if err := r.place(ctx, t); err != nil {
 		return false, err
 	}
-	if told, err := r.toldGenerated(ctx, t, now, catalog); err != nil || !told {
-		return false, err
+	if p.Redefined {
+		if told, err := r.toldGenerated(ctx, t, now, catalog); err != nil || !told {
+			return false, err
+		}
 	}
 	lake := known(t).Columns
-	return !slices.ContainsFunc(r.published(now).Columns, func(c change.Column) bool {
+	untold := slices.ContainsFunc(r.published(now).Columns, func(c change.Column) bool {
 		return !slices.ContainsFunc(lake, func(k change.Column) bool {
 			return k.Attnum == c.Attnum && k.TypeOID == c.TypeOID && k.Typmod == c.Typmod
 		})
-	}), nil
+	})
+	if p.Redefined && untold || len(p.Columns) == 0 {
+		return !untold, nil
+	}
+	return r.sameValues(ctx, t, now, p)
 }
 
 // noteTruncated notes that the WAL has told of a TRUNCATE. It is saved with the position, behind which it is not

@@ -93,9 +93,14 @@ alter table %[1]s alter v type text; commit`}},
 	"retyped":    {rows: numbered, does: []string{`alter table %[1]s alter v type varchar(20) using v || '!'`}},
 	"widened":    {rows: numbered, does: []string{`alter table %[1]s alter m type bigint using m * 2`}},
 	"expression": {from: 18, rows: generated, does: []string{`alter table %[1]s alter g set expression as (n * 3)`}},
-	"beside":     {rows: numbered, does: []string{`alter table %[1]s alter m type bigint, alter n type int using n + 1`}},
-	"again":      {rows: flat, does: []string{`drop table %[1]s; create table %[1]s (id int primary key, v text); insert into %[1]s values (1, 'another')`}, other: true},
-	"swapped":    {rows: flat, does: []string{`create table %[1]s_new (id int primary key, v text); insert into %[1]s_new values (1, 'another'); begin; alter table %[1]s rename to %[1]s_old; alter table %[1]s_new rename to %[1]s; commit`}, other: true},
+	"hidden":     {rows: numbered, does: []string{`alter table %[1]s alter n type int using n * 2`, `alter table %[1]s alter m type bigint`, `insert into %[1]s values (30, 30, 30, 'told')`}},
+	"hiddenlong": {rows: numbered, does: []string{`alter table %[1]s alter n type int using n * 2`, `alter table %[1]s alter m type bigint`, `alter table %[1]s alter n set default 1`,
+		`grant select on %[1]s to public`, `alter table %[1]s alter m set default 1`, `update %[1]s set v = 'told' where id = 3`}},
+	"hiddenadded": {rows: numbered, does: []string{`alter table %[1]s alter v type text using v || '!'`, `alter table %[1]s add w double precision default random()`, `alter table %[1]s drop w`}},
+	"hiddenkey":   {rows: numbered, does: []string{`alter table %[1]s alter id type int using id + 1000`, `alter table %[1]s alter m type bigint`, `insert into %[1]s values (30, 30, 30, 'told')`}},
+	"beside":      {rows: numbered, does: []string{`alter table %[1]s alter m type bigint, alter n type int using n + 1`}},
+	"again":       {rows: flat, does: []string{`drop table %[1]s; create table %[1]s (id int primary key, v text); insert into %[1]s values (1, 'another')`}, other: true},
+	"swapped":     {rows: flat, does: []string{`create table %[1]s_new (id int primary key, v text); insert into %[1]s_new values (1, 'another'); begin; alter table %[1]s rename to %[1]s_old; alter table %[1]s_new rename to %[1]s; commit`}, other: true},
 }
 
 // harmless is what may happen to tables and makes no copy necessary.
@@ -104,6 +109,9 @@ var harmless = map[string]meddling{
 	"monthly": {rows: parted, does: []string{`create table %[1]s_3 partition of %[1]s for values from (30) to (40); insert into %[1]s values (30, 30, 'told')`,
 		`begin; create table %[1]s_4 partition of %[1]s for values from (40) to (50); insert into %[1]s values (40, 40, 'told'); alter table %[1]s_4 owner to postgres; grant select on %[1]s_4 to public; commit`,
 		`create table %[1]s_5 partition of %[1]s for values from (50) to (60) partition by list (d); create table %[1]s_51 partition of %[1]s_5 default; insert into %[1]s values (50, 50, 'told')`}},
+	"defaults": {rows: numbered, does: []string{`alter table %[1]s add w int not null default 7`, `alter table %[1]s alter n set default 5`, `alter table %[1]s alter m type bigint`,
+		`alter table %[1]s alter v set not null`, `alter table %[1]s alter v type varchar(30)`, `alter table %[1]s alter v type varchar(40)`, `alter table %[1]s alter v set default 'x'`,
+		`insert into %[1]s values (30, 30, 30, 'told'), (31, null, 31, 'told')`, `update %[1]s set n = n + 1 where id < 3`, `delete from %[1]s where id = 4`}},
 	"packed": {rows: parted, does: []string{`create table %[1]s_3 partition of %[1]s for values from (30) to (40)`, `insert into %[1]s values (30, 30, 'told')`, `vacuum full %[1]s_3`, `cluster %[1]s_3 using %[1]s_3_pkey`,
 		`create table %[1]s_4 partition of %[1]s for values from (40) to (50)`, `insert into %[1]s values (40, 40, 'told')`, `truncate %[1]s`, `insert into %[1]s values (41, 41, 'told')`}},
 	"attached": {rows: parted, does: []string{`create table %[1]s_3 (like %[1]s including all)`, `alter table %[1]s attach partition %[1]s_3 for values from (30) to (40)`,
@@ -189,6 +197,12 @@ func meddle(t *testing.T, major int, running bool, all map[string]meddling, agai
 	}
 	if r := b.mustCatchUp(); strings.Contains(r.Stderr, "copied") {
 		t.Errorf("a table is copied again though nothing has happened:\n%s", r.Stderr)
+	}
+	_, saved := b.state()
+	for _, name := range tables {
+		if facts, known := stateOf(saved, "public."+name)["facts"].(string); !known || strings.HasPrefix(facts, "- ") {
+			t.Errorf("%s: nothing is known that the next look could compare: %q", name, facts)
+		}
 	}
 }
 
@@ -431,4 +445,83 @@ create table full_up (id int primary key, v text); insert into full_up values (1
 	if got := copiedAnew(r.Stderr, []string{"bulk", "emptied", "full_up"}); !slices.Equal(got, []string{"bulk"}) {
 		t.Errorf("copied again are %v:\n%s", got, r.Stderr)
 	}
+}
+
+// Others change a publication after leat has looked at it, and leat puts it right itself: what it finds then is not what it has seen.
+func TestAPublicationThatOthersChangeWhileLeatDoesIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	for name, does := range map[string]string{
+		"taken out":         "alter publication shop_inserts drop table loose; insert into loose values (2, 'untold')",
+		"taken out and in":  "alter publication shop_inserts drop table loose; insert into loose values (2, 'untold'); alter publication shop_inserts add table loose",
+		"without inserts":   "alter publication shop_inserts set (publish = 'truncate'); insert into loose values (2, 'untold')",
+		"dropped":           "drop publication shop_inserts; insert into loose values (2, 'untold')",
+		"dropped and again": "drop publication shop_inserts; insert into loose values (2, 'untold'); create publication shop_inserts for table loose with (publish = 'truncate')",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t, 16, "--keep", "history", "--set", "run.without_identity=inserts", "--set", "run.publication=shop")
+			b.db.Exec(`create table keyed (id int primary key, v text); insert into keyed values (1, 'first'); create table calm (id int, v text); insert into calm values (1, 'first');
+create table loose (id int, v text); insert into loose values (1, 'first')`)
+			b.mustCatchUp()
+			b.db.Exec("create table fresh (id int primary key)")
+			end := b.openTransaction("lock table fresh in share update exclusive mode") // ALTER PUBLICATION shop ADD TABLE waits for it
+			p := testlab.Leat(t).Start(b.db.Env(), b.args("--until-caught-up")...)
+			b.until("leat changes the first publication", func() bool {
+				return b.db.One("select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%alter publication \"shop\" add%' and datname = current_database()") == "1"
+			})
+			b.execAll(does)
+			end("commit")
+			r := p.Wait()
+			if strings.HasPrefix(name, "dropped") { // what was written while it was away cannot be decoded
+				if r.Exit == 0 && len(copiedAnew(r.Stderr, []string{"loose"})) == 0 {
+					t.Errorf("leat run says nothing: %s", r.Stderr)
+				}
+				return
+			}
+			if r.Exit != 0 {
+				t.Fatalf("leat run ends with %d: %s", r.Exit, r.Stderr)
+			}
+			want := []string{"loose"}
+			if name == "without inserts" { // it concerns all tables of the publication
+				want = []string{"calm", "loose"}
+			}
+			if got := copiedAnew(r.Stderr, []string{"calm", "fresh", "keyed", "loose"}); !slices.Equal(got, want) {
+				t.Errorf("copied again are %v, want %v:\n%s", got, want, r.Stderr)
+			}
+			if rows := b.inLake("loose_history")["loose_history"].chosen([]string{"id", "v"}); !slices.Contains(rows, "2|untold") {
+				t.Errorf("the history has %v", rows)
+			}
+			if r := b.mustCatchUp(); strings.Contains(r.Stderr, "copied anew") {
+				t.Errorf("a table is copied again though nothing has happened:\n%s", r.Stderr)
+			}
+		})
+	}
+}
+
+// The WAL has told rows of a partition that no look has seen.
+func TestAPartitionThatCameAndWentBetweenTwoLooksIsToldOf(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 15, "--set", "run.ddl_events=off")
+	b.db.Exec(strings.ReplaceAll(parted, "%[1]s", "ev") + "; create table other (id int primary key)")
+	b.mustCatchUp()
+	const gone = "a partition came and went between two looks"
+	b.db.Exec("create table ev_3 partition of ev for values from (30) to (40); insert into ev values (30, 30, 'told'); insert into other values (1); create table ev_4 partition of ev for values from (40) to (50); insert into ev values (40, 40, 'told'); insert into other values (2)")
+	b.db.Exec("drop table ev_3")
+	r := b.mustCatchUp()
+	if n := strings.Count(r.Stderr, gone); n != 1 || !strings.Contains(r.Stderr, "partition=public.ev_3") {
+		t.Errorf("a partition that is gone is told of %d times:\n%s", n, r.Stderr)
+	}
+	b.ask("resync", "--table", "public.ev")
+	p := b.start()
+	b.until("the table is followed", func() bool { return b.phase("public.ev") == "streaming" && b.active() != "" })
+	b.execAll("create table ev_5 (like ev including all); alter table ev attach partition ev_5 for values from (50) to (60); insert into ev values (50, 50, 'told'); alter table ev detach partition ev_5")
+	p.WaitFor("partition=public.ev_5")
+	b.db.Exec("create table ev_6 partition of ev for values from (60) to (70); insert into ev values (60, 60, 'told'); truncate other, ev; insert into ev values (61, 61, 'told')")
+	b.flushed(p)
+	p.Signal(syscall.SIGTERM)
+	p.Wait()
+	if r := b.mustCatchUp(); strings.Contains(p.Stderr()+r.Stderr, "public.ev_6") || strings.Contains(r.Stderr, gone) {
+		t.Errorf("a partition that is there is told of:\n%s%s", p.Stderr(), r.Stderr)
+	}
+	b.judge("ev", "other")
 }

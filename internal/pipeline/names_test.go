@@ -82,3 +82,45 @@ func TestNamesThatAnotherGrammarRefusesArePartitionedByAndRead(t *testing.T) {
 		t.Errorf("the lake has\n%s\nthe source has\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
+
+// A table is called as at the source wherever it is printed, and is found by any way to write its name.
+func TestATableIsCalledAsAtTheSource(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 16)
+	b.db.Exec(`create schema "My Shop"; create table "My Shop"."we ird" (id int primary key); create table public."a.b" (id int primary key); create table plain (id int primary key)`)
+	b.mustCatchUp()
+	b.restate(func(saved map[string]any) { // a state of before the names were kept
+		delete(stateOf(saved, "a%2Eb"), "schema")
+		delete(stateOf(saved, "a%2Eb"), "table")
+	})
+	r := testlab.Leat(t).Run(b.db.Env(), "status", "--to", b.dir+"/lake", "--set", "run.slot="+b.slot())
+	for _, name := range []string{`  "My Shop"."we ird"  `, `  public."a.b"  `, "  public.plain  "} {
+		if !strings.Contains(r.Stdout, name) {
+			t.Errorf("status does not name %s:\n%s", name, r.Stdout)
+		}
+	}
+	r = testlab.Leat(t).Run(b.db.Env(), "status", "--json", "--to", b.dir+"/lake", "--set", "run.slot="+b.slot())
+	var report struct {
+		Tables map[string]struct{ Schema, Table string }
+	}
+	if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]bool{}
+	for _, table := range report.Tables {
+		got[table.Schema+"/"+table.Table] = true
+	}
+	if len(got) != 3 || !got["My Shop/we ird"] || !got["public/a.b"] || !got["public/plain"] {
+		t.Errorf("status --json names %v:\n%s", got, r.Stdout)
+	}
+	for _, name := range []string{"My Shop.we ird", `"My Shop"."we ird"`, "My%20Shop.we%20ird", `public."a.b"`, `"public"."plain"`} {
+		b.ask("resync", "--table", name)
+		if r := b.mustCatchUp(); strings.Count(r.Stderr, "copied table=") != 1 {
+			t.Errorf("%s is not copied again:\n%s", name, r.Stderr)
+		}
+	}
+	b.db.Exec(`drop table "My Shop"."we ird"`)
+	if r := b.mustCatchUp(); !strings.Contains(r.Stderr, `table="My Shop.we ird"`) || strings.Contains(r.Stderr, "%20") {
+		t.Errorf("a table is called by its key:\n%s", r.Stderr)
+	}
+}

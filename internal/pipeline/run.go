@@ -34,7 +34,6 @@ type run struct {
 	tables       map[string]*table // by key
 	byOID        map[uint32]*table
 	publications []string
-	ours         []uint32                                  // the transactions of this attempt that changed them
 	gives        map[postgres.Name]postgres.PublishedTable // what they give of each table
 	expressions  map[uint32]*postgres.Expressions          // of the generated columns that the log does not have, by the table's OID
 	evaluator    *postgres.Evaluator                       // computes them
@@ -65,6 +64,8 @@ type run struct {
 	drainable     []*table
 	pending       map[uint32]pendingDoubt // by the table's OID
 	strangers     map[uint32]bool         // relations of the WAL that are not followed, and that were told of
+	above         *table                  // whose definition was told last
+	toldLeaves    map[uint32]toldLeaf     // partitions that the WAL has told of, and no look yet
 	ddl           string                  // the prefix of the messages of DDL events, "" where none are listened to
 	heard         bool                    // the transaction has such a message
 
@@ -85,6 +86,7 @@ type run struct {
 	chosen      map[postgres.Seen]bool // all that the selection gave
 	roots       []uint32               // of them, those that are followed as one although they have partitions
 	leaves      []postgres.Leaf        // theirs
+	locked      []*change.Table        // tables that are left out until no other session holds them
 	watched     watched
 	sighted     atomic.Pointer[sighted] // what the last look found, until the loop takes it
 	lookNow     chan struct{}
@@ -146,7 +148,7 @@ func backoff(failures int, most time.Duration) time.Duration {
 // attempt is the order of the steps; see docs/INVARIANTS.md before changing it.
 func attempt(ctx context.Context, source *postgres.Source, o Options, next *again, delivered *recent, self string) (err error) {
 	r := &run{
-		o: o, source: source, evaluator: source.Evaluator(), delivered: delivered, tables: map[string]*table{}, byOID: map[uint32]*table{}, pending: map[uint32]pendingDoubt{}, strangers: map[uint32]bool{},
+		o: o, source: source, evaluator: source.Evaluator(), delivered: delivered, tables: map[string]*table{}, byOID: map[uint32]*table{}, pending: map[uint32]pendingDoubt{}, strangers: map[uint32]bool{}, toldLeaves: map[uint32]toldLeaf{},
 		asked: make(chan struct{}, 1), lookNow: make(chan struct{}, 1), lookSoon: make(chan struct{}, 1), stopping: new(atomic.Bool),
 	}
 	defer r.evaluator.Close()
@@ -237,7 +239,7 @@ func (r *run) prepare(ctx context.Context, next *again) (err error) {
 	if err := r.atServer(ctx, next); err != nil {
 		return err
 	}
-	next.tables, next.all, next.exact = nil, false, false // the saved state has them now
+	next.tables, next.all, next.exact, next.locked = nil, false, false, nil // the saved state has them now
 	r.spool, err = spool.Open(ctx, r.o.State, StatePrefix(r.o.Name)+"/spool", spool.Options{From: r.state.Spooled, Epoch: r.store.Epoch()})
 	return err
 }

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -118,9 +119,9 @@ func (r *run) restoreModes(next *again) {
 		}
 		r.setMode(t, t.mode)
 	}
-	for key := range r.state.Tables {
+	for key, was := range r.state.Tables {
 		if r.tables[key] == nil {
-			r.o.Log.Warn("no longer followed: it is gone at the source or no longer chosen; the lake keeps what it has", "table", key)
+			r.o.Log.Warn("no longer followed: it is gone at the source or no longer chosen; the lake keeps what it has", "table", was.Name(key))
 			delete(r.state.Tables, key)
 		}
 	}
@@ -139,6 +140,7 @@ func (r *run) setMode(t *table, mode checkpoint.Phase) {
 		t.published = r.givenOf(t)
 	}
 	r.state.Tables[t.key] = checkpoint.TableState{
+		Schema: t.source.Schema, Table: t.source.Name,
 		Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper, Anew: t.anew, Exact: t.exact, Late: t.late,
 		Renumbered: t.renumbered, Published: t.published, Leaves: t.leaves, Former: t.former, Facts: t.facts.String(), Truncated: t.truncated,
 		Claim: t.claim, Lower: t.lower,
@@ -150,14 +152,15 @@ func (r *run) setMode(t *table, mode checkpoint.Phase) {
 
 // publish brings the publications to the tables that are followed. Tables without a replica identity never get into one
 // that publishes updates: the server would refuse the application's own UPDATE.
-func (r *run) publish(ctx context.Context, full, inserts []*change.Table) error {
+func (r *run) publish(ctx context.Context, full, inserts []*change.Table, o postgres.LookOptions) error {
 	for _, p := range r.o.publications(full, inserts) {
-		by, err := r.source.EnsurePublication(ctx, p)
+		p.Followed, p.Beside = o.Tables, o.Publications
+		changed, err := r.source.EnsurePublication(ctx, p)
 		if err != nil {
-			return err
+			return r.unlessLocked(err)
 		}
-		if by != 0 {
-			r.ours = append(r.ours, by)
+		if changed != nil {
+			r.republish(changed, o.Known)
 			r.o.Log.Info("the publication was brought up to date", "publication", p.Name, "tables", len(p.Tables))
 		}
 		r.publications = append(r.publications, p.Name)
@@ -165,6 +168,21 @@ func (r *run) publish(ctx context.Context, full, inserts []*change.Table) error 
 	given, err := r.source.Published(ctx, r.publications)
 	r.gives = byName(given)
 	return err
+}
+
+// unlessLocked leaves tables out that come into a publication and that another session holds, until it does not any more.
+func (r *run) unlessLocked(err error) error {
+	var locked *postgres.Locked
+	if !errors.As(err, &locked) || len(locked.Tables) == 0 || r.o.UntilCaughtUp {
+		return err
+	}
+	next := &again{locked: map[string]error{}}
+	for name, by := range locked.Tables {
+		t := name.Schema + "." + name.Name
+		next.locked[t] = fault.New(fault.SourceTimeout, t, "it cannot come into the publication yet: %s holds a lock on it", by).
+			WithMend("Let that session end; the table is taken up then.").Because(err)
+	}
+	return next
 }
 
 func byName(given []postgres.PublishedTable) map[postgres.Name]postgres.PublishedTable {

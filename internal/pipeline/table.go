@@ -179,11 +179,11 @@ func (r *run) rereadOnce(ctx context.Context, t *table, keys arrow.RecordBatch) 
 	if now == nil {
 		return nil, fault.New(fault.SourceMissing, t.name, "values that the log left out cannot be read: the table is gone")
 	}
-	return r.readRows(ctx, catalog, now, known(t).Columns, keys, nil)
+	return r.readRows(ctx, catalog, now, known(t).Columns, keys, postgres.Writers{})
 }
 
 // readRows reads rows as they are now, of some transactions or all: those of the columns that the table still has, by their names of then.
-func (r *run) readRows(ctx context.Context, catalog *postgres.Catalog, now *change.Table, columns []change.Column, keys arrow.RecordBatch, by []uint32) (arrow.RecordBatch, error) {
+func (r *run) readRows(ctx context.Context, catalog *postgres.Catalog, now *change.Table, columns []change.Column, keys arrow.RecordBatch, by postgres.Writers) (arrow.RecordBatch, error) {
 	nameOf := map[string]string{} // of then, of the names of now
 	only := *now
 	only.Columns = nil
@@ -234,7 +234,13 @@ func (r *run) relation(ev *postgres.Event) {
 	if t := r.byOID[ev.Relation.OID]; t != nil {
 		r.spool.Define(t.key, ev.Raw)
 		t.version = 0 // it may look as before and yet have other columns: one that was dropped and made again under its name
+		r.above = t
+		return
 	}
+	if r.above != nil && r.above.source.Kind == change.KindPartitioned && r.o.OwnPublication { // behind its root's definition comes a partition's own
+		r.noteToldLeaf(r.above, ev)
+	}
+	r.above = nil
 }
 
 // reshape follows a table's definition: the relation's columns get their attnums, the lake's table evolves, and a new
@@ -510,6 +516,7 @@ type again struct {
 	left         map[string]error
 	held         []string // of left: they stay as they are in the lake
 	told         map[string]string
+	locked       map[string]error // tables that cannot come into a publication now
 	toldRecopied bool
 	toldDDL      bool
 	// uncomputed are tables whose generated columns the server refused to compute, and why; toldGenerated what was said of such columns.
@@ -545,6 +552,9 @@ func (a *again) also(more *again) {
 		a.uncomputed[name] = why
 	}
 	a.held = append(a.held, more.held...)
+	if more.locked != nil {
+		a.locked = more.locked
+	}
 	a.all, a.exact, a.text = a.all || more.all, a.exact || more.exact, a.text || more.text
 }
 

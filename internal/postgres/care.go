@@ -275,6 +275,12 @@ func (v visibility) sees(xid uint32) bool {
 	return full < int64(v.xmin) || full < int64(v.xmax) && !v.running[xid]
 }
 
+// Sees says whether a committed transaction is to be seen by a look with that visibility.
+func Sees(visible string, xid uint32) bool {
+	v, err := parseVisibility(visible)
+	return err == nil && v.sees(xid)
+}
+
 // firstUnseen returns one of the transactions that a snapshot of this visibility does not hold, 0 if it holds all.
 func firstUnseen(text string, xids []uint32) (uint32, error) {
 	v, err := parseVisibility(text)

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
 )
 
 // Doubt is a reason why the WAL may not have told everything that happened to a table since a look that found it in
@@ -26,10 +27,16 @@ type Doubt struct {
 	// Redefined: an ALTER TABLE gave columns another type, or made them, and wrote all rows again. If the WAL has told
 	// the definition of now, with a row, there is no doubt.
 	Redefined bool
+	// Columns keep their type, and an ALTER TABLE may have given them other values when it wrote all rows again. If the lake has
+	// what the rows have, there is no doubt.
+	Columns []int16
 }
 
+// Republication is the reason for a doubt about what was published.
+const Republication = "the publication was changed, or the table was taken out of it for a time"
+
 // Certain says that nothing that the WAL has yet to tell can end the doubt.
-func (d Doubt) Certain() bool { return len(d.Truncated) == 0 && !d.Redefined }
+func (d Doubt) Certain() bool { return len(d.Truncated)+len(d.Columns) == 0 && !d.Redefined }
 
 // LookOptions say what to look at.
 type LookOptions struct {
@@ -42,8 +49,6 @@ type LookOptions struct {
 	Horizon uint64
 	// Leaves are all that is known of the partitions of a table without known facts.
 	Leaves map[uint32][]uint32
-	// Ours are transactions of our own: what they have published is no reason for a doubt.
-	Ours []uint32
 	// Former are partitions that a table had once, and whose rows its copy may still have.
 	Former map[uint32][]uint32
 	// Claims are what messages of DDL events say of tables.
@@ -63,6 +68,9 @@ type Sight struct {
 	At      change.LSN       // everything that is seen was written before
 	Horizon uint64           // every transaction with a lower number had ended
 	Judged  []uint32         // the tables whose claims were judged; of others a transaction is not visible yet
+	Visible string           // pg_current_snapshot(): the transactions that had ended
+	// Locked is why tables are not judged, and known as before: another session holds them. nil for none.
+	Locked error
 }
 
 // Look looks at the tables, and judges whether what has changed since the look of before can mean that the WAL did
@@ -90,7 +98,7 @@ func (s *Source) Look(ctx context.Context, o LookOptions) (sight Sight, err erro
 		if err != nil {
 			return err
 		}
-		sight.Horizon = v.xmin
+		sight.Horizon, sight.Visible = v.xmin, string(rows[0][0])
 		if sight.At, err = change.ParseLSN(string(rows[0][1])); err != nil {
 			return err
 		}
@@ -99,29 +107,56 @@ func (s *Source) Look(ctx context.Context, o LookOptions) (sight Sight, err erro
 		}
 		j := &judge{conn: conn, options: o, next: v.xmax}
 		for _, t := range slices.Sorted(slices.Values(o.Tables)) {
-			now, there := sight.Facts[t]
-			if !there {
-				continue
-			}
-			var d *Doubt
-			if was, known := o.knownOf(t, now); known && !was.Equal(now) {
-				if d, err = j.table(ctx, t, was, now); err != nil {
+			if now, there := sight.Facts[t]; there {
+				if err := j.sight(ctx, t, now, v, &sight); err != nil {
 					return err
 				}
-			}
-			if o.Claims[t].visible(v) {
-				sight.Judged = append(sight.Judged, t)
-				if d, err = j.claimed(ctx, t, now, d); err != nil {
-					return err
-				}
-			}
-			if d != nil {
-				sight.Doubts = append(sight.Doubts, *d)
 			}
 		}
 		return nil
 	})
 	return sight, err
+}
+
+// patience is how long a look waits for a table that another session has locked.
+const patience = "3s"
+
+// sight judges one table, unless it has to wait for its lock: then it is left as it was known.
+func (j *judge) sight(ctx context.Context, t uint32, now Facts, v visibility, sight *Sight) (err error) {
+	was, known := j.options.knownOf(t, now)
+	moved, claimed := known && !was.Equal(now), j.options.Claims[t].visible(v)
+	if !moved && !claimed {
+		return nil
+	}
+	if err := exec(ctx, j.conn, "savepoint judged; set local lock_timeout = '"+patience+"'"); err != nil {
+		return err
+	}
+	var d *Doubt
+	if moved {
+		d, err = j.table(ctx, t, was, now)
+	}
+	if claimed && err == nil {
+		d, err = j.claimed(ctx, t, now, d)
+	}
+	switch {
+	case sqlState(err) == "55P03":
+		if known {
+			sight.Facts[t] = was
+		}
+		sight.Horizon = j.options.Horizon
+		sight.Locked = fault.New(fault.SourceTimeout, "", "a table is locked by another session, so it is not known yet whether the log has told all of it").
+			WithMend("Let that session end.").Because(err)
+		return exec(ctx, j.conn, "rollback to judged")
+	case err != nil:
+		return err
+	}
+	if claimed {
+		sight.Judged = append(sight.Judged, t)
+	}
+	if d != nil {
+		sight.Doubts = append(sight.Doubts, *d)
+	}
+	return exec(ctx, j.conn, "release judged")
 }
 
 // knownOf is what is known of a table. Of one of which no more than its partitions is known, all else is trusted
@@ -148,8 +183,8 @@ type judge struct {
 }
 
 func (j *judge) table(ctx context.Context, t uint32, was, now Facts) (*Doubt, error) {
-	if (was.Publication != now.Publication || was.Member != now.Member) && !now.publishedBy(j.options.Ours, was) {
-		return &Doubt{Table: t, Published: true, Because: "the publication was changed, or the table was taken out of it for a time"}, nil
+	if !now.PublishedAs(was) {
+		return &Doubt{Table: t, Published: true, Because: Republication}, nil
 	}
 	a, b := was.Relations[t], now.Relations[t]
 	full := now.Identity == 'f' || was.Identity != now.Identity
@@ -286,9 +321,9 @@ func (j *judge) rewritten(ctx context.Context, doubt func(string, ...any) *Doubt
 
 // recomputed judges a table that has another file, and that a publication names: it cannot have been unlogged, and a
 // TRUNCATE is told. What is left is an ALTER TABLE that gives a column other values of the same type, by USING or as
-// the expression of a generated column. It changes the column's row in pg_attribute. Another type, or another column, is told with the next
+// the expression of a generated column. It changes the column's row in pg_attribute, but so do many others, and another ALTER TABLE may
+// have written the rows since: which column has other values only these can tell. Another type, or another column, is told with the next
 // row of the table, and what the rows of before have in it then; without such a row nothing tells.
-// The rows bear the number of the last transaction that wrote all of them.
 func (j *judge) recomputed(ctx context.Context, doubt func(string, ...any) *Doubt, t uint32, was, is string, name Name, before, now RelationFacts) (*Doubt, error) {
 	if before.Toast == now.Toast && now.Toast != 0 {
 		return nil, nil
@@ -303,49 +338,32 @@ func (j *judge) recomputed(ctx context.Context, doubt func(string, ...any) *Doub
 	if h := j.options.Horizon; h != 0 && j.next-h < 1<<31 {
 		newer = fmt.Sprintf("pg_catalog.age(xmin) between 0 and pg_catalog.age('%d'::xid)", uint32(h))
 	}
-	rows, err := query(ctx, j.conn, `select attnum, attname, attgenerated <> '', xmin from pg_catalog.pg_attribute
+	rows, err := query(ctx, j.conn, `select attnum, attname, attgenerated <> '' from pg_catalog.pg_attribute
 where attrelid = $1::oid and attnum > 0 and not attisdropped and `+newer+` order by attnum`, fmt.Sprint(t))
 	if err != nil {
 		return nil, err
 	}
 	var redefined *Doubt
-	var kept [][][]byte // columns that were altered and have the type that they had
-	told := map[string]bool{}
+	var kept []int16
+	var names []string
 	for _, r := range rows {
-		from := (int(number(r[0])) - 1) * typeDigits
+		attnum := int16(number(r[0]))
+		from := (int(attnum) - 1) * typeDigits
 		to := from + typeDigits
 		switch {
 		case to <= len(was) && to <= len(is) && was[from:to] == is[from:to]:
-			kept = append(kept, r)
+			kept, names = append(kept, attnum), append(names, string(r[1]))
 		case string(r[2]) != "t":
-			told[string(r[3])] = true
 			redefined = doubt("the column %s was added or has another type, all rows were written again, and no row has told of it since", r[1])
 			redefined.Redefined = true
 		}
 	}
-	wrote := func(xid string) (bool, error) { // also where the role may not look
-		none, err := j.lacks(ctx, t, name, "l.xmin = $1::xid", xid)
-		return !none, err
+	if len(kept) == 0 {
+		return redefined, nil
 	}
-	for _, r := range kept {
-		some, err := wrote(string(r[3]))
-		if err != nil {
-			return nil, err
-		}
-		if some || told[string(r[3])] {
-			return doubt("the column %s may have other values: ALTER TABLE wrote all rows again (ALTER … TYPE … USING, or SET EXPRESSION)", r[1]), nil
-		}
-	}
-	if class := fmt.Sprint(now.Class); len(kept) > 0 && !told[class] { // a later ALTER of the column hides which one wrote
-		some, err := wrote(class)
-		if err != nil {
-			return nil, err
-		}
-		if some {
-			return doubt("a column may have other values: ALTER TABLE wrote all rows again (ALTER … TYPE … USING, or SET EXPRESSION)"), nil
-		}
-	}
-	return redefined, nil
+	d := doubt("ALTER TABLE wrote all rows again, and may have given other values to columns that keep their type (ALTER … TYPE … USING, or SET EXPRESSION), %s", strings.Join(names, ", "))
+	d.Columns, d.Redefined = kept, redefined != nil
+	return d, nil
 }
 
 func (j *judge) name(ctx context.Context, rel uint32) (Name, error) {
@@ -509,23 +527,4 @@ from pg_catalog.pg_class c join pg_catalog.pg_class o
   on o.relnamespace = c.relnamespace and o.relowner = c.relowner and o.oid <> c.oid and o.relkind in ('r', 'p', 'v', 'm', 'f')
 where c.oid = $1::oid group by c.oid, c.relacl`, fmt.Sprint(rel))
 	return err == nil && len(rows) > 0 && string(rows[0][0]) == "t", err
-}
-
-// publishedBy says whether a table is published as before except for what the given transactions have done. One
-// that was not published at all is so by them, or was never told of.
-func (f Facts) publishedBy(transactions []uint32, was Facts) bool {
-	by := func(was, now string) bool {
-		before := strings.Split(was, ",")
-		for row := range strings.SplitSeq(now, ",") {
-			ours := slices.ContainsFunc(transactions, func(x uint32) bool { return strings.HasSuffix(row, fmt.Sprintf("/%d", x)) })
-			if !ours && !slices.Contains(before, row) {
-				return false
-			}
-		}
-		return true
-	}
-	if len(transactions) == 0 || f.Publication == "" {
-		return false
-	}
-	return was.Publication == "" || by(was.Publication, f.Publication) && by(was.Member, f.Member)
 }

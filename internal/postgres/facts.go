@@ -110,6 +110,11 @@ func (f Facts) Equal(g Facts) bool {
 		maps.Equal(f.Relations, g.Relations)
 }
 
+// PublishedAs says whether the table is published as in other facts, and was all the time between.
+func (f Facts) PublishedAs(was Facts) bool {
+	return f.Publication == was.Publication && f.Member == was.Member
+}
+
 // What makes a table part of a publication: its own row in pg_publication_rel, its schema's in
 // pg_publication_namespace (15+), or such rows of an ancestor. A table that moves to another schema and back has
 // another version of its row type then. With an ancestor above, as in a publication of all tables, the bonds up to

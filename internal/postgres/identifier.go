@@ -1,6 +1,9 @@
 package postgres
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 // quoteIdent quotes a name for use in SQL. Every identifier that reaches a statement goes
 // through here or through quoteTable.
@@ -10,6 +13,19 @@ func quoteIdent(name string) string {
 
 // QuoteTable quotes a qualified name for SQL that is shown to people.
 func QuoteTable(schema, name string) string { return quoteTable(schema, name) }
+
+var plainIdent = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
+
+// WriteTable is a qualified name as people write it, with quotes where it needs them.
+func WriteTable(schema, name string) string {
+	if !plainIdent.MatchString(schema) {
+		schema = quoteIdent(schema)
+	}
+	if !plainIdent.MatchString(name) {
+		name = quoteIdent(name)
+	}
+	return schema + "." + name
+}
 
 func quoteTable(schema, name string) string { return quoteIdent(schema) + "." + quoteIdent(name) }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,11 +29,22 @@ var ErrAltered = errors.New("the table's definition has just changed")
 // ErrAltered returned, when a column of the plan is no longer there as the plan has it. Keys and the rows that are read may have
 // special values, in a last column of the record.
 func (s *Source) ReadKeys(ctx context.Context, p *Plan, keys arrow.RecordBatch) (arrow.RecordBatch, error) {
-	return s.ReadKeysBy(ctx, p, keys, nil)
+	return s.ReadKeysBy(ctx, p, keys, Writers{})
 }
 
-// ReadKeysBy is ReadKeys for those of the rows that one of the transactions wrote; nil: any.
-func (s *Source) ReadKeysBy(ctx context.Context, p *Plan, keys arrow.RecordBatch, by []uint32) (arrow.RecordBatch, error) {
+// Writers say of rows by which transactions they were written. The zero Writers are all transactions.
+type Writers struct {
+	XIDs []uint32 // nil is any
+	// Visible is a Sight's: they had ended by then. "" is any.
+	Visible string
+}
+
+// ReadKeysBy is ReadKeys for those of the rows that one of the transactions wrote.
+func (s *Source) ReadKeysBy(ctx context.Context, p *Plan, keys arrow.RecordBatch, by Writers) (arrow.RecordBatch, error) {
+	written, err := by.condition()
+	if err != nil {
+		return nil, fault.Wrap(err, fault.Internal, p.Table.String(), "cannot ask for rows by who wrote them")
+	}
 	only := Selection{PartitionRoots: p.Table.Kind == change.KindPartitioned, Choose: func(all []Name, _ []string) (chosen []int, err error) {
 		for i, n := range all {
 			if n.Schema == p.Table.Schema && n.Name == p.Table.Name {
@@ -68,7 +81,7 @@ func (s *Source) ReadKeysBy(ctx context.Context, p *Plan, keys arrow.RecordBatch
 		if err != nil {
 			return nil, err
 		}
-		where += writtenBy(by)
+		where += written
 		n, _, err := r.batches(ctx, p, where, func(b change.Batch) error {
 			columns := b.Record.Columns()
 			if m := change.SpecialOf(b.Record, p.Schema.NumFields()); m != nil {
@@ -175,16 +188,27 @@ func whereKeys(p *Plan, keys arrow.RecordBatch, from, to int) (string, error) {
 	return b.String(), nil
 }
 
-// writtenBy is a condition on who wrote a row. A frozen row keeps the number.
-func writtenBy(xids []uint32) string {
-	if xids == nil {
-		return ""
+// condition is one on a row. A frozen row keeps the number of who wrote it.
+func (w Writers) condition() (sql string, err error) {
+	list := func(xids []uint32) string {
+		texts := make([]string, len(xids))
+		for i, x := range xids {
+			texts[i] = strconv.FormatUint(uint64(x), 10)
+		}
+		return "'{" + strings.Join(texts, ",") + "}'::pg_catalog.text[]"
 	}
-	texts := make([]string, len(xids))
-	for i, x := range xids {
-		texts[i] = strconv.FormatUint(uint64(x), 10)
+	if w.XIDs != nil {
+		sql = " and xmin::pg_catalog.text = any (" + list(w.XIDs) + ")"
 	}
-	return " and xmin::pg_catalog.text = any ('{" + strings.Join(texts, ",") + "}'::pg_catalog.text[])"
+	if w.Visible != "" {
+		v, err := parseVisibility(w.Visible)
+		if err != nil {
+			return "", err
+		}
+		sql += fmt.Sprintf(" and pg_catalog.age(xmin) > pg_catalog.age('%d'::pg_catalog.xid) and xmin::pg_catalog.text <> all (%s)",
+			uint32(v.xmax), list(slices.Sorted(maps.Keys(v.running))))
+	}
+	return sql, nil
 }
 
 // keyLiteral is a value as PostgreSQL reads it.

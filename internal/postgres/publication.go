@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,7 +29,13 @@ type PublicationOptions struct {
 	By string
 	// Trial takes back what was made, when it has shown that it can be.
 	Trial bool
+	// Followed are tables of which is to be known what a change replaces, and Beside the publications that give them.
+	Followed []uint32
+	Beside   []string
 }
+
+// Republished is a change of a publication: what was published until then and from then on, of the tables that are followed.
+type Republished struct{ Before, After map[uint32]Facts }
 
 func (o PublicationOptions) operations() string {
 	if o.InsertsOnly {
@@ -59,39 +64,46 @@ type publication struct {
 	generated                  bool   // publishes stored generated columns (18+)
 }
 
-// EnsurePublication makes the publication give the tables, all their operations and nothing else. by is the transaction
-// that had to change it, 0 for none. A given one is only looked at, and so is any on a standby. What is lacking, or what the role may not do, is
+// EnsurePublication makes the publication give the tables, all their operations and nothing else. It returns what it had to
+// change, nil for nothing. A given one is only looked at, and so is any on a standby. What is lacking, or what the role may not do, is
 // publication-unusable with the SQL to run.
 //
 // Publishing the updates of a table makes PostgreSQL refuse the updates that the log could not identify, and with them the
 // application's work. So a table without a usable replica identity is key-missing here, unless InsertsOnly; and so is a row
 // filter or column list that would have that effect.
-func (s *Source) EnsurePublication(ctx context.Context, o PublicationOptions) (by uint32, err error) {
+func (s *Source) EnsurePublication(ctx context.Context, o PublicationOptions) (*Republished, error) {
 	o.Given = o.Given || s.InRecovery
 	if err := s.publishable(o); err != nil {
-		return 0, err
+		return nil, err
 	}
 	c, err := s.writer(ctx)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer leave(c)
 	have, err := s.publication(ctx, c, o.Name)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	statements, err := s.publicationSQL(ctx, c, have, o)
+	statements, add, err := s.publicationSQL(ctx, c, have, o)
 	if err != nil || len(statements) == 0 {
-		return 0, err
+		return nil, err
 	}
 	if o.Given {
 		what := "it does not exist"
 		if have.exists {
 			what = "it does not give all that is needed"
 		}
-		return 0, s.publicationUnusable(o.Name, nil, statements, what)
+		return nil, s.publicationUnusable(o.Name, nil, statements, what)
 	}
-	return s.publish(ctx, c, o, statements)
+	changed, err := s.publish(ctx, c, o, statements)
+	if sqlState(err) == "55P03" {
+		held := heldOf(ctx, c, namesOf(add), publishLock, err)
+		where, who := held.first(s.Name)
+		return nil, fault.New(fault.SourceTimeout, where, "it cannot come into publication %s yet: %s holds a lock on it", o.Name, who).
+			WithMend("Let that session end.").Because(held)
+	}
+	return changed, err
 }
 
 // TryTable tries whether the publication can give the only table of o, with its row filter and column list, and takes it
@@ -191,8 +203,8 @@ from (select to_jsonb(p) j from pg_publication p where pubname = $1) p`, name)
 	return publication{exists: true, allTables: string(r[0]) == "t", viaRoot: string(r[1]) == "t", generated: string(r[2]) == "t", operations: string(r[3])}, nil
 }
 
-// publicationSQL is what must be run to make the publication as it is wanted; nothing when it is.
-func (s *Source) publicationSQL(ctx context.Context, c *pgconn.PgConn, have publication, o PublicationOptions) ([]string, error) {
+// publicationSQL is what must be run to make the publication as it is wanted, and the tables that come into it; nothing when it is.
+func (s *Source) publicationSQL(ctx context.Context, c *pgconn.PgConn, have publication, o PublicationOptions) (out []string, add []*change.Table, err error) {
 	name := quoteIdent(o.Name)
 	with := s.publicationParameters(publication{}, o)
 	if !have.exists {
@@ -200,22 +212,21 @@ func (s *Source) publicationSQL(ctx context.Context, c *pgconn.PgConn, have publ
 		if len(o.Tables) > 0 {
 			sql += " for table " + strings.Join(tableClauses(o.Tables, o), ", ")
 		}
-		return []string{sql + " with (" + with + ")"}, nil
+		return []string{sql + " with (" + with + ")"}, o.Tables, nil
 	}
-	var out []string
 	if with := s.publicationParameters(have, o); with != "" {
 		out = append(out, "alter publication "+name+" set ("+with+")")
 	}
 	if have.allTables {
-		return out, nil
+		return out, nil, nil
 	}
 	published, err := s.publishedTables(ctx, c, o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	add, drop, err := s.publicationDifference(ctx, c, published, o)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(drop) > 0 {
 		out = append(out, "alter publication "+name+" drop table only "+strings.Join(drop, ", only "))
@@ -223,7 +234,7 @@ func (s *Source) publicationSQL(ctx context.Context, c *pgconn.PgConn, have publ
 	if len(add) > 0 {
 		out = append(out, "alter publication "+name+" add table "+strings.Join(tableClauses(add, o), ", "))
 	}
-	return out, nil
+	return out, add, nil
 }
 
 // publicationParameters lists the parameters in which the publication differs from what is wanted.
@@ -422,10 +433,10 @@ func (s *Source) serversFilters(ctx context.Context, c *pgconn.PgConn, o Publica
 }
 
 // publish runs the statements in one transaction, unless the application would suffer from them.
-func (s *Source) publish(ctx context.Context, c *pgconn.PgConn, o PublicationOptions, statements []string) (by uint32, err error) {
+func (s *Source) publish(ctx context.Context, c *pgconn.PgConn, o PublicationOptions, statements []string) (*Republished, error) {
 	defer func() { _ = exec(ctx, c, "rollback") }() // after a commit there is nothing to roll back
 	if err := exec(ctx, c, "begin; set local leat.slot = "+quoteLiteral(o.By)+"; "+strings.Join(statements, "; ")); err != nil {
-		return 0, s.publicationRefused(ctx, err, o.Name, statements)
+		return nil, s.publicationRefused(ctx, err, o.Name, statements)
 	}
 	if s.Version >= 150000 && !o.InsertsOnly {
 		only := uint32(0)
@@ -433,20 +444,37 @@ func (s *Source) publish(ctx context.Context, c *pgconn.PgConn, o PublicationOpt
 			only = o.Tables[0].OID
 		}
 		if err := s.identified(ctx, c, o.Name, only); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
 	if o.Trial {
-		return 0, nil
+		return nil, nil
 	}
-	rows, err := query(ctx, c, "select txid_current() % 4294967296")
+	changed, err := s.republished(ctx, c, o)
 	if err != nil {
-		return 0, classify(ctx, err, s.Name, "cannot ask for the transaction's number")
+		return nil, err
 	}
 	if err := exec(ctx, c, "commit"); err != nil {
-		return 0, classify(ctx, err, s.Name, "cannot change publication %s", o.Name)
+		return nil, classify(ctx, err, s.Name, "cannot change publication %s", o.Name)
 	}
-	return oid(rows[0][0]), nil
+	return changed, nil
+}
+
+// republished is what a transaction replaces that has changed a publication and is not committed yet. Rows of the catalog that it has
+// changed cannot be changed by others until it ends, and others see them as they were. So whatever others have changed before this
+// look is in Before, and whatever they change after it is not in After.
+func (s *Source) republished(ctx context.Context, c *pgconn.PgConn, o PublicationOptions) (changed *Republished, err error) {
+	changed = &Republished{}
+	if changed.After, err = s.facts(ctx, c, LookOptions{Publications: o.Beside, Tables: o.Followed}); err != nil {
+		return nil, err
+	}
+	other, err := s.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave(other)
+	changed.Before, err = s.facts(ctx, other, LookOptions{Publications: o.Beside, Tables: o.Followed})
+	return changed, err
 }
 
 // identifiedSQL finds filters that look at columns outside the replica identity, and column lists that lack columns of it:
@@ -499,41 +527,4 @@ func (s *Source) publicationUnusable(name string, cause error, statements []stri
 	}
 	return fault.New(fault.PublicationUnusable, s.Name+" publication "+name, "%s", what).
 		WithMend("Run %s: %s;", who, strings.Join(statements, "; ")).Because(cause)
-}
-
-// Published lists what the publications give, in the order of publication, schema and name. One that does not exist gives nothing.
-func (s *Source) Published(ctx context.Context, names []string) ([]PublishedTable, error) {
-	c, err := s.session(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer leave(c)
-	columns, filter := "null", "''"
-	if s.Version >= 150000 {
-		// From 15 on the view lists the columns also where all are sent.
-		columns = `case when exists (select from pg_publication_rel r where r.prpubid = p.oid and r.prattrs is not null
-                     and r.prrelid = format('%I.%I', t.schemaname, t.tablename)::regclass) then array_to_json(t.attnames) end`
-		filter = "coalesce(t.rowfilter, '')"
-	}
-	rows, err := query(ctx, c, `
-select p.pubname, t.schemaname, t.tablename, `+columns+`, `+filter+`, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate,
-       coalesce((to_jsonb(p)->>'pubviaroot')::bool, false), p.puballtables, coalesce(to_jsonb(p)->>'pubgencols', 'n') = 's'
-from pg_publication p join pg_publication_tables t on t.pubname = p.pubname where p.pubname = any($1::name[]) order by 1, 2, 3`, textArray(names))
-	if err != nil {
-		return nil, classify(ctx, err, s.Name, "cannot read what the publications give")
-	}
-	out := make([]PublishedTable, len(rows))
-	for i, r := range rows {
-		is := func(n int) bool { return string(r[n]) == "t" }
-		out[i] = PublishedTable{
-			Publication: string(r[0]), Schema: string(r[1]), Name: string(r[2]), RowFilter: string(r[4]),
-			Insert: is(5), Update: is(6), Delete: is(7), Truncate: is(8), ViaRoot: is(9), AllTables: is(10), Generated: is(11),
-		}
-		if r[3] != nil {
-			if err := json.Unmarshal(r[3], &out[i].Columns); err != nil {
-				return nil, fault.Wrap(err, fault.SourceProtocol, s.Name, "pg_publication_tables.attnames")
-			}
-		}
-	}
-	return out, nil
 }

@@ -62,8 +62,8 @@ func TestAPublicationIsMadeAndKeptAsWanted(t *testing.T) {
 			o.Name = `le"at`
 			for _, expect := range []bool{changed, false} {
 				got, err := s.EnsurePublication(t.Context(), o)
-				if err != nil || (got != 0) != expect {
-					t.Errorf("changed by %d, %v", got, err)
+				if err != nil || (got != nil) != expect {
+					t.Errorf("changed: %+v, %v", got, err)
 				}
 			}
 			if got := gives(t, s, o.Name); got != want {
@@ -164,7 +164,7 @@ func TestARootsPublicationCoversItsPartitions(t *testing.T) {
 		t.Errorf("%s %v", gives(t, s, "leat"), err)
 	}
 	root.ViaRoot = true
-	if by, err := s.EnsurePublication(t.Context(), root); err != nil || by == 0 || gives(t, s, "leat") != "leat_p iudtr" {
+	if changed, err := s.EnsurePublication(t.Context(), root); err != nil || changed == nil || gives(t, s, "leat") != "leat_p iudtr" {
 		t.Errorf("%s %v", gives(t, s, "leat"), err)
 	}
 }
@@ -182,8 +182,8 @@ func TestAGivenPublicationIsLookedAtAndNotTouched(t *testing.T) {
 		for _, n := range names {
 			o.Tables = append(o.Tables, tables[n])
 		}
-		by, err := s.EnsurePublication(t.Context(), o)
-		if by != 0 || (lacks == "") != (err == nil) {
+		changed, err := s.EnsurePublication(t.Context(), o)
+		if changed != nil || (lacks == "") != (err == nil) {
 			t.Errorf("%s: %v", ddl, err)
 		}
 		if err != nil && (!fault.Is(err, fault.PublicationUnusable) || !strings.Contains(fault.Of(err).Mend, lacks)) {
@@ -214,7 +214,7 @@ func TestWhoMayNotPublishIsToldWhatToRun(t *testing.T) {
 	}
 	_, sql, _ := strings.Cut(fault.Of(err).Mend, "database: ")
 	db.Exec(sql)
-	if by, err := s.EnsurePublication(t.Context(), o); by != 0 || err != nil {
+	if changed, err := s.EnsurePublication(t.Context(), o); changed != nil || err != nil {
 		t.Errorf("after %s: %v", sql, err)
 	}
 	if _, err := s.Heartbeat(t.Context(), "leat"); !fault.Is(err, fault.SourceRights) || !strings.Contains(fault.Of(err).Mend, "grant execute") {
@@ -245,5 +245,57 @@ func TestAHeartbeatMovesTheLogAndAServerKnowsItself(t *testing.T) {
 		if lsn <= before {
 			t.Errorf("%s after %s", lsn, before)
 		}
+	})
+}
+
+// What a change of a publication replaces is exact: all that others have changed before it is in it, and what they change later is not in
+// what it leaves.
+func TestAChangeOfAPublicationTellsWhatItReplaces(t *testing.T) {
+	t.Parallel()
+	everyMajor(t, func(t *testing.T, db *testlab.DB, _ int) {
+		s := sourceOf(t, db)
+		db.Exec("create table leat_a (id int primary key); create table leat_b (id int primary key); create table leat_c (id int primary key)")
+		tables := tablesOf(t, s, "leat")
+		a, b, c := tables["leat_a"], tables["leat_b"], tables["leat_c"]
+		o := postgres.PublicationOptions{Name: "leat", Tables: []*change.Table{a, b}, Followed: []uint32{a.OID, b.OID, c.OID}, Beside: []string{"leat"}}
+		look := func() map[uint32]postgres.Facts {
+			t.Helper()
+			sight, err := s.Look(t.Context(), postgres.LookOptions{Selection: tablesLike("leat"), Publications: o.Beside, Tables: o.Followed})
+			must(t, err)
+			return sight.Facts
+		}
+		same := func(what string, got, want map[uint32]postgres.Facts, moved ...*change.Table) {
+			t.Helper()
+			for _, table := range []*change.Table{a, b, c} {
+				if is := !got[table.OID].PublishedAs(want[table.OID]); is != slices.Contains(moved, table) {
+					t.Errorf("%s: that %s was published otherwise is %t; %+v, %+v", what, table, is, got[table.OID], want[table.OID])
+				}
+			}
+		}
+		ensure := func(what string, others string, moved ...*change.Table) {
+			t.Helper()
+			before := look()
+			db.Exec(others)
+			changed, err := s.EnsurePublication(t.Context(), o)
+			must(t, err)
+			if changed == nil {
+				t.Fatalf("%s: nothing was changed", what)
+			}
+			same(what+", found", changed.Before, before, moved...)
+			same(what+", left", changed.After, look())
+		}
+		ensure("it is made", "select 1")
+		o.Tables = []*change.Table{a, b, c}
+		ensure("a table comes", "select 1")
+		ensure("a table was taken out", "alter publication leat drop table leat_a", a)
+		ensure("two were, and one came back", "alter publication leat drop table leat_a, leat_b; alter publication leat add table leat_b", a, b)
+		ensure("it gave inserts only", "alter publication leat set (publish = 'insert')", a, b, c)
+		ensure("it was dropped", "drop publication leat", a, b, c)
+		ensure("it was another one", "drop publication leat; create publication leat for table leat_a", a, b, c)
+		o.Tables = []*change.Table{a, b}
+		changed, err := s.EnsurePublication(t.Context(), o)
+		must(t, err)
+		db.Exec("alter publication leat drop table leat_b; alter publication leat add table leat_b")
+		same("later", changed.After, look(), b)
 	})
 }

@@ -119,9 +119,10 @@ func (sn *Snapshot) take(ctx context.Context, sel Selection, fix func() error) e
 func (sn *Snapshot) lock(ctx context.Context, rels []relation) error {
 	const batch = 200
 	var names []string
+	var tables []relation
 	for _, r := range rels {
 		if r.kind == change.KindTable || r.kind == change.KindPartitioned {
-			names = append(names, quoteTable(r.schema, r.name))
+			names, tables = append(names, quoteTable(r.schema, r.name)), append(tables, r)
 		}
 	}
 	for len(names) > 0 {
@@ -130,7 +131,7 @@ func (sn *Snapshot) lock(ctx context.Context, rels []relation) error {
 		switch {
 		case err == nil:
 		case sqlState(err) == "55P03":
-			return sn.blocked(ctx, names[:n], err)
+			return sn.blocked(ctx, tables, err)
 		case sqlState(err) == "42501":
 			return sn.forbidden(ctx, names[:n], err)
 		case sqlState(err) == "42P01":
@@ -138,27 +139,21 @@ func (sn *Snapshot) lock(ctx context.Context, rels []relation) error {
 		default:
 			return classify(ctx, err, sn.source.Name, "cannot lock the tables for reading")
 		}
-		names = names[n:]
+		names, tables = names[n:], tables[n:]
 	}
 	return nil
 }
 
-// blocked names the session that holds the lock we waited for in vain.
-func (sn *Snapshot) blocked(ctx context.Context, names []string, cause error) error {
-	where, who := sn.source.Name, "another session"
-	if c, err := sn.source.session(ctx); err == nil {
-		defer leave(c)
-		rows, err := query(ctx, c, `
-select l.relation::regclass::text, l.pid, coalesce(a.usename::text, ''), left(coalesce(a.query, ''), 80)
-from pg_locks l left join pg_stat_activity a using (pid)
-where l.mode = 'AccessExclusiveLock' and l.granted and l.relation = any($1::regclass[]::oid[]) limit 1`, textArray(names))
-		if err == nil && len(rows) == 1 {
-			where = string(rows[0][0])
-			who = fmt.Sprintf("session %s of user %s (%s)", rows[0][1], rows[0][2], oneLine(string(rows[0][3])))
-		}
+// blocked names the tables that other sessions hold, for whose locks we waited in vain. The snapshot's own transaction is lost.
+func (sn *Snapshot) blocked(ctx context.Context, tables []relation, cause error) error {
+	var names []Name
+	for _, t := range tables {
+		names = append(names, Name{t.schema, t.name})
 	}
+	held := heldOf(ctx, sn.leader, names, readLock, cause)
+	where, who := held.first(sn.source.Name)
 	return fault.New(fault.SourceTimeout, where, "waited %s for %s to release its lock", sn.source.set.LockTimeout, who).
-		WithMend("Let that session end, or raise lock_timeout.").Because(cause)
+		WithMend("Let that session end, or raise lock_timeout.").Because(held)
 }
 
 // forbidden names all tables that the role may not read, and the grants they want.
