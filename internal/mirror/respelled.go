@@ -60,7 +60,8 @@ func (r *run) keepRespelled(key string) bool {
 	if !r.respelled.has(key) {
 		return false
 	}
-	r.tally.leftOut(key, fault.New(fault.KeyRefused, r.to.bucket.Properties().URL+"/"+key, "the source has it under another spelling, which the target's file system takes for the same name: it is not deleted").
+	r.tally.leftOut(key, fault.New(fault.KeyRefused, r.to.bucket.Properties().URL+"/"+key,
+		"the source has it under another spelling, which the target's file system takes for the same name: it is not deleted").
 		WithMend("Rename it at the target as the source has it now, or delete it there by hand."))
 	return true
 }

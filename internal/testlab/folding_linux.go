@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/text/unicode/norm"
 )
@@ -33,12 +34,31 @@ func Folding(t testing.TB) (dir string) {
 	f.make("", syscall.S_IFDIR|0o755)
 	var serving sync.WaitGroup
 	serving.Go(f.serve)
+	need(t, askPoll(dir))
 	t.Cleanup(func() {
 		_ = syscall.Unmount(dir, 2) // MNT_DETACH: a file may still be open
 		serving.Wait()
 		_ = syscall.Close(fd)
 	})
 	return dir
+}
+
+// askPoll has the kernel learn that files cannot be polled. Go asks that of each file that it opens, in a way that holds up all goroutines of a
+// processor: as many of them as there are processors would wait for ever for the one that answers.
+func askPoll(dir string) error {
+	name := dir + "/poll"
+	fd, err := syscall.Open(name, syscall.O_CREAT|syscall.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	poll := struct {
+		fd              int32
+		events, revents int16
+	}{fd: int32(fd), events: 1}
+	if _, _, failed := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&poll)), 1, uintptr(unsafe.Pointer(&syscall.Timespec{})), 0, 0, 0); failed != 0 {
+		return failed
+	}
+	return errors.Join(syscall.Close(fd), syscall.Unlink(name))
 }
 
 // foldingFS serves one request after the other.
