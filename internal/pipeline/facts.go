@@ -396,6 +396,9 @@ func (r *run) takeSight(ctx context.Context) (moved bool, err error) {
 		if err != nil {
 			return false, err
 		}
+		if !told && p.Altered {
+			continue
+		}
 		if !told {
 			if err := r.commit(ctx); err != nil {
 				return false, err
@@ -412,6 +415,9 @@ func (r *run) takeSight(ctx context.Context) (moved bool, err error) {
 
 // told says whether the WAL has told what a doubt is about.
 func (r *run) told(ctx context.Context, t *table, p pendingDoubt) (bool, error) {
+	if p.Altered {
+		return r.defined(ctx, t, p)
+	}
 	if slices.ContainsFunc(p.Truncated, func(x uint32) bool { return !slices.Contains(t.truncated, x) }) {
 		return false, nil
 	}

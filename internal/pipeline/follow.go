@@ -164,8 +164,14 @@ func (r *run) truncate(ctx context.Context, ev *postgres.Event) error {
 	return nil
 }
 
-// touch notes that a table has changes that are not committed yet.
+// touch notes that a table has a change that is not committed yet.
 func (r *run) touch(t *table) {
+	r.toCommit(t)
+	r.rows++
+}
+
+// toCommit has the next commit include a table.
+func (r *run) toCommit(t *table) {
 	if !t.dirty {
 		t.dirty = true
 		r.dirty = append(r.dirty, t)
@@ -173,7 +179,6 @@ func (r *run) touch(t *table) {
 	if r.since.IsZero() {
 		r.since = time.Now()
 	}
-	r.rows++
 }
 
 // between runs after each transaction and each idle moment: is a commit due, is there something to do for the tables,

@@ -227,7 +227,7 @@ func TestAlterationsAreFollowedWhileLeatIsAway(t *testing.T) {
 			b.mustCatchUp()
 			b.alter(tables, 0)
 			b.mustCatchUp()
-			b.judge(slices.DeleteFunc(slices.Clone(tables), func(name string) bool { return name == "untouched" })...) // the log tells of a definition with the next row
+			b.judge(tables...)
 			b.alter(tables, 1)
 			b.alter(tables, 2)
 			b.mustCatchUp()

@@ -264,6 +264,20 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, fro
 	if t.keep.Current && shape.ReplicaIdentity != 'f' && len(shape.Identity()) == 0 {
 		return r.anew(t, "rows were written while it had no key, and by the key of before nobody can tell them apart")
 	}
+	plan, err := r.redefine(ctx, t, shape, now, catalog, from)
+	if err != nil {
+		return err
+	}
+	if t.builder, err = r.newBuilder(plan, aligned, rel, catalog, x); err != nil {
+		return err
+	}
+	t.version = rel.Version
+	return nil
+}
+
+// redefine brings the table's place in the lake to a definition, which rows have from some position on. now is the catalog's of now, nil
+// for a table that is gone.
+func (r *run) redefine(ctx context.Context, t *table, shape, now *change.Table, catalog *postgres.Catalog, from change.LSN) (*postgres.Plan, error) {
 	shape = t.named(shape)
 	if now != nil {
 		for _, c := range generated(now) {
@@ -279,27 +293,20 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, fro
 	}
 	plan, err := catalog.Plan(shape, r.o.Policies)
 	if fault.Is(err, fault.TypeUncarriable) {
-		return r.anew(t, err.Error())
+		return nil, r.anew(t, err.Error())
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if r.binary && !plan.CanBinary() {
-		return r.restartAsText(t)
+		return nil, r.restartAsText(t)
 	}
 	if r.o.Judge != nil { // what the lake cannot hold it is asked again, with the definition of now, when tables are chosen
 		if _, err := r.o.Judge(shapeOnly(r.spec(t, plan))); err != nil {
-			return r.anew(t, err.Error())
+			return nil, r.anew(t, err.Error())
 		}
 	}
-	if err := r.evolve(ctx, t, now, catalog, plan, from); err != nil {
-		return err
-	}
-	if t.builder, err = r.newBuilder(plan, aligned, rel, catalog, x); err != nil {
-		return err
-	}
-	t.version = rel.Version
-	return nil
+	return plan, r.evolve(ctx, t, now, catalog, plan, from)
 }
 
 // readable begins again with values as text before one goes to the spool that could not be read there in its binary form.

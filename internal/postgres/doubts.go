@@ -30,13 +30,18 @@ type Doubt struct {
 	// Columns keep their type, and an ALTER TABLE may have given them other values when it wrote all rows again. If the lake has
 	// what the rows have, there is no doubt.
 	Columns []int16
+	// Altered: an ALTER TABLE changed names or types of columns and wrote no row. If the WAL has not told the definition
+	// of now, with a row, it can be taken from the catalog.
+	Altered bool
 }
 
 // Republication is the reason for a doubt about what was published.
 const Republication = "the publication was changed, or the table was taken out of it for a time"
 
 // Certain says that nothing that the WAL has yet to tell can end the doubt.
-func (d Doubt) Certain() bool { return len(d.Truncated)+len(d.Columns) == 0 && !d.Redefined }
+func (d Doubt) Certain() bool {
+	return len(d.Truncated)+len(d.Columns) == 0 && !d.Redefined && !d.Altered
+}
 
 // LookOptions say what to look at.
 type LookOptions struct {
@@ -214,6 +219,9 @@ func (j *judge) table(ctx context.Context, t uint32, was, now Facts) (*Doubt, er
 		if d != nil {
 			emptied = d
 		}
+	}
+	if emptied == nil && redefined == nil && was.Shape != 0 && was.Shape != now.Shape {
+		return &Doubt{Table: t, Altered: true, Because: "an ALTER TABLE changed its columns"}, nil
 	}
 	if emptied == nil {
 		return redefined, nil

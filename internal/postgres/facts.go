@@ -28,6 +28,8 @@ type Facts struct {
 	Types string
 	// Generated has the versions of the expressions of generated columns; "" where nobody has looked at them.
 	Generated string
+	// Shape is a hash of the names and types of the columns; 0 where it is not known.
+	Shape uint32
 	// Relations hold the rows: the table itself, or all that is below a partitioned one.
 	Relations map[uint32]RelationFacts
 }
@@ -53,6 +55,9 @@ func (f Facts) String() string {
 	fmt.Fprintf(&b, "%s %s %d %c %d %s", cmp.Or(f.Publication, "-"), cmp.Or(f.Member, "-"), number01(f.Named), f.Identity, f.Key, cmp.Or(f.Types, "-"))
 	if f.Generated != "" {
 		b.WriteString(" =" + f.Generated)
+	}
+	if f.Shape != 0 {
+		fmt.Fprintf(&b, " #%d", f.Shape)
 	}
 	for _, oid := range slices.Sorted(maps.Keys(f.Relations)) {
 		r := f.Relations[oid]
@@ -87,6 +92,14 @@ func ParseFacts(text string) (f Facts, ok bool) {
 			f.Generated = generated
 			continue
 		}
+		if shape, is := strings.CutPrefix(w, "#"); is {
+			n, err := strconv.ParseUint(shape, 10, 32)
+			if err != nil {
+				return Facts{}, false
+			}
+			f.Shape = uint32(n)
+			continue
+		}
 		var n [8]uint32
 		parts := strings.Split(w, ":")
 		if len(parts) != len(n) {
@@ -106,7 +119,7 @@ func ParseFacts(text string) (f Facts, ok bool) {
 
 // Equal says whether nothing has moved.
 func (f Facts) Equal(g Facts) bool {
-	return f.Publication == g.Publication && f.Member == g.Member && f.Named == g.Named && f.Identity == g.Identity && f.Key == g.Key && f.Types == g.Types && f.Generated == g.Generated &&
+	return f.Publication == g.Publication && f.Member == g.Member && f.Named == g.Named && f.Identity == g.Identity && f.Key == g.Key && f.Types == g.Types && f.Generated == g.Generated && f.Shape == g.Shape &&
 		maps.Equal(f.Relations, g.Relations)
 }
 
@@ -133,7 +146,9 @@ select w.oid, (select string_agg(format('%%s/%%s', p.oid, p.xmin), ',' order by 
        g.v, case when g.above or exists (select from p where puballtables) then b.v end, coalesce(g.named, false), c.relreplident, coalesce(k.oid, 0),
        case when g.named and c.relkind = 'r' then (
          select string_agg(lpad(to_hex((hashoid(a.atttypid) # hashint4(a.atttypmod)) & 4095), %d, '0'), '' order by a.attnum)
-         from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0) end
+         from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0) end,
+       (select hashtext(string_agg(concat_ws(' ', a.attnum, a.attname, a.atttypid, a.atttypmod), ',' order by a.attnum))
+         from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
 from w join pg_catalog.pg_class c on c.oid = w.oid left join g on g.oid = w.oid left join b on b.oid = w.oid
 left join pg_catalog.pg_constraint k on k.conrelid = w.oid and k.contype = 'p'`
 
@@ -172,7 +187,7 @@ func (s *Source) facts(ctx context.Context, conn *pgconn.PgConn, o LookOptions) 
 	}
 	all := map[uint32]Facts{}
 	for _, r := range rows {
-		f := Facts{Publication: string(r[1]), Member: string(r[2]), Named: string(r[4]) == "t", Identity: r[5][0], Key: oid(r[6]), Types: string(r[7]), Relations: map[uint32]RelationFacts{}}
+		f := Facts{Publication: string(r[1]), Member: string(r[2]), Named: string(r[4]) == "t", Identity: r[5][0], Key: oid(r[6]), Types: string(r[7]), Shape: uint32(number(r[8])), Relations: map[uint32]RelationFacts{}}
 		if bonds := string(r[3]); bonds != "" {
 			f.Member += ",up:" + bonds
 		}
