@@ -269,7 +269,7 @@ func (r *run) computedOf(ctx context.Context, t *table, shape, now *change.Table
 	if is := *now; shape.ReplicaIdentity != 'f' && identifyLogged(&is, x, r.untoldGenerated(now)) && len(is.Identity()) == 0 {
 		return nil, nil, r.anew(t, "its identity has a generated column, which the log does not have")
 	}
-	full, any := *shape, false
+	full, computed := *shape, false
 	full.Columns = slices.Clone(shape.Columns)
 	for _, g := range x.List {
 		was := slices.ContainsFunc(before, func(c change.Column) bool { return c.Attnum == g.Column.Attnum })
@@ -278,13 +278,13 @@ func (r *run) computedOf(ctx context.Context, t *table, shape, now *change.Table
 			continue
 		case !slices.ContainsFunc(g.Inputs, func(in int16) bool { return !told(in) }):
 			c := g.Column
-			c.Computed, any = true, true
+			c.Computed, computed = true, true
 			full.Columns = append(full.Columns, c)
 		case was:
 			return nil, nil, r.anew(t, "the log tells of its definition before that of the copy, and lacks a column that another one is computed from: "+g.Column.Name)
 		}
 	}
-	if !any {
+	if !computed {
 		return shape, nil, nil
 	}
 	slices.SortFunc(full.Columns, func(a, b change.Column) int { return int(a.Attnum) - int(b.Attnum) })

@@ -57,7 +57,7 @@ func (c *Computing) Resume(ctx context.Context, e *Evaluator, ch *change.Changes
 	if err != nil {
 		return nil, nil, err
 	}
-	return c.replaced(ch, marks, asked, at, values)
+	return c.replaced(ch, marks, at, values)
 }
 
 // find is the place of a row in what was taken, -1 for one that has no inputs.
@@ -115,7 +115,7 @@ func (c *Computing) foundText(ch *change.Changes, row, k int) (text []byte, foun
 }
 
 // replaced puts computed values in the place of what some rows have.
-func (c *Computing) replaced(ch *change.Changes, marks []change.Bitmap, asked []askedRow, at []int, values computed) (*change.Changes, []string, error) {
+func (c *Computing) replaced(ch *change.Changes, marks []change.Bitmap, at []int, values computed) (*change.Changes, []string, error) {
 	var fresh specials
 	columns, err := c.columns(len(at), func(i int) [][]byte { return values[i] }, &fresh)
 	if err != nil {

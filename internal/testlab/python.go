@@ -108,7 +108,7 @@ func (h *scriptHost) run(script string, args []string) (reply scriptReply, err e
 	if err != nil {
 		return reply, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // it has been read
 	question := struct {
 		Script string   `json:"script"`
 		Args   []string `json:"args"`
