@@ -285,7 +285,9 @@ type toldLeaf struct {
 
 // noteToldLeaf notes a partition that no look has seen below its root.
 func (r *run) noteToldLeaf(root *table, ev *postgres.Event) {
-	if _, known := root.facts.Relations[ev.Relation.OID]; !known && ev.Tx.XID != 0 {
+	_, known := root.facts.Relations[ev.Relation.OID]
+	known = known || root.diverted() || slices.Contains(root.former, ev.Relation.OID) // a copy has no rows of it, or it was told of
+	if !known && ev.Tx.XID != 0 {
 		r.toldLeaves[ev.Relation.OID] = toldLeaf{root: root, name: ev.Relation.Schema + "." + ev.Relation.Name, by: ev.Tx.XID}
 	}
 }
