@@ -51,7 +51,7 @@ func TestACopyThatBeginsAgainLeavesNoGapInTheHistory(t *testing.T) {
 // Rewriting a table is not MVCC-safe: an older snapshot sees none of its rows, and the log tells nothing of it.
 func TestAChunkThatWasReadWithoutTheSnapshotsLocksDoesNotCount(t *testing.T) {
 	t.Parallel()
-	b := newBed(t, 16, "--set", "run.copy_parallel=1", "--set", "run.lease_ttl=30s")
+	b := newBed(t, 16, "--set", "run.copy_parallel=1", "--set", "run.lease_ttl=30s", "--set", "run.ddl_events=off")
 	b.db.Exec("create table large (id int primary key, v text); insert into large select i, repeat(md5(i::text), 60) from generate_series(1, 60000) i; alter table large alter v set storage external")
 	b.db.Exec("create table small (id int primary key, n int); insert into small select i, i from generate_series(1, 10) i; analyze")
 	p := b.start()
@@ -67,7 +67,8 @@ func TestAChunkThatWasReadWithoutTheSnapshotsLocksDoesNotCount(t *testing.T) {
 	p.Signal(syscall.SIGTERM)
 	p.Wait()
 	b.judge("small")
-	if !strings.Contains(p.Stderr(), "snapshot-lost") {
+	looked := strings.Contains(p.Stderr(), "no row has told of it since") // a look may come first: the copy begins again then
+	if !looked && !strings.Contains(p.Stderr(), "snapshot-lost") {
 		t.Errorf("the snapshot was not lost in time:\n%s", p.Stderr())
 	}
 }

@@ -341,7 +341,7 @@ func (r *run) look(ctx context.Context) error {
 	}
 	r.watched.learn(found.facts, found.horizon)
 	r.watched.judged(found.judged)
-	r.sighted.Store(found)
+	r.show(found)
 	seen := 0
 	for _, s := range sight.Seen {
 		if r.chosen[s] {
@@ -363,6 +363,21 @@ func (r *run) look(ctx context.Context) error {
 		return cmp.Or(sight.Locked, err)
 	}
 	return sight.Locked
+}
+
+// show has the loop take what a look has found. What one of before has found and the loop has not taken yet is found again, but for
+// the claims that it judged: no later look judges those.
+func (r *run) show(found *sighted) {
+	for {
+		was, now := r.sighted.Load(), *found
+		if was != nil {
+			now.judged = maps.Clone(was.judged)
+			maps.Copy(now.judged, found.judged)
+		}
+		if r.sighted.CompareAndSwap(was, &now) {
+			return
+		}
+	}
 }
 
 // takeSight takes what the last look has found into the state, which is saved with the next commit, and decides
