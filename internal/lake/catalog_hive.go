@@ -225,7 +225,14 @@ func (m *metastore) alter(ctx context.Context, database, name string, t *hms.Tab
 	if before, ok := t.Parameters[hive.PreviousMetadataLocationKey]; ok {
 		how.Properties["expected_parameter_key"], how.Properties["expected_parameter_value"] = hive.MetadataLocationKey, before
 	}
-	return m.tell(ctx, func(c *metastoreConn) error { return c.AlterTableWithEnvironmentContext(ctx, database, name, t, how) })
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	longer, done := lasting(ctx, 5*time.Second) // what was sent takes place: the next opening of the table must find it
+	defer done()
+	return m.tell(longer, func(c *metastoreConn) error {
+		return c.AlterTableWithEnvironmentContext(longer, database, name, t, how)
+	})
 }
 
 // cutColumns takes the columns from the metastore's list that do not stand in next's at the same place. The metastore compares the
