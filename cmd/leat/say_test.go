@@ -53,7 +53,7 @@ create table "no` + hostileName + `" (a int); create table "` + hostileShell + `
 		{[]string{"check", "--to", t.TempDir()}, ""},
 		{[]string{"check", "--for", "run", "--to", t.TempDir(), "--name", "o" + run[1:]}, `e\x1b[2J`},
 		{[]string{"run", "--until-caught-up", "--to", lakeAt, "--name", run}, ""},
-		{[]string{"status", "--to", lakeAt, "--name", run}, "level%3DINFO"},
+		{[]string{"status", "--to", lakeAt, "--name", run}, `e\x1b[2J`},
 		{[]string{"resync", "--to", lakeAt, "--name", run, "--table", "public.x" + hostileName}, `e\x1b[2J`},
 		{[]string{"resync", "--to", lakeAt, "--name", run, "--table", "public." + hostileName}, "resync"},
 		{[]string{"resync", "--to", lakeAt, "--name", run, "--table", "public." + hostileShell}, "resync"},
