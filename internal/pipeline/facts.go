@@ -172,7 +172,8 @@ func (r *run) doubt(sight postgres.Sight, next *again) (unpublished []uint32) {
 		case !d.Certain():
 			if was, twice := r.pending[d.Table]; twice {
 				d.Truncated, d.Columns = append(d.Truncated, was.Truncated...), append(d.Columns, was.Columns...)
-				d.Redefined = d.Redefined || was.Redefined
+				d.Redefined = d.Redefined || was.Redefined || d.Altered != was.Altered // beside another doubt the catalog alone does not do
+				d.Altered = d.Altered && was.Altered
 			}
 			r.pending[d.Table] = pendingDoubt{Doubt: d, at: sight.At, visible: sight.Visible}
 		default:

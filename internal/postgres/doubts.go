@@ -220,13 +220,14 @@ func (j *judge) table(ctx context.Context, t uint32, was, now Facts) (*Doubt, er
 			emptied = d
 		}
 	}
-	if emptied == nil && redefined == nil && was.Shape != 0 && was.Shape != now.Shape {
+	altered := was.Shape != 0 && was.Shape != now.Shape
+	if emptied == nil && redefined == nil && altered {
 		return &Doubt{Table: t, Altered: true, Because: "an ALTER TABLE changed its columns"}, nil
 	}
 	if emptied == nil {
 		return redefined, nil
 	}
-	emptied.Redefined = emptied.Redefined || redefined != nil
+	emptied.Redefined = emptied.Redefined || redefined != nil || altered
 	return emptied, nil
 }
 
