@@ -15,6 +15,7 @@ import (
 
 	"github.com/leatdata/leat/internal/dump"
 	"github.com/leatdata/leat/internal/format"
+	"github.com/leatdata/leat/internal/testlab"
 )
 
 var update = flag.Bool("update", false, "write docs/types.md anew")
@@ -243,7 +244,7 @@ func (o *observed) compare(t *testing.T, w *world) {
 	if !slices.ContainsFunc(w.cases, func(c typeCase) bool { return c.needs == "postgis" }) || w.db.Server.Major < 15 {
 		t.Skip("docs/types.md is written on a machine that has PostgreSQL 15 with PostGIS")
 	}
-	const path = "../../docs/types.md"
+	path := testlab.RepoFile(t, "docs/types.md")
 	page := o.page(t, w)
 	if *update {
 		if err := os.WriteFile(path, []byte(page), 0o644); err != nil {

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -19,13 +18,9 @@ import (
 
 var update = flag.Bool("update", false, "write the generated part of docs/mirror.md")
 
-// mirrorPage is found before a test's server makes another folder this process's own.
-var mirrorPage, errPage = filepath.Abs("../../docs/mirror.md")
-
 func TestThePageSaysWhatBecomesOfEachAttribute(t *testing.T) {
 	t.Parallel()
-	must(t, errPage)
-	path := mirrorPage
+	path := testlab.RepoFile(t, "docs/mirror.md")
 	const begin, end = "<!-- Written by the tests of internal/mirror: make docs -->\n", "<!-- end -->\n"
 	page, err := os.ReadFile(path)
 	must(t, err)

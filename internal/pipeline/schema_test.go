@@ -103,7 +103,7 @@ func (b *bed) inLake(tables ...string) map[string]lakeTable {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	script, err := os.ReadFile("../../test/crash/testdata/lake.py")
+	script, err := os.ReadFile(testlab.RepoFile(b.t, "test/crash/testdata/lake.py"))
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -166,6 +166,17 @@ func repoRoot() (string, error) {
 	}
 }
 
+// RepoFile is the absolute path of a file of this repository, such as "docs/types.md". A test that reads it by a
+// path relative to its package's folder fails after another test has started a server that changes the working folder.
+func RepoFile(t testing.TB, path string) string {
+	t.Helper()
+	root, err := repoRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(root, filepath.FromSlash(path))
+}
+
 // freePort returns a port of 127.0.0.1 that nobody listens on. It lies below the range from which the kernel
 // picks ports for outgoing connections, so that none of those takes it before the server does.
 func freePort() (int, error) {

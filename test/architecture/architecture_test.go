@@ -197,3 +197,32 @@ func TestSessionsAreOpenedWhereTheirSettingsAreSet(t *testing.T) {
 		t.Errorf("sessions are opened in %v,\nand not only in %v", got, want)
 	}
 }
+
+// A server of the lab may change the working folder, and a test beside it no longer finds a file by a relative path.
+func TestFilesAreNotNamedByRelativePathsBesideServers(t *testing.T) {
+	t.Parallel()
+	relative := regexp.MustCompile(`"(\.\./\.\./|testdata/)\w[^"]*"`)
+	beside := 0
+	for _, p := range ourPackages(t) {
+		if !slices.Contains(p.testImports, module+"internal/testlab") {
+			continue
+		}
+		beside++
+		files, err := filepath.Glob(filepath.Join("..", "..", p.path, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			text, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, found := range relative.FindAllString(string(text), -1) {
+				t.Errorf("%s/%s names %s: testlab.RepoFile gives a path that stays right", p.path, filepath.Base(f), found)
+			}
+		}
+	}
+	if beside < 5 {
+		t.Errorf("only %d packages start servers", beside)
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,15 +16,6 @@ import (
 var update = flag.Bool("update", false, "write the tables of docs/readers.md")
 
 const readersMark = "<!-- below is written by the test -->\n"
-
-// readersFile is found before any test starts a server that changes the process's folder.
-var readersFile = func() string {
-	file, err := filepath.Abs("../../docs/readers.md")
-	if err != nil {
-		panic(err)
-	}
-	return file
-}()
 
 // recorded are versions of readers that are too large to be installed with the tests; what they read was seen once.
 var recorded = map[string]string{"trino": "Trino 476 (recorded)", "clickhouse": "ClickHouse 26.9 (recorded)"}
@@ -109,7 +99,8 @@ func (p *readersPage) compare(t *testing.T) {
 	for reader, version := range recorded {
 		p.versions[reader] = version
 	}
-	data, err := os.ReadFile(readersFile)
+	file := testlab.RepoFile(t, "docs/readers.md")
+	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,9 +108,9 @@ func (p *readersPage) compare(t *testing.T) {
 	want := head + p.text()
 	switch {
 	case !marked:
-		t.Fatalf("%s lacks the line %s", readersFile, readersMark)
+		t.Fatalf("%s lacks the line %s", file, readersMark)
 	case *update && want != string(data):
-		if err := os.WriteFile(readersFile, []byte(want), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	case want != string(data):
