@@ -205,7 +205,7 @@ func (f *folder) Delete(ctx context.Context, keys ...string) error {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || err == nil && info.IsDir() {
 			continue
 		}
-		if other := f.respelled(key); fault.Is(other, fault.KeyRefused) {
+		if other := f.leads(key, true); fault.Is(other, fault.KeyRefused) {
 			continue // it is another key's
 		} else if other != nil {
 			return other

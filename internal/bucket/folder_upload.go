@@ -157,7 +157,7 @@ func (u *fileUpload) publish(ctx context.Context, done Object) (replaced bool, e
 	// comes into it: then once more.
 	for range 10 {
 		if err = u.folder.makeDirs(path.Dir(u.key), u.opts.Lazy); err == nil {
-			if err := u.folder.respelled(u.key); err != nil {
+			if err := u.folder.leads(u.key, true); err != nil {
 				return false, err
 			}
 			err = u.rename()

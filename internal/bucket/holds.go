@@ -3,10 +3,7 @@ package bucket
 import (
 	"context"
 	"crypto/rand"
-	"errors"
-	"io/fs"
 	"strings"
-	"syscall"
 
 	"github.com/leatdata/leat/internal/fault"
 )
@@ -86,30 +83,9 @@ func Holds(ctx context.Context, b Bucket, key string) error {
 	case *s3Bucket:
 		return k.holds(ctx, key)
 	case *folder:
-		return k.holds(key)
+		return k.leads(key, false)
 	}
 	return nil
-}
-
-// holds is an error where a folder in the key is a symbolic link, or where the file system has something in its place under another spelling: the
-// file would be another key's.
-func (f *folder) holds(key string) error {
-	for i := range len(key) {
-		if key[i] != '/' {
-			continue
-		}
-		info, err := f.root.Lstat(key[:i])
-		switch {
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-			return nil
-		case err != nil:
-			return pathFault(err, f.at.object(key))
-		case info.Mode()&fs.ModeSymlink != 0:
-			return fault.New(fault.KeyRefused, f.at.object(key), "%q is a symbolic link, and the file would lie where it leads", key[:i]).
-				WithMend("Replace the link by a folder, or exclude what lies below it.")
-		}
-	}
-	return f.respelled(key)
 }
 
 func (b *s3Bucket) holds(ctx context.Context, key string) error {

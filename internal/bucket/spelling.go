@@ -67,29 +67,36 @@ func (s *spellings) forget() {
 	s.mu.Unlock()
 }
 
-// respelled is an error where what a key leads to has another spelling, or a folder in the key has. Nothing there is no error.
-func (f *folder) respelled(key string) error {
+// leads is an error where a key leads to what is another key's: the file system has it, or a folder in the key, under another spelling, or, unless
+// links are followed, such a folder is a symbolic link. Nothing there is no error.
+func (f *folder) leads(key string, links bool) error {
 	for i := 1; i <= len(key); i++ {
-		if i < len(key) && key[i] != '/' || i < len(key) && f.spelled.isRight(key[:i]) {
+		at, last := key[:i], i == len(key)
+		if !last && (key[i] != '/' || links && f.spelled.isRight(at)) {
 			continue
 		}
-		info, err := f.root.Lstat(key[:i])
+		info, err := f.root.Lstat(at)
 		switch {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 			return nil
 		case err != nil:
 			return pathFault(err, f.at.object(key))
+		case !last && !links && info.Mode()&fs.ModeSymlink != 0:
+			return fault.New(fault.KeyRefused, f.at.object(key), "%q is a symbolic link, and the file would lie where it leads", at).
+				WithMend("Replace the link by a folder, or exclude what lies below it.")
+		case !last && f.spelled.isRight(at):
+			continue
 		}
-		as, err := f.spelling(key[:i], info)
+		as, err := f.spelling(at, info)
 		if err != nil {
 			return pathFault(err, f.at.object(key))
 		}
-		if as != key[:i] {
+		if as != at {
 			return fault.New(fault.KeyRefused, f.at.object(key), "the file system has %q there, and takes the one name for the other", as).
 				Because(&OtherSpelling{as}).WithMend("Rename one of the two, or keep the objects on a file system that tells such names apart.")
 		}
-		if i < len(key) && info.IsDir() {
-			f.spelled.note(key[:i])
+		if !last && info.IsDir() {
+			f.spelled.note(at)
 		}
 	}
 	return nil
