@@ -30,11 +30,13 @@ func anyKeys() []string {
 }
 
 // openAny opens a server of any keys as a Carrier, which takes keys as they are.
-func openAny(t testing.TB, s testlab.Store) bucket.Carrier {
+func openAny(t testing.TB, s testlab.Store, more ...func(*bucket.Options)) bucket.Carrier {
 	t.Helper()
-	c, ok := bucket.CarrierOf(open(t, "s3://"+s.Bucket+"/root", bucket.Options{
-		Endpoint: s.Endpoint, AccessKeyID: s.AccessKey, SecretAccessKey: func() string { return s.SecretKey }, MaxRetries: -1,
-	}))
+	o := bucket.Options{Endpoint: s.Endpoint, AccessKeyID: s.AccessKey, SecretAccessKey: func() string { return s.SecretKey }, MaxRetries: -1}
+	for _, m := range more {
+		m(&o)
+	}
+	c, ok := bucket.CarrierOf(open(t, "s3://"+s.Bucket+"/root", o))
 	if !ok {
 		t.Fatal("S3 cannot carry")
 	}

@@ -1,12 +1,14 @@
 package mirror_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -362,6 +364,70 @@ func partScript(fails func(number, n int) bool) (script testlab.Script, sent fun
 	return script, func() map[int]int { mu.Lock(); defer mu.Unlock(); return maps.Clone(done) }
 }
 
+// patiently is for tests that count requests: a busy machine may take long for one.
+func patiently(o *bucket.Options) { o.Stall = time.Minute }
+
+func TestAnUploadWhoseCompletionIsNotToldIsNotSentAgain(t *testing.T) {
+	t.Parallel()
+	near, far := testlab.S3(t), testlab.Ceph(t)
+	multipart(t, near, "app/large", noise(1, 20<<20), 5<<20)
+	want := content(t, near, "app")
+	completes := func(r *http.Request) bool { return r.Method == http.MethodPost && r.URL.Query().Has("uploadId") }
+	for name, c := range map[string]struct {
+		answer   testlab.Answer
+		attempts int
+		before   bool // there is an earlier object of the same bytes with other metadata
+	}{
+		"done, and the answer is lost":             {testlab.LoseReply, 1, false},
+		"done, and it says that there is none":     {gone, 1, false},
+		"not done":                                 {testlab.Fail(404, "NoSuchUpload"), 2, false},
+		"not done, and the earlier object is like": {testlab.Fail(404, "NoSuchUpload"), 2, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := strings.ReplaceAll(name, " ", "-")
+			if c.before {
+				multipart(t, far, path+"/large", noise(1, 20<<20), 5<<20)
+			}
+			parts, sent := partScript(func(int, int) bool { return false })
+			once := testlab.Times(1, completes, c.answer)
+			faulty := testlab.FaultyS3(t, far, func(r *http.Request) testlab.Answer {
+				if answer := once(r); answer != nil {
+					return answer
+				}
+				if c.before && (r.Method == http.MethodGet && r.URL.Query().Has("list-type")) { // so that it is carried at all
+					return altered(func(_ http.Header, b []byte) []byte {
+						return bytes.ReplaceAll(b, []byte("<Size>20971520<"), []byte("<Size>1<"))
+					})
+				}
+				return parts(r)
+			})
+			r, _, err := run(t, open(t, near, "app", patiently), open(t, faulty.Store, path, patiently), func(o *mirror.Options) { o.Attempts = c.attempts })
+			must(t, err)
+			sameContent(t, want, content(t, far, path))
+			for number, n := range sent() {
+				if n != 1 {
+					t.Errorf("part %d was sent %d times", number, n)
+				}
+			}
+			if r.Carried.Objects != 1 {
+				t.Errorf("%d objects were carried", r.Carried.Objects)
+			}
+			got, err := far.Client().HeadObject(t.Context(), &s3.HeadObjectInput{Bucket: &far.Bucket, Key: aws.String(path + "/large")})
+			must(t, err)
+			if got.Metadata["leat-origin"] == "" {
+				t.Error("the object is not the one that was sent")
+			}
+		})
+	}
+}
+
+// gone does what is asked, and says that there is no such upload.
+func gone(w http.ResponseWriter, r *http.Request, upstream http.Handler) {
+	upstream.ServeHTTP(httptest.NewRecorder(), r)
+	testlab.Fail(404, "NoSuchUpload")(w, r, upstream)
+}
+
 func TestAPartThatFailsCostsNoOther(t *testing.T) {
 	t.Parallel()
 	near, far := testlab.S3(t), testlab.Ceph(t)
@@ -382,7 +448,7 @@ func TestAPartThatFailsCostsNoOther(t *testing.T) {
 			t.Parallel()
 			script, sent := partScript(c.fails)
 			path := strings.ReplaceAll(name, " ", "-")
-			r, w, err := run(t, open(t, near, "app"), open(t, testlab.FaultyS3(t, far, script).Store, path), func(o *mirror.Options) { o.Attempts = c.attempts })
+			r, w, err := run(t, open(t, near, "app", patiently), open(t, testlab.FaultyS3(t, far, script).Store, path, patiently), func(o *mirror.Options) { o.Attempts = c.attempts })
 			for number, n := range sent() {
 				if n > 1 {
 					t.Errorf("part %d was sent %d times", number, n)

@@ -34,6 +34,7 @@ type transfer struct {
 	parts   []bucket.Part
 	sums    []([md5.Size]byte)
 	inTurn  *turns // hashes the whole, in order; nil where nothing is to be compared with it
+	looked  bool   // the object itself told that it was completed
 }
 
 // bringParts carries an object in parts, in those of its source where these are known: then the far side's ETag is the source's.
@@ -222,10 +223,38 @@ func (t *transfer) send(ctx context.Context) (etag string, err error) {
 		_ = t.run.to.carrier.Cancel(ctx, t.c.Key, t.id) // what was sent is wrong, or the source has changed
 		return "", err
 	}
-	if etag, err = t.run.to.carrier.Complete(ctx, t.c.Key, t.id, t.parts); fault.Is(err, fault.ObjectMissing) {
+	return t.complete(ctx)
+}
+
+// complete makes an object of the parts. Where the server may have done that and its answer did not come, the object itself tells.
+func (t *transfer) complete(ctx context.Context) (etag string, err error) {
+	far := t.run.to.carrier
+	etag, err = far.Complete(ctx, t.c.Key, t.id, t.parts)
+	gone := fault.Is(err, fault.ObjectMissing)
+	if gone || fault.Retryable(err) && ctx.Err() == nil {
+		there, looked := far.Describe(ctx, t.c.Key)
+		if made := etagOf(t.parts); looked == nil && made != "" && plainETag(there.ETag) == made {
+			t.looked = true
+			return there.ETag, nil
+		}
+	}
+	if gone {
 		err = t.run.uploadGone(t.c.Key, err)
 	}
 	return etag, err
+}
+
+// etagOf is the ETag of an object of parts whose ETags are their MD5s; empty where one is none.
+func etagOf(parts []bucket.Part) string {
+	all := md5.New()
+	for _, p := range parts {
+		sum, err := hex.DecodeString(md5ETag(p.ETag))
+		if err != nil || len(sum) == 0 {
+			return ""
+		}
+		all.Write(sum)
+	}
+	return fmt.Sprintf("%x-%d", all.Sum(nil), len(parts))
 }
 
 func closed(c <-chan struct{}) bool {
@@ -474,9 +503,10 @@ func (t *transfer) finished(ctx context.Context, etag string) error {
 	return nil
 }
 
-// asBegun says whether an object has beside its bytes what its source has: the upload of a killed run tells what was so when it began.
+// asBegun says whether an object has beside its bytes what its source has: the upload of a killed run tells what was so when it began, and an object
+// that was looked for may be an earlier one.
 func (t *transfer) asBegun(ctx context.Context) (bool, error) {
-	if len(t.have) == 0 {
+	if len(t.have) == 0 && !t.looked {
 		return true, nil
 	}
 	there, err := t.run.to.carrier.Describe(ctx, t.c.Key)
