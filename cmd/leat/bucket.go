@@ -263,7 +263,8 @@ func (c *cli) bucketPolicyCommand() *cobra.Command {
 		Short: "Print the least policy for a job, or make it part of the bucket's",
 		Long: `Policy prints what the keys of a job need, and no more: dump and run write, read, list and
 delete below the path, sync lists and reads (the source of a mirror), target is the other
-side of it. Without --principal it is for attaching to a user or role of AWS; with one it
+side of it. With mirror.object_lock, mirror.acl and mirror.to.acl in the settings it has what
+these need. Without --principal it is for attaching to a user or role of AWS; with one it
 is for the bucket, and --apply sets it there, beside what the bucket's policy says already.`,
 		Example: `  leat bucket policy s3://egress/app --for dump --server aws
   leat bucket policy s3://egress/app --for sync --principal arn:aws:iam::123456789012:role/sync --apply
@@ -298,7 +299,8 @@ func (c *cli) bucketPolicy(cmd *cobra.Command, args []string, o warden.DraftOpti
 	if _, o.Name, o.Root, err = bucket.Split(cfg.To.URL); err != nil {
 		return err
 	}
-	o.Grants = cfg.To.ACL != config.ACLNone
+	o.Grants = cfg.To.ACL != config.ACLNone || o.Job == warden.Target && cfg.Mirror.To.ACL != config.ACLNone
+	o.Locks, o.ACLLook = cfg.Mirror.ObjectLock != config.ObjectLockOff, cfg.Mirror.ACL == config.ACLLookCount
 	ctx := cmd.Context()
 	var k bucket.Keeper
 	if apply || o.Server == "" { // else nobody needs to be asked

@@ -98,6 +98,10 @@ func TestAPolicyIsPrintedWithoutAskingAnybody(t *testing.T) {
 	}
 	f(0, "arn:aws:s3:::egress/app/*", "policy", "s3://egress/app", "--for", "dump", "--server", "aws")
 	f(0, "arn:aws:iam:::user/sync", "policy", "s3://egress", "--for", "sync", "--server", "ceph", "--principal", "sync")
+	f(0, "s3:GetObjectLegalHold", "policy", "s3://egress", "--for", "sync", "--server", "aws", "--set", "mirror.object_lock=follow")
+	f(0, "s3:PutObjectRetention", "policy", "s3://egress", "--for", "target", "--server", "aws", "--set", "mirror.object_lock=keep")
+	f(0, "s3:GetObjectAcl", "policy", "s3://egress", "--for", "sync", "--server", "aws", "--set", "mirror.acl=count")
+	f(0, "s3:PutObjectAcl", "policy", "s3://egress", "--for", "target", "--server", "aws", "--set", "mirror.to.acl=bucket-owner-full-control")
 	f(2, "must say whom it is for", "policy", "s3://egress", "--for", "sync", "--server", "ceph")
 	f(2, "a policy for everybody", "policy", "s3://egress", "--for", "sync", "--server", "aws", "--principal", "*")
 	f(2, "no job is named", "policy", "s3://egress")

@@ -41,6 +41,49 @@ var rights = map[Job]struct{ objects, bucket []string }{
 	},
 }
 
+// choice is what a mirror's side needs too where the settings ask for more.
+type choice struct{ objects, bucket []string }
+
+var (
+	// What tells of locks in the answers about objects, at the target to read back what was set.
+	readsLocks = []string{"s3:GetObjectRetention", "s3:GetObjectLegalHold"}
+	locks      = map[Job]choice{
+		Sync:   {objects: readsLocks},
+		Target: {slices.Concat(readsLocks, []string{"s3:PutObjectRetention", "s3:PutObjectLegalHold"}), []string{"s3:GetBucketObjectLockConfiguration"}},
+	}
+	// Who owns the bucket, whether its owner owns all that is in it, and whom each object's list names.
+	looks = map[Job]choice{Sync: {[]string{"s3:GetObjectAcl"}, []string{"s3:GetBucketAcl", ownership}}}
+)
+
+// ownership is a right that Ceph does not know.
+const ownership = "s3:GetBucketOwnershipControls"
+
+// needs are the rights of a job with what the settings ask for.
+func (o DraftOptions) needs() (onObjects, onBucket []string, known bool) {
+	may, known := rights[o.Job]
+	onObjects, onBucket = may.objects, may.bucket
+	for _, more := range []struct {
+		asked bool
+		of    map[Job]choice
+	}{{o.Locks, locks}, {o.ACLLook, looks}} {
+		if more.asked {
+			onObjects = slices.Concat(onObjects, more.of[o.Job].objects)
+			onBucket = slices.Concat(onBucket, more.of[o.Job].bucket)
+		}
+	}
+	if o.Grants && slices.Contains(onObjects, "s3:PutObject") {
+		onObjects = slices.Concat(onObjects, []string{"s3:PutObjectAcl"})
+	}
+	if o.Server == bucket.ServerCeph {
+		onBucket = slices.DeleteFunc(slices.Clone(onBucket), func(right string) bool { return right == ownership })
+		if slices.Contains(onObjects, "s3:DeleteObject") {
+			// Ceph 16 asks for it here before it looks, key by key, whether the objects may be deleted.
+			onBucket = append(onBucket, "s3:DeleteObject")
+		}
+	}
+	return onObjects, onBucket, known
+}
+
 // Document is a policy.
 type Document struct {
 	Version   string      `json:"Version"`
@@ -66,12 +109,14 @@ type DraftOptions struct {
 	// policy is for attaching to a user or role, which Ceph does not know.
 	Principal string
 	Grants    bool   // the job writes objects with a list of grants
+	Locks     bool   // the mirror carries retention and legal hold
+	ACLLook   bool   // the mirror counts objects by their lists of grants
 	KMSKeyID  string // an ARN of a key that the objects are encrypted with; only in a policy for attaching
 }
 
 // Draft writes the least policy with which a job does its work.
 func Draft(o DraftOptions) (Document, error) {
-	may, known := rights[o.Job]
+	onObjects, onBucket, known := o.needs()
 	if !known {
 		return Document{}, fault.New(fault.UsageInvalid, "--for "+string(o.Job), "there is no such job").WithMend("Choose one of %s.", jobNames())
 	}
@@ -100,17 +145,8 @@ func Draft(o DraftOptions) (Document, error) {
 		}
 		d.Statement = append(d.Statement, s)
 	}
-	onObjects := may.objects
-	if o.Grants && slices.Contains(onObjects, "s3:PutObject") {
-		onObjects = slices.Concat(onObjects, []string{"s3:PutObjectAcl"})
-	}
 	add("Objects", Statement{Action: onObjects, Resource: objects})
 	add("List", list)
-	onBucket := may.bucket
-	if o.Server == bucket.ServerCeph && slices.Contains(may.objects, "s3:DeleteObject") {
-		// Ceph 16 asks for it here before it looks, key by key, whether the objects may be deleted.
-		onBucket = slices.Concat(onBucket, []string{"s3:DeleteObject"})
-	}
 	if len(onBucket) > 0 {
 		add("Bucket", Statement{Action: onBucket, Resource: []string{arn}})
 	}

@@ -124,6 +124,12 @@ func TestAPrincipalIsWrittenAsTheServerKnowsIt(t *testing.T) {
 	if !strings.Contains(got, `"arn:aws:s3::acme:b/*"`) || !strings.Contains(got, `"s3:PutObjectAcl"`) {
 		t.Errorf("the tenant or the right to give grants is not in it:\n%s", got)
 	}
+	for server, asks := range map[bucket.Server]bool{bucket.ServerAWS: true, bucket.ServerCeph: false} {
+		got := draft(t, warden.DraftOptions{Job: warden.Sync, Server: server, Name: "b", Principal: "arn:aws:iam:::user/x", ACLLook: true})
+		if strings.Contains(got, "s3:GetBucketOwnershipControls") != asks {
+			t.Errorf("%s knows no such right, or it is missing:\n%s", server, got)
+		}
+	}
 	if got := draft(t, warden.DraftOptions{Job: warden.Sync, Server: bucket.ServerAWS, Name: "b", Grants: true}); strings.Contains(got, "Acl") {
 		t.Errorf("who only reads may give grants:\n%s", got)
 	}

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/fault"
 	"github.com/leatdata/leat/internal/testlab"
@@ -33,6 +36,40 @@ var labour = map[warden.Job]func(context.Context, bucket.Carrier) error{
 		_, partsErr := b.Unfinished(ctx, "parts")
 		return errors.Join(absent(ctx, b), err, tagsErr, beginErr, partsErr, b.Cancel(ctx, "parts", id), write(ctx, b))
 	},
+}
+
+// lockedUntil is when the objects of these tests may be deleted.
+var lockedUntil = time.Now().UTC().Add(time.Hour).Truncate(time.Second)
+
+// choices are what the settings of a mirror ask of a bucket beside its job; "theirs" is an object of another owner.
+var choices = map[string]struct {
+	draft warden.DraftOptions
+	work  func(context.Context, bucket.Carrier) error
+}{
+	"the locks of a source": {warden.DraftOptions{Job: warden.Sync, Locks: true}, seesLock},
+	"the locks of a target": {warden.DraftOptions{Job: warden.Target, Locks: true}, func(ctx context.Context, b bucket.Carrier) error {
+		_, err := b.Locks(ctx)
+		for _, l := range []bucket.Lock{{Mode: "GOVERNANCE", Until: lockedUntil}, {Hold: true}} {
+			err = errors.Join(err, b.Lock(ctx, "old", l))
+		}
+		return errors.Join(err, seesLock(ctx, b))
+	}},
+	"the grants of a source": {warden.DraftOptions{Job: warden.Sync, ACLLook: true}, func(ctx context.Context, b bucket.Carrier) error {
+		_, err := b.Private(ctx, "old")
+		if private, failed := b.Private(ctx, "theirs"); private || failed != nil {
+			err = errors.Join(err, failed, fault.New(fault.BucketRights, "theirs", "an object of another owner counts as the bucket owner's"))
+		}
+		return err
+	}},
+}
+
+// seesLock says that a right is missing where an object's lock is not told.
+func seesLock(ctx context.Context, b bucket.Carrier) error {
+	c, err := b.Describe(ctx, "old")
+	if err == nil && (c.Lock.Mode == "" || !c.Lock.Hold) {
+		err = fault.New(fault.BucketRights, "old", "its lock is not told: %+v", c.Lock)
+	}
+	return err
 }
 
 // absent asks for an object that is not there: the answer must say so.
@@ -76,48 +113,94 @@ func TestAJobsPolicyIsEnoughAndNoneOfItsRightsCanBeSpared(t *testing.T) {
 	for job, work := range labour {
 		t.Run(string(job), func(t *testing.T) {
 			t.Parallel()
-			s := testlab.Ceph(t)
-			owner := keep(t, s, "/app", bucket.Options{})
-			if err := owner.Put(t.Context(), "old", false); err != nil {
-				t.Fatal(err)
-			}
-			its, ok := keep(t, s.As(s.Stranger), "/app", bucket.Options{MaxRetries: -1}).(bucket.Carrier)
-			if !ok {
-				t.Fatal("a keeper is no carrier")
-			}
-			with := func(d warden.Document) error {
-				data, err := json.Marshal(d)
-				if err == nil {
-					err = owner.SetPolicy(t.Context(), string(data))
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				return work(t.Context(), its)
-			}
-			d, err := warden.Draft(warden.DraftOptions{Job: job, Server: bucket.ServerCeph, Name: s.Bucket, Root: "app/", Principal: "stranger"})
+			takesAll(t, testlab.Ceph(t), warden.DraftOptions{Job: job}, nil, work)
+		})
+	}
+}
+
+func TestWhatAMirrorsSettingsAskForIsInThePolicy(t *testing.T) {
+	t.Parallel()
+	for name, c := range choices {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			plain, err := warden.Draft(warden.DraftOptions{Job: c.draft.Job, Server: bucket.ServerCeph, Name: "b", Principal: "stranger"})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := with(d); err != nil {
-				t.Errorf("the policy is not enough: %v", err)
+			var usual []string
+			for _, s := range plain.Statement {
+				usual = append(usual, s.Action...)
 			}
-			for i, statement := range d.Statement {
-				for j, action := range statement.Action {
-					if spared[action] == job {
-						continue
-					}
-					less := d
-					less.Statement = slices.Clone(d.Statement)
-					less.Statement[i].Action = slices.Delete(slices.Clone(statement.Action), j, j+1)
-					if len(less.Statement[i].Action) == 0 {
-						less.Statement = slices.Delete(less.Statement, i, i+1)
-					}
-					if err := with(less); !fault.Is(err, fault.BucketRights) {
-						t.Errorf("%s can be spared: %v", action, err)
-					}
-				}
+			s := testlab.Ceph(t)
+			s.Bucket += "-lock"
+			if _, err := s.Client().CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: &s.Bucket, ObjectLockEnabledForBucket: aws.Bool(true)}); err != nil {
+				t.Fatal(err)
 			}
+			takesAll(t, s, c.draft, usual, c.work)
 		})
+	}
+}
+
+// takesAll has a stranger do the work of a job by its policy, and by the policy without each of its rights, but for those that are left out.
+func takesAll(t *testing.T, s testlab.Store, o warden.DraftOptions, without []string, work func(context.Context, bucket.Carrier) error) {
+	t.Helper()
+	o.Server, o.Name, o.Root, o.Principal = bucket.ServerCeph, s.Bucket, "app/", "stranger"
+	d, err := warden.Draft(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := keep(t, s, "/app", bucket.Options{})
+	allow := func(d warden.Document) {
+		data, err := json.Marshal(d)
+		if err == nil {
+			err = owner.SetPolicy(t.Context(), string(data))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must := func(err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(owner.Put(t.Context(), "old", false))
+	if o.Job == warden.Sync && o.Locks {
+		must(owner.(bucket.Carrier).Lock(t.Context(), "old", bucket.Lock{Mode: "GOVERNANCE", Until: lockedUntil, Hold: true}))
+	}
+	its := func() bucket.Carrier { // a new one each time: it remembers what a server lets it do
+		c, ok := keep(t, s.As(s.Stranger), "/app", bucket.Options{MaxRetries: -1}).(bucket.Carrier)
+		if !ok {
+			t.Fatal("a keeper is no carrier")
+		}
+		return c
+	}
+	if o.ACLLook {
+		writes, err := warden.Draft(warden.DraftOptions{Job: warden.Dump, Server: o.Server, Name: o.Name, Root: o.Root, Principal: o.Principal})
+		must(err)
+		allow(writes)
+		_, err = bucket.WriteAll(t.Context(), its(), "theirs", []byte("x"), bucket.WriteOptions{})
+		must(err)
+	}
+	allow(d)
+	if err := work(t.Context(), its()); err != nil {
+		t.Errorf("the policy is not enough: %v", err)
+	}
+	for i, statement := range d.Statement {
+		for j, action := range statement.Action {
+			if spared[action] == o.Job || slices.Contains(without, action) {
+				continue
+			}
+			less := d
+			less.Statement = slices.Clone(d.Statement)
+			less.Statement[i].Action = slices.Delete(slices.Clone(statement.Action), j, j+1)
+			if len(less.Statement[i].Action) == 0 {
+				less.Statement = slices.Delete(less.Statement, i, i+1)
+			}
+			allow(less)
+			if err := work(t.Context(), its()); !fault.Is(err, fault.BucketRights) {
+				t.Errorf("%s can be spared: %v", action, err)
+			}
+		}
 	}
 }
