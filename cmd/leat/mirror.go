@@ -171,7 +171,10 @@ func mirrorOptions(cfg *config.Config) (mirror.Options, error) {
 	if err != nil {
 		return o, err
 	}
-	o.Beside = mirror.Choices{StorageClass: class, ObjectLock: m.ObjectLock == config.ObjectLockKeep, ACL: m.ACL == config.ACLLookCount}
+	o.Beside = mirror.Choices{
+		StorageClass: class, ObjectLock: m.ObjectLock != config.ObjectLockOff, FollowLocks: m.ObjectLock == config.ObjectLockFollow,
+		ACL: m.ACL == config.ACLLookCount,
+	}
 	if o.Parallel == 0 {
 		o.Parallel = min(8*runtime.NumCPU(), 32)
 	}

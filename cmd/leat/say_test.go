@@ -81,6 +81,9 @@ create table "no` + hostileName + `" (a int); create table "` + hostileShell + `
 			all := r.Stdout + r.Stderr
 			if how != nil {
 				jsonLines(t, name, r.Stdout)
+				if key := `"key_bytes":"Ynl0ZXP//g=="`; strings.HasPrefix(name, "mirror "+keys+"--") && !strings.Contains(r.Stdout, key) {
+					t.Errorf("%s does not tell the bytes of a key that is no UTF-8:\n%s", name, r.Stdout)
+				}
 				continue
 			}
 			if !strings.Contains(all, verb.says) {

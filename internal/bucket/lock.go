@@ -36,6 +36,18 @@ func (l Lock) At(at time.Time) Lock {
 	return l
 }
 
+// Raise is what an object with this lock must be told so that it keeps also what another lock asks for, and whether all of that can be: nothing is
+// shortened, made less strict or lifted.
+func (l Lock) Raise(to Lock) (more Lock, whole bool) {
+	more.Hold = to.Hold && !l.Hold
+	keeps := to.Mode == "" || to.Known() && (l.Mode == to.Mode || l.Mode == lockCompliance) && !l.Until.Before(to.Until)
+	may := l.Known() && to.Known() && (l.Mode == "" || l.Mode == to.Mode || to.Mode == lockCompliance) && !to.Until.Before(l.Until)
+	if !keeps && may {
+		more.Mode, more.Until = to.Mode, to.Until
+	}
+	return more, keeps || may
+}
+
 // The headers of locks.
 const (
 	lockModeHeader  = "X-Amz-Object-Lock-Mode"

@@ -52,11 +52,12 @@ type ObjectLock string
 
 // The values of ObjectLock.
 const (
-	ObjectLockOff  ObjectLock = "off"
-	ObjectLockKeep ObjectLock = "keep"
+	ObjectLockOff    ObjectLock = "off"
+	ObjectLockKeep   ObjectLock = "keep"
+	ObjectLockFollow ObjectLock = "follow"
 )
 
-func (ObjectLock) allowed() []string { return names(ObjectLockOff, ObjectLockKeep) }
+func (ObjectLock) allowed() []string { return names(ObjectLockOff, ObjectLockKeep, ObjectLockFollow) }
 
 // ACLLook says whether lists of grants are looked at.
 type ACLLook string

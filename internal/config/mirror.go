@@ -16,7 +16,7 @@ type Mirror struct {
 	RestoreDays    int         `yaml:"restore_days" default:"7" min:"1" max:"365" doc:"Days that a restored object can be read, with mirror.archived restore."`
 	RestoreTier    RestoreTier `yaml:"restore_tier" default:"Standard" doc:"How fast the archive is asked to be; Bulk costs least and takes longest."`
 	StorageClass   string      `yaml:"storage_class" doc:"Storage class that objects are written with: keep asks for the source's, where the target takes it; a name, such as STANDARD_IA, for that one. Empty leaves it to the target. Objects that come without the source's are counted."`
-	ObjectLock     ObjectLock  `yaml:"object_lock" default:"off" doc:"keep carries the retention and the legal hold of Object Lock to a bucket that has it, and reads them back; off counts the objects that have one."`
+	ObjectLock     ObjectLock  `yaml:"object_lock" default:"off" doc:"keep carries the retention and the legal hold of Object Lock to a bucket that has it, and reads them back; follow looks also at each object that the target has already, at a request or more each, and prolongs what became longer at the source; off counts the objects that have one."`
 	ACL            ACLLook     `yaml:"acl" default:"off" doc:"count asks the source for the list of grants of each object that is carried, at one request each, and counts those that give a right to anybody but the bucket's owner. Lists of grants are never carried."`
 	Parallel       int         `yaml:"parallel" default:"0" min:"0" max:"256" doc:"Objects on their way at once; 0 is eight for each of the processor's cores, at most 32."`
 	MaxRate        Rate        `yaml:"max_rate" default:"0" doc:"Most bytes read in a second, all objects together; 0 is no limit."`

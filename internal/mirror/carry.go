@@ -57,6 +57,9 @@ func (r *run) attempt(ctx context.Context, j job) (err error) {
 			return err
 		}
 	}
+	if j.lock {
+		return r.follow(ctx, o)
+	}
 	if !j.sure {
 		v, err := r.compare(ctx, o, j.far)
 		if err != nil {
@@ -65,7 +68,10 @@ func (r *run) attempt(ctx context.Context, j job) (err error) {
 		if j.attempts == 0 {
 			r.tally.compared(o, v)
 		}
-		if v.Same != "" || r.o.DryRun {
+		if v.Same != "" {
+			return r.follow(ctx, o)
+		}
+		if r.o.DryRun {
 			return nil
 		}
 	}

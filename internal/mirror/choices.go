@@ -14,6 +14,7 @@ type Choices struct {
 	// StorageClass is KeepClass for that of the source, another word for this one, and "" for the target's usual one.
 	StorageClass string
 	ObjectLock   bool // retention and legal hold are carried to a bucket with Object Lock
+	FollowLocks  bool // and looked at again of each object that the target has already, at one or two requests each
 	ACL          bool // each object that is carried is asked for its list of grants, at one request each
 }
 
@@ -115,27 +116,63 @@ func (r *run) settled(ctx context.Context, source, asked bucket.Cargo) (missed [
 	if err != nil {
 		return nil, err
 	}
-	if wantsLock && !locked(there.Lock, asked.Lock) {
-		if err := r.to.carrier.Lock(ctx, source.Key, asked.Lock); err != nil && !fault.Is(err, fault.BucketUnsupported) {
-			return nil, err
-		}
-		if there, err = r.to.carrier.Describe(ctx, source.Key); err != nil {
-			return nil, err
-		}
-	}
 	if asked.StorageClass != "" && classOf(there) != asked.StorageClass {
 		missed = append(missed, AttributeClass)
 	}
-	if wantsLock && locked(there.Lock, asked.Lock) {
-		missed = without(missed, AttributeLock)
+	if wantsLock {
+		if kept, err := r.lock(ctx, source.Key, there.Lock, asked.Lock); err != nil {
+			return nil, err
+		} else if kept {
+			missed = without(missed, AttributeLock)
+		}
 	}
 	return missed, nil
 }
 
-// locked says whether a lock keeps an object at least as another one would.
-func locked(is, asked bucket.Lock) bool {
-	retained := asked.Mode == "" || is.Mode == asked.Mode && !is.Until.Before(asked.Until)
-	return retained && (is.Hold || !asked.Hold)
+// lock has an object at the target keep what a lock asks for, and says whether it does then. What it has of its own is neither shortened nor lifted.
+func (r *run) lock(ctx context.Context, key string, is, asked bucket.Lock) (kept bool, err error) {
+	if more, _ := is.Raise(asked); more != (bucket.Lock{}) {
+		if err := r.to.carrier.Lock(ctx, key, more); err != nil && !fault.Is(err, fault.BucketUnsupported) {
+			return false, err
+		}
+		there, err := r.to.carrier.Describe(ctx, key)
+		if err != nil {
+			return false, err
+		}
+		is = there.Lock
+	}
+	more, whole := is.Raise(asked)
+	return whole && more == bucket.Lock{}, nil
+}
+
+// follow brings the lock of an object that the target has already, by choice: the source's may be longer or stricter since.
+func (r *run) follow(ctx context.Context, o bucket.Object) error {
+	if !r.o.Beside.FollowLocks || r.o.DryRun || r.from.carrier == nil || r.to.carrier == nil {
+		return nil
+	}
+	if locks, err := r.to.carrier.Locks(ctx); err != nil || !locks {
+		return err
+	}
+	here, err := r.from.carrier.Describe(ctx, o.Key)
+	switch {
+	case err != nil:
+		return err
+	case here.ETag != "" && plainETag(here.ETag) != plainETag(o.ETag):
+		return r.changed(o.Key)
+	}
+	asked := here.Lock.At(r.o.Now())
+	if !asked.Holds(r.o.Now()) {
+		return nil
+	}
+	there, err := r.to.carrier.Describe(ctx, o.Key)
+	if err != nil {
+		return err
+	}
+	kept, err := r.lock(ctx, o.Key, there.Lock.At(r.o.Now()), asked)
+	if err == nil && !kept {
+		r.tally.notCarried([]Attribute{AttributeLock})
+	}
+	return err
 }
 
 func without(all []Attribute, one Attribute) (rest []Attribute) {

@@ -91,6 +91,73 @@ func TestLocksComeByChoiceToABucketThatHasThem(t *testing.T) {
 	}
 }
 
+func TestALockThatIsLongerLaterIsFollowedByChoice(t *testing.T) {
+	t.Parallel()
+	near, far := lockable(t, testlab.Ceph(t)), lockable(t, testlab.CephTLS(t))
+	soon := time.Now().UTC().Add(time.Hour).Truncate(time.Second)
+	late := soon.Add(time.Hour)
+	governed := func(until time.Time) bucket.Lock { return bucket.Lock{Mode: "GOVERNANCE", Until: until} }
+	none, hold := bucket.Lock{}, bucket.Lock{Hold: true}
+	source, target := open(t, near, "app"), open(t, far, "copy")
+	type change struct{ first, source, target, want bucket.Lock }
+	objects := map[string]change{
+		"longer":         {governed(soon), governed(late), none, governed(late)},
+		"first":          {none, governed(soon), none, governed(soon)},
+		"held":           {none, hold, none, hold},
+		"both":           {governed(soon), bucket.Lock{Mode: "GOVERNANCE", Until: late, Hold: true}, none, bucket.Lock{Mode: "GOVERNANCE", Until: late, Hold: true}},
+		"longer there":   {governed(soon), none, governed(late), governed(late)},
+		"stricter there": {none, governed(late), bucket.Lock{Mode: "COMPLIANCE", Until: soon}, bucket.Lock{Mode: "COMPLIANCE", Until: soon}},
+		"as it was":      {governed(soon), none, none, governed(soon)},
+		"free":           {none, none, none, none},
+
+		"dump/manifest.json":          {governed(soon), governed(late), none, governed(late)},
+		"t/data/a.parquet":            {governed(soon), governed(late), none, governed(late)},
+		"t/metadata/v1.metadata.json": {none, none, none, none},
+	}
+	for key, c := range objects {
+		deliver(t, source, bucket.Cargo{Object: bucket.Object{Key: key}, Lock: c.first}, []byte(key))
+	}
+	mirrored := func(follow bool) mirror.Report {
+		r, w, err := run(t, source, target, func(o *mirror.Options) {
+			o.Beside.ObjectLock, o.Beside.FollowLocks, o.Tables = true, follow, &tables{from: source, to: target, files: []string{"data/a.parquet"}}
+		})
+		must(t, err)
+		if r.Same[mirror.WayETag] != 0 && len(w.carried) != 0 {
+			t.Errorf("carried once more: %q", w.carried)
+		}
+		return r
+	}
+	mirrored(true)
+	for key, c := range objects {
+		for b, l := range map[bucket.Bucket]bucket.Lock{source: c.source, target: c.target} {
+			carrier, _ := bucket.CarrierOf(b)
+			must(t, carrier.Lock(t.Context(), key, l))
+		}
+	}
+	before := map[string]bucket.Lock{}
+	for key := range objects {
+		if key != "t/metadata/v1.metadata.json" {
+			before[key] = lockOn(t, far, "copy/"+key)
+		}
+	}
+	mirrored(false)
+	for key, was := range before {
+		if is := lockOn(t, far, "copy/"+key); is != was {
+			t.Errorf("%s: the lock was %+v and is %+v, without the choice", key, was, is)
+		}
+	}
+	for range 2 {
+		if r := mirrored(true); r.NotCarried[mirror.AttributeLock] != 1 { // what is stricter there
+			t.Errorf("not carried: %v", r.NotCarried)
+		}
+		for key := range before {
+			if is, want := lockOn(t, far, "copy/"+key), objects[key].want; is.Mode != want.Mode || is.Hold != want.Hold || want.Mode != "" && !is.Until.Equal(want.Until) {
+				t.Errorf("%s: the lock is %+v, want %+v", key, is, want)
+			}
+		}
+	}
+}
+
 // tellingMore has a source say more of each object in its answers.
 func tellingMore(t testing.TB, s testlab.Store, head map[string]string) testlab.Store {
 	return testlab.FaultyS3(t, s, func(r *http.Request) testlab.Answer {

@@ -1,8 +1,11 @@
 package mirror_test
 
 import (
+	"maps"
 	"net/http"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -119,13 +122,97 @@ func TestNamesThatATargetTakesForOneAnotherLoseNoObject(t *testing.T) {
 		near.Put("app/"+now, []byte(now))
 	}
 	near.Remove("app/gone")
+	r, w, err = run(t, from, to, nil)
+	if !fault.Is(err, fault.MirrorIncomplete) || r.FailedBy[fault.KeyRefused] != 4 || r.Failed != 4 || r.Deleted != 0 || len(w.carried) != 0 {
+		t.Errorf("without deletions: %v; failed by %v, carried %q", err, r.FailedBy, w.carried)
+	}
+	wrong()
+	r, w, err = run(t, from, to, func(o *mirror.Options) { with(o); o.DryRun = true })
+	if !fault.Is(err, fault.MirrorIncomplete) || r.Deleted != 4 || r.Reasons[mirror.ReasonMissing] != 3 || r.FailedBy[fault.KeyRefused] != 1 {
+		t.Errorf("what would be done: %d deleted, carried because of %v, failed by %v", r.Deleted, r.Reasons, r.FailedBy)
+	}
+	r, w, err = run(t, from, to, func(o *mirror.Options) { with(o); o.MaxDelete = 3 })
+	if !fault.Is(err, fault.MirrorRefused) || r.FailedBy[fault.KeyRefused] != 4 || len(w.carried) != 0 {
+		t.Errorf("fewer deletions than it takes: %v; failed by %v, carried %q", err, r.FailedBy, w.carried)
+	}
+	wrong()
 	r, w, err = run(t, from, to, with)
-	if !fault.Is(err, fault.MirrorIncomplete) || r.FailedBy[fault.KeyRefused] != 4 || r.Failed != 4 || r.Deleted != 1 || r.LeftOut[fault.KeyRefused] != 3 || len(w.carried) != 0 {
+	if !fault.Is(err, fault.MirrorIncomplete) || r.FailedBy[fault.KeyRefused] != 1 || r.Failed != 1 || r.Deleted != 4 || len(w.carried) != 3 {
 		t.Errorf("%v; failed by %v, carried %q, %d deleted, left out %v", err, r.FailedBy, w.carried, r.Deleted, r.LeftOut)
 	}
 	wrong()
-	if n := len(held(t, to)); n != 4 {
-		t.Errorf("the target has %d objects: %v", n, held(t, to))
+	got := slices.DeleteFunc(slices.Sorted(maps.Keys(held(t, to))), func(key string) bool { return strings.EqualFold(key, "a.txt") }) // one of the two
+	if !slices.Equal(got, []string{"Readme", "dir/x", "e\u0301"}) {
+		t.Errorf("the target has %q", got)
+	}
+}
+
+func TestAFolderOfAnOldSpellingStaysWhileAnythingInItIsNeeded(t *testing.T) {
+	t.Parallel()
+	z, err := mirror.ParseGlob("z")
+	must(t, err)
+	for name, needed := range map[string]struct {
+		change func(t *testing.T, near *testlab.AnyKeyStore, dir string)
+		also   func(*mirror.Options)
+	}{
+		"the source has it":        {func(_ *testing.T, near *testlab.AnyKeyStore, _ string) { near.Put("app/Dir/y", []byte("Dir/y")) }, nil},
+		"the filter leaves it out": {func(t *testing.T, _ *testlab.AnyKeyStore, dir string) { tree(t, dir, "Dir/z") }, func(o *mirror.Options) { o.Filter.Exclude = []mirror.Glob{z} }},
+		"another mirror keeps it":  {func(t *testing.T, _ *testlab.AnyKeyStore, dir string) { tree(t, dir, "Dir/.leat/mirror/x.json") }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			near, dir := testlab.AnyKey(t, 1000), testlab.Folding(t)
+			near.Put("app/Dir/x", []byte("Dir/x"))
+			near.Put("app/kept", []byte("kept"))
+			from, to := open(t, near.Store, "app"), folderOf(t, dir)
+			_, _, err := run(t, from, to, nil)
+			must(t, err)
+			near.Remove("app/Dir/x")
+			near.Put("app/dir/x", []byte("Dir/x"))
+			needed.change(t, near, dir)
+			r, _, err := run(t, from, to, func(o *mirror.Options) {
+				o.Delete, o.MaxDeleteShare = true, 100
+				if needed.also != nil {
+					needed.also(o)
+				}
+			})
+			if !fault.Is(err, fault.MirrorIncomplete) || r.FailedBy[fault.KeyRefused] != 1 || r.Failed != 1 || r.Deleted != 0 || held(t, to)["Dir/x"] != "Dir/x" {
+				t.Errorf("%v; failed by %v, %d deleted, left out %v", err, r.FailedBy, r.Deleted, r.LeftOut)
+			}
+		})
+	}
+}
+
+func TestADumpOfANewSpellingComesAfterTheOldOne(t *testing.T) {
+	t.Parallel()
+	near, dir := testlab.AnyKey(t, 1000), testlab.Folding(t)
+	from, to := open(t, near.Store, "app"), folderOf(t, dir)
+	with := func(o *mirror.Options) { o.Delete, o.MaxDeleteShare, o.Tables = true, 100, &tables{from: from, to: to} }
+	put := func(folder string) {
+		for _, key := range []string{"/manifest.json", "/a.csv", "/_manifests/000000000001.json", "/_manifests/latest"} {
+			near.Put("app/"+folder+key, []byte(key))
+		}
+		near.Put("app/T"+folder+"/metadata/v1.metadata.json", []byte("{}"))
+	}
+	put("Dump")
+	near.Put("app/kept", []byte("kept"))
+	_, _, err := run(t, from, to, with)
+	must(t, err)
+	for _, key := range near.Keys() {
+		if key != "app/kept" {
+			near.Remove(key)
+		}
+	}
+	put("dump")
+	r, w, err := run(t, from, to, with)
+	if !fault.Is(err, fault.MirrorIncomplete) || r.Failed != r.FailedBy[fault.KeyRefused] || r.Withheld != 0 || !slices.Equal(w.carried, []string{"dump/a.csv"}) {
+		t.Errorf("%v; failed by %v, carried %q, %d withheld, left out %v", err, r.FailedBy, w.carried, r.Withheld, r.LeftOut)
+	}
+	_, _, err = run(t, from, to, with)
+	must(t, err)
+	want := []string{"Tdump/metadata/version-hint.text", "dump/_manifests/000000000001.json", "dump/_manifests/latest", "dump/a.csv", "dump/manifest.json", "kept"}
+	if got := slices.Sorted(maps.Keys(held(t, to))); !slices.Equal(got, want) {
+		t.Errorf("the target has %q", got)
 	}
 }
 

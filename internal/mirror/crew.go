@@ -18,6 +18,7 @@ type job struct {
 	sure     bool           // it is to be carried, whatever lies there
 	needed   bool           // a table names it
 	exact    bool           // it counts only as it was listed
+	lock     bool           // the target has it, and its lock alone is followed
 	attempts int            // since the last one that got on
 	parts    int            // most of a large one's that were at the target when an attempt failed
 }
@@ -182,11 +183,13 @@ func (c *crew) breakOff(err error) {
 }
 
 func (c *crew) setAside(j job, err error) {
-	c.run.respelled.note(err)
+	if c.run.waits(j, err) {
+		return
+	}
 	if classify(j.object.Key) == classData {
 		c.run.tally.setUnheld(j.object.Key, err)
 	} else {
-		c.run.tally.setAside(j.object.Key, err)
+		c.run.setAside(c.ctx, j.object.Key, err)
 	}
 	c.mu.Lock()
 	c.inARow++

@@ -32,7 +32,10 @@ func (r *run) deleteAll(ctx context.Context) error {
 	if err := r.mayDelete(n); err != nil {
 		return err
 	}
-	if r.tally.holdsUp() {
+	if err := r.judgeRespelled(ctx); err != nil {
+		return err
+	}
+	if r.tally.holdsUp(r.respelled.freed()) {
 		r.tally.add(func(report *Report) { report.Withheld = int64(n) })
 		return nil
 	}

@@ -72,7 +72,7 @@ func (r *run) carryTable(ctx context.Context, root string, entries []entry) erro
 	case err != nil && r.ends(ctx, err):
 		return err
 	case err != nil:
-		r.tally.setAside(metadataOf(root), err)
+		r.setAside(ctx, metadataOf(root), err)
 	default:
 		delete(r.failed, root)
 		r.tally.add(func(report *Report) {
@@ -160,7 +160,7 @@ func (r *run) carryManifests(ctx context.Context) error {
 			return err
 		}
 		if err != nil {
-			r.tally.setAside(e.Key, err)
+			r.setAside(ctx, e.Key, err)
 		}
 	}
 	return nil
@@ -181,7 +181,10 @@ func (r *run) carryManifest(ctx context.Context, e entry) error {
 		return err
 	}
 	r.tally.compared(e.Object, v)
-	if v.Same != "" || r.o.DryRun {
+	if v.Same != "" {
+		return r.patiently(ctx, job{object: e.Object, lock: true})
+	}
+	if r.o.DryRun {
 		return nil
 	}
 	m, err := dump.ReadManifest(ctx, r.from.bucket, folderOf(e.Key))

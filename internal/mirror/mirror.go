@@ -170,6 +170,7 @@ type later struct {
 	manifests *queue // of dumps
 	changes   *queue // manifests of change files
 	pointers  *queue // to those
+	respelled *queue // what the target has under another spelling
 	deletions deletions
 }
 
@@ -216,8 +217,9 @@ func (r *run) work(ctx context.Context) (err error) {
 	}
 	defer r.closeFiles()
 	defer r.unmark(ctx)
-	for _, step := range []func(context.Context) error{r.mark, r.carryData, r.carryTables, r.countOrphans, r.carryChanges, r.carryManifests, r.deleteAll} {
+	for _, step := range []func(context.Context) error{r.mark, r.carryData, r.carryTables, r.countOrphans, r.carryChanges, r.carryManifests, r.deleteAll, r.carryRespelled} {
 		if err := step(ctx); err != nil {
+			r.refuseRespelled(ctx)
 			return err
 		}
 	}
@@ -230,7 +232,7 @@ func (r *run) openFiles(dir string) (err error) {
 		to   **queue
 		name string
 	}{
-		{&l.metadata, "metadata"}, {&l.inTables, "in-tables"}, {&l.manifests, "manifests"}, {&l.changes, "changes"}, {&l.pointers, "pointers"},
+		{&l.metadata, "metadata"}, {&l.inTables, "in-tables"}, {&l.manifests, "manifests"}, {&l.changes, "changes"}, {&l.pointers, "pointers"}, {&l.respelled, "respelled"},
 		{&l.deletions.pointers, "deleted-pointers"}, {&l.deletions.manifests, "deleted-manifests"}, {&l.deletions.data, "deleted-data"},
 	} {
 		if *f.to, err = newQueue(dir, f.name); err != nil {
@@ -243,7 +245,7 @@ func (r *run) openFiles(dir string) (err error) {
 
 func (r *run) closeFiles() {
 	l := &r.later
-	for _, q := range append(l.deletions.all(), l.metadata, l.inTables, l.manifests, l.changes, l.pointers) {
+	for _, q := range append(l.deletions.all(), l.metadata, l.inTables, l.manifests, l.changes, l.pointers, l.respelled) {
 		q.close()
 	}
 	r.sums.close()

@@ -282,6 +282,9 @@ func (r *run) planObject(ctx context.Context, p pair) error {
 			}
 			if p.to != nil {
 				r.arrived[root] = true
+				if r.o.Beside.FollowLocks {
+					return r.crew.give(ctx, job{object: *p.from, far: p.to, lock: true})
+				}
 				return nil
 			}
 			return r.later.inTables.put(entry{Object: *p.from, Table: root})
@@ -316,6 +319,7 @@ func (r *run) unplanned(ctx context.Context, key string, err error) error {
 	if err == nil || r.ends(ctx, err) {
 		return err
 	}
+	r.respelled.note(err)
 	r.tally.setUnheld(key, err)
 	return nil
 }

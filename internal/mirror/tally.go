@@ -97,11 +97,11 @@ func (t *tally) setUnheld(key string, err error) {
 	t.setAside(key, err)
 }
 
-// holdsUp says whether something failed that what the target shows may need.
-func (t *tally) holdsUp() bool {
+// holdsUp says whether something failed that what the target shows may need, beside those that failed because of what is deleted.
+func (t *tally) holdsUp(freed int64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.report.Failed > t.unheld
+	return t.report.Failed > t.unheld+freed
 }
 
 func (t *tally) leftOut(key string, err error) {
