@@ -1,10 +1,12 @@
 package lake
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/compress"
@@ -45,21 +47,23 @@ type parquetLimits struct {
 }
 
 // openChecked opens a Parquet file within its limits. The file is the caller's to close, with an error too.
-func openChecked(in readable, most parquetLimits, props *parquet.ReaderProperties) (*file.Reader, error) {
+func openChecked(in readable, most parquetLimits, props *parquet.ReaderProperties) (*file.Reader, *checkedFile, error) {
 	size, err := in.Seek(0, io.SeekEnd)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	meta, err := readFooter(in, size, most.footer)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	chunks, err := chunksOf(meta, size, most.rows)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	props.MaxCompressedPageSize, props.MaxUncompressedPageSize = most.page, most.page
-	return file.NewParquetReader(&checkedFile{in, chunks, most}, file.WithReadProps(props), file.WithMetadata(meta))
+	pages := &checkedFile{readable: in, chunks: chunks, most: most}
+	r, err := file.NewParquetReader(pages, file.WithReadProps(props), file.WithMetadata(meta))
+	return r, pages, err
 }
 
 // The end of a Parquet file is its footer, the footer's length (4 bytes) and a magic text.
@@ -202,14 +206,17 @@ func withoutArrowSchema(meta *metadata.FileMetaData) {
 
 // chunkFacts are what a footer says of a column chunk.
 type chunkFacts struct {
-	length, values int64
-	codec          compress.Compression
-	width          int // the least bytes of a value in a dictionary
+	start, length, values int64
+	codec                 compress.Compression
+	width                 int   // the least bytes of a value in a dictionary
+	fixed                 bool  // all values have that width
+	column                int   // the leaf
+	each                  int64 // values of a row, on the mean
 }
 
-// chunksOf are the column chunks of a file by where they begin.
-func chunksOf(meta *metadata.FileMetaData, size, rows int64) (map[int64]chunkFacts, error) {
-	chunks := make(map[int64]chunkFacts, len(meta.RowGroups)*meta.Schema.NumColumns())
+// chunksOf are the column chunks of a file in the order of their bytes.
+func chunksOf(meta *metadata.FileMetaData, size, rows int64) ([]*pageWalk, error) {
+	var chunks []*pageWalk
 	left, total, most := size, int64(0), size*mostRowsAByte
 	if rows >= 0 {
 		most = min(most, rows)
@@ -236,11 +243,26 @@ func chunksOf(meta *metadata.FileMetaData, size, rows int64) (map[int64]chunkFac
 			if flat := column.MaxRepetitionLevel() == 0; values < 0 || flat && values != n || !flat && values > n+size*mostItemsAByte {
 				return nil, errRows
 			}
-			chunks[start] = chunkFacts{length, values, chunk.Compression(), leastWidth(column.PhysicalType(), column.TypeLength())}
+			if values == 0 { // it is not read, and may have no place of its own
+				continue
+			}
+			kind := column.PhysicalType()
+			chunks = append(chunks, &pageWalk{chunkFacts: chunkFacts{
+				start: start, length: length, values: values, codec: chunk.Compression(), column: i, each: (values + max(1, n) - 1) / max(1, n),
+				width: leastWidth(kind, column.TypeLength()), fixed: kind != parquet.Types.ByteArray,
+			}})
 		}
 	}
 	if rows >= 0 && total != rows {
 		return nil, errRows
+	}
+	slices.SortStableFunc(chunks, func(a, b *pageWalk) int { return cmp.Compare(a.start, b.start) })
+	end := int64(0)
+	for _, c := range chunks {
+		if c.start < end {
+			return nil, errChunk
+		}
+		end = c.start + c.length
 	}
 	return chunks, nil
 }
@@ -272,139 +294,4 @@ func leastWidth(t parquet.Type, length int) int {
 		return 1
 	}
 	return 4
-}
-
-// checkedFile hands out a column chunk when its pages have been looked at. A chunk that Arrow reads in pieces is looked at as far as its first
-// piece goes, which has the dictionary.
-type checkedFile struct {
-	readable
-	chunks map[int64]chunkFacts
-	most   parquetLimits
-}
-
-func (f *checkedFile) ReadAt(p []byte, off int64) (int, error) {
-	n, err := f.readable.ReadAt(p, off)
-	if c, ok := f.chunks[off]; ok && err == nil {
-		err = c.checkPages(p[:n], f.most)
-	}
-	return n, err
-}
-
-// Fields of parquet.thrift's PageHeader. Those of the structures in it have the number of values as their first field.
-const (
-	pageKind        = 1
-	pageUnpacked    = 2
-	pagePacked      = 3
-	pageData        = 5
-	pageDictionary  = 7
-	pageData2       = 8
-	pageFieldValues = 1
-	pageFieldRows   = 3 // of pageData2
-)
-
-// Kinds of pages.
-const (
-	kindData       = 0
-	kindDictionary = 2
-	kindData2      = 3
-)
-
-// pageHead is what the head of a page says.
-type pageHead struct {
-	kind, unpacked, packed int64
-	values                 [pageData2 + 1]int64 // by the field of the structure that says so
-	rows                   int64
-}
-
-func (h *pageHead) see(path []int, kind byte, n int64) {
-	if kind != compactI32 { // Thrift skips it
-		return
-	}
-	switch {
-	case len(path) == 1:
-		switch path[0] {
-		case pageKind:
-			h.kind = n
-		case pageUnpacked:
-			h.unpacked = n
-		case pagePacked:
-			h.packed = n
-		}
-	case len(path) != 2 || path[0] < 0 || path[0] > pageData2:
-	case path[1] == pageFieldValues:
-		h.values[path[0]] = n
-	case path[0] == pageData2 && path[1] == pageFieldRows:
-		h.rows = n
-	}
-}
-
-// checkPages looks at the heads of the pages of a chunk, or of its first bytes.
-func (c chunkFacts) checkPages(data []byte, most parquetLimits) error {
-	whole := int64(len(data)) >= c.length
-	for seen, at := int64(0), 0; seen < c.values && at < len(data); {
-		var h pageHead
-		w := compactWalk{data: data, at: at, left: compactItems, see: h.see}
-		if err := w.structure(); err != nil {
-			if whole {
-				return err
-			}
-			return nil // the piece ends here
-		}
-		if err := h.check(c, most); err != nil {
-			return err
-		}
-		if h.packed > int64(len(data)-w.at) {
-			if whole {
-				return errPage
-			}
-			return nil
-		}
-		at = w.at + int(h.packed)
-		switch h.kind { // as Arrow counts
-		case kindData:
-			seen += h.values[pageData]
-		case kindData2:
-			seen += h.rows
-		}
-	}
-	return nil
-}
-
-func (h *pageHead) check(c chunkFacts, most parquetLimits) error {
-	size, values := most.page, h.values[pageData]
-	switch h.kind {
-	case kindData:
-	case kindData2:
-		values = h.values[pageData2]
-	case kindDictionary:
-		size, values = most.dictionary, 0
-		if n := h.values[pageDictionary]; n < 0 || n*int64(c.width) > h.unpacked {
-			return errPageValues
-		}
-	default: // Arrow would take its body for pages
-		return errPage
-	}
-	if h.packed < 0 || h.unpacked < 0 || h.packed > most.page || h.unpacked > min(size, mostUnpackedOf(c.codec, h.packed)) {
-		return errPage
-	}
-	if values < 0 || h.rows < 0 || h.rows > values || values > min(c.values, mostPageValues) {
-		return errPageValues
-	}
-	return nil
-}
-
-// mostUnpackedOf is to how much so many bytes can be unpacked; a little is never looked at.
-func mostUnpackedOf(codec compress.Compression, packed int64) int64 {
-	times := int64(1 << 16)
-	switch codec {
-	case compress.Codecs.Uncompressed:
-		times = 1
-	case compress.Codecs.Snappy:
-		times = 32
-	case compress.Codecs.Gzip:
-		times = 1100
-	case compress.Codecs.Lz4Raw, compress.Codecs.Lz4:
-		times = 256
-	}
-	return max(1<<20, times*packed)
 }

@@ -335,7 +335,7 @@ func TestADataFileThatLiesIsRefusedInLittleMemory(t *testing.T) {
 		}
 		schema := arrow.NewSchema([]arrow.Field{{Name: "v", Type: arrow.BinaryTypes.String, Metadata: arrow.NewMetadata([]string{format.FieldIDKey}, []string{"1"})}}, nil)
 		if used := memoryOf(func() {
-			err = ice.scan(t.Context(), d.Build(), schema, func(arrow.RecordBatch) error { return nil })
+			err = ice.scan(t.Context(), d.Build(), schema, 0, func(arrow.RecordBatch) error { return nil })
 		}); used > 96 {
 			t.Errorf("%s: it took %d MiB", name, used)
 		}

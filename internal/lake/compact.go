@@ -156,7 +156,7 @@ func (t *icebergTable) rewriteFile(ctx context.Context, in input, schema *arrow.
 	if in.file.FileSizeBytes() >= largeRow*in.file.Count() {
 		ctx = compute.WithAllocator(ctx, LargeValues{})
 	}
-	err := t.scan(ctx, in.file, values.reading(schema), func(rec arrow.RecordBatch) error {
+	err := t.scan(ctx, in.file, values.reading(schema), values.bytes(), func(rec arrow.RecordBatch) error {
 		n := uint32(rec.NumRows())
 		live = live[:0]
 		for k := range n {

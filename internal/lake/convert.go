@@ -33,6 +33,16 @@ func (f fill) reading(schema *arrow.Schema) *arrow.Schema {
 	return arrow.NewSchema(fields, nil)
 }
 
+// bytes is what the values of a row take that have one value for all rows.
+func (f fill) bytes() (n int64) {
+	for _, v := range f {
+		if v.value != nil {
+			n += bytesOfData(v.value.Data())
+		}
+	}
+	return n
+}
+
 // fieldAt is where the field of an id is, -1 for nowhere.
 func fieldAt(fields []arrow.Field, id int) int {
 	for i, f := range fields {

@@ -118,19 +118,20 @@ func (c *currentTable) loadPositions(ctx context.Context, f iceberg.DataFile, nu
 
 // scan reads columns of a data file, found by their field ids, and hands out record after record. A column that the file
 // does not have is null; an integer or float that was widened since is handed out as the file has it.
-func (t *icebergTable) scan(ctx context.Context, f iceberg.DataFile, schema *arrow.Schema, each func(arrow.RecordBatch) error) error {
+func (t *icebergTable) scan(ctx context.Context, f iceberg.DataFile, schema *arrow.Schema, beside int64, each func(arrow.RecordBatch) error) error {
 	r, err := t.openParquet(ctx, f, anyPage)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	return t.scanOpen(ctx, r, schema, nil, each)
+	return t.scanOpen(ctx, r, schema, nil, beside, each)
 }
 
 // parquetFile is a data file that is open.
 type parquetFile struct {
 	*file.Reader
-	name string
+	pages *checkedFile
+	name  string
 }
 
 func (f *parquetFile) unreadable(ctx context.Context, err error) error {
@@ -163,18 +164,25 @@ func (t *icebergTable) openParquet(ctx context.Context, f iceberg.DataFile, page
 	if f.ContentType() != iceberg.EntryContentData {
 		most.footer, most.dictionary = mostFooter, mostDictionary
 	}
-	if out.Reader, err = openChecked(in, most, props); err != nil {
+	if out.Reader, out.pages, err = openChecked(in, most, props); err != nil {
 		_ = in.Close() // the error that counts is there
 		return nil, out.unreadable(ctx, err)
 	}
 	return out, nil
 }
 
-const scanRows = 32 << 10
+// A record that is read has so many rows at most, and its values about so many bytes, but one row in any case: a few bytes of a file may stand
+// for gigabytes of equal values.
+const (
+	scanRows  = 32 << 10
+	scanBytes = 64 << 20
+)
 
-func (t *icebergTable) scanOpen(ctx context.Context, r *parquetFile, schema *arrow.Schema, groups []int, each func(arrow.RecordBatch) error) error {
+// scanOpen is scan of a file that is open, and of some of its row groups, nil for all. beside is what each row takes in the caller's hands
+// beside what is read.
+func (t *icebergTable) scanOpen(ctx context.Context, r *parquetFile, schema *arrow.Schema, groups []int, beside int64, each func(arrow.RecordBatch) error) error {
 	withoutArrowSchema(r.MetaData())
-	fr, err := pqarrow.NewFileReader(r.Reader, pqarrow.ArrowReadProperties{BatchSize: scanRows}, compute.GetAllocator(ctx))
+	fr, err := pqarrow.NewFileReader(r.Reader, pqarrow.ArrowReadProperties{}, compute.GetAllocator(ctx))
 	if err != nil {
 		return r.unreadable(ctx, err)
 	}
@@ -182,23 +190,78 @@ func (t *icebergTable) scanOpen(ctx context.Context, r *parquetFile, schema *arr
 	if len(leaves) == 0 {
 		return fault.New(fault.LakeFailed, t.where(), "a data file has none of the columns that are looked for")
 	}
+	arrange := func(rec arrow.RecordBatch) error {
+		rec = arranged(rec, schema, at)
+		defer rec.Release()
+		return each(rec)
+	}
+	rows, done := r.recordRows(leaves, groups, beside), int64(0)
+	for {
+		r.pages.recordsOf(rows, beside)
+		fr.Props.BatchSize = rows
+		if done, err = r.records(ctx, fr, leaves, groups, done, arrange); !errors.Is(err, errWide) {
+			return err
+		}
+		rows = min(rows/2, fewer(r.pages.row)) // a power of two: no record of before ends inside of one of these
+	}
+}
+
+// records reads records and hands out those from a row on. It says how many rows of the groups have been handed out.
+func (f *parquetFile) records(ctx context.Context, fr *pqarrow.FileReader, leaves, groups []int, from int64, each func(arrow.RecordBatch) error) (done int64, err error) {
+	failed := func(err error) error {
+		if f.pages.wide {
+			return errWide
+		}
+		return f.unreadable(ctx, err)
+	}
 	rr, err := fr.GetRecordReader(ctx, leaves, groups)
 	if err != nil {
-		return r.unreadable(ctx, err)
+		return from, failed(err)
 	}
 	defer rr.Release()
 	for rr.Next() {
-		rec := arranged(rr.RecordBatch(), schema, at)
-		err := each(rec)
-		rec.Release()
-		if err != nil {
-			return err
+		rec := rr.RecordBatch()
+		if done += rec.NumRows(); done <= from {
+			continue
+		}
+		if err := each(rec); err != nil {
+			return done, err
 		}
 		if err := ctx.Err(); err != nil {
-			return err
+			return done, err
 		}
 	}
-	return r.unreadable(ctx, rr.Err())
+	return max(done, from), failed(rr.Err())
+}
+
+// recordRows is how many rows a record may have by what the footer says. The pages say more.
+func (f *parquetFile) recordRows(leaves, groups []int, beside int64) int64 {
+	if groups == nil {
+		groups = make([]int, f.NumRowGroups())
+		for g := range groups {
+			groups[g] = g
+		}
+	}
+	widest := int64(0)
+	for _, g := range groups {
+		group, row := f.MetaData().RowGroup(g), beside
+		for _, l := range leaves {
+			if chunk, err := group.ColumnChunk(l); err == nil {
+				row += max(0, chunk.TotalUncompressedSize()/max(1, group.NumRows()))
+			}
+		}
+		widest = max(widest, row)
+	}
+	return min(scanRows, fewer(widest))
+}
+
+// fewer is how many rows of so many bytes a record may have: a power of two.
+func fewer(row int64) int64 {
+	rows := int64(scanRows)
+	for rows > 1 && row > scanBytes/rows {
+		rows /= 2
+	}
+	return rows
 }
 
 // leavesOf finds the Parquet leaves of the schema's fields, and for each field the column of the records read, -1 for none.
@@ -350,7 +413,7 @@ func (c *currentTable) readKeys(ctx context.Context, f *trackedFile, keys *arrow
 		stamps[f.number] = n
 	}
 	first := uint32(0)
-	return c.t.scanOpen(ctx, r, keys, nil, func(rec arrow.RecordBatch) error {
+	return c.t.scanOpen(ctx, r, keys, nil, 0, func(rec arrow.RecordBatch) error {
 		n := int(rec.NumRows())
 		of := rowKeys{columns: rec.Columns()[:len(c.key)], whole: c.whole, names: c.names}
 		if c.special >= 0 {

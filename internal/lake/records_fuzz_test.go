@@ -122,7 +122,7 @@ func FuzzParquetData(f *testing.F) {
 			d := countedFile{fakeData(t, int64(len(data))), int64(rows)}
 			seen := int64(0)
 			err := fault.Catching(nil, "", func() error {
-				return ice.scan(ctx, d, dataSchema, func(rec arrow.RecordBatch) error { seen += rec.NumRows(); return nil })
+				return ice.scan(ctx, d, dataSchema, 0, func(rec arrow.RecordBatch) error { seen += rec.NumRows(); return nil })
 			})()
 			if err != nil && fault.Of(err) == nil {
 				t.Errorf("an error that is no fault: %v", err)
@@ -158,7 +158,8 @@ func FuzzParquetFooter(f *testing.F) {
 			if checkFooter(data) == nil {
 				_ = fault.Catching(nil, "", func() error { _, err := metadata.NewFileMetaData(data, nil); return err })()
 			}
-			_ = chunkFacts{length: int64(len(data)), values: 1 << 20, width: 1}.checkPages(data, parquetLimits{page: format.MostUnpacked, dictionary: mostDictionary})
+			w := pageWalk{chunkFacts: chunkFacts{length: int64(len(data)), values: 1 << 20, width: 1}}
+			_ = w.look(0, data, parquetLimits{page: format.MostUnpacked, dictionary: mostDictionary}, 1)
 		})
 	})
 }

@@ -183,7 +183,7 @@ func (m *mover) moveParquet(ctx context.Context, key string, size, rows int64) (
 		return 0, err
 	}
 	defer in.Close()
-	rd, err := openChecked(in, parquetLimits{footer: mostFooter, page: format.MostUnpacked, dictionary: mostDictionary, rows: rows},
+	rd, _, err := openChecked(in, parquetLimits{footer: mostFooter, page: format.MostUnpacked, dictionary: mostDictionary, rows: rows},
 		parquet.NewReaderProperties(nil))
 	if err != nil {
 		return 0, err

@@ -134,7 +134,7 @@ func (c *currentTable) sampleFile(ctx context.Context, f *trackedFile, schema *a
 	if dead == nil {
 		dead = roaring.New()
 	}
-	return c.t.scan(ctx, f.file, schema, func(rec arrow.RecordBatch) error {
+	return c.t.scan(ctx, f.file, schema, 0, func(rec arrow.RecordBatch) error {
 		var picked []uint32
 		for k := range uint32(rec.NumRows()) {
 			if (row+k)%step == 0 && !dead.Contains(row+k) {

@@ -194,7 +194,7 @@ func TestMoreThanIsHeldBecomesSeveralSortedRowGroups(t *testing.T) {
 		t.Errorf("%d row groups", n)
 	}
 	order := set.Order(0)
-	if err := b.table.current.t.scan(t.Context(), files[0], b.table.current.schema, func() func(arrow.RecordBatch) error {
+	if err := b.table.current.t.scan(t.Context(), files[0], b.table.current.schema, 0, func() func(arrow.RecordBatch) error {
 		came := make([]int64, len(ids))
 		for row, at := range order {
 			came[at] = ids[row]

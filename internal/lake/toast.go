@@ -370,7 +370,7 @@ func (t *icebergTable) readRows(ctx context.Context, f iceberg.DataFile, schema 
 			first += n
 			continue
 		}
-		err := t.scanOpen(ctx, r, schema, []int{g}, func(rec arrow.RecordBatch) error {
+		err := t.scanOpen(ctx, r, schema, []int{g}, 0, func(rec arrow.RecordBatch) error {
 			var picked []uint32
 			for len(left) > 0 && left[0] < first+uint32(rec.NumRows()) {
 				picked = append(picked, left[0]-first)

@@ -56,7 +56,7 @@ func TestAValueLongerThanAnyPageIsFoundAgain(t *testing.T) {
 	data, _, err := b.table.current.t.live(t.Context())
 	for _, f := range data {
 		if err == nil {
-			err = b.table.current.t.scan(t.Context(), f.File(), b.table.current.schema, func(rec arrow.RecordBatch) error {
+			err = b.table.current.t.scan(t.Context(), f.File(), b.table.current.schema, 0, func(rec arrow.RecordBatch) error {
 				for i := range int(rec.NumRows()) {
 					found[rec.Column(0).ValueStr(i)+rec.Column(1).ValueStr(i)] = strings.Clone(rec.Column(2).ValueStr(i))
 				}
