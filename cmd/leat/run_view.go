@@ -197,17 +197,22 @@ func (v *runView) Mode(table, mode string) {
 		return
 	}
 	v.modes[table] = mode
-	if mode == "streaming" {
+	if settled(mode) {
 		v.copied += v.copies[table].rows
 		delete(v.copies, table)
 	}
 	switch {
 	case v.json != nil:
 		v.json.event("table", map[string]any{"table": table, "mode": mode})
-	case v.tell && mode == "streaming":
+	case v.tell && mode == pipeline.Recopied:
+		say(v.out, "%s is copied; the log does not tell of it\n", table)
+	case v.tell && settled(mode):
 		say(v.out, "%s follows the log\n", table)
 	}
 }
+
+// settled says whether a table in a mode is as new as it is to be.
+func settled(mode string) bool { return mode == "streaming" || mode == pipeline.Recopied }
 
 // Spool keeps how much waits.
 func (v *runView) Spool(bytes int64) {

@@ -49,7 +49,7 @@ func (w *watched) ready() error {
 		return fault.New(fault.SourceUnreachable, "", "the log is not being followed")
 	}
 	for table, phase := range w.phases {
-		if phase != "streaming" {
+		if !settled(phase) {
 			return fault.New(fault.SourceUnreachable, table, "the table is %s", phase)
 		}
 	}
@@ -92,7 +92,7 @@ func (w *watched) Copying(table string, done, total int, rows int64) {
 // Mode notes what a table does.
 func (w *watched) Mode(table, mode string) {
 	w.runView.Mode(table, mode)
-	if mode == "streaming" {
+	if settled(mode) {
 		w.metrics.CopyEnded(table)
 	}
 	w.mu.Lock()

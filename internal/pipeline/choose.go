@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -252,10 +253,12 @@ func (r *run) identifyLeaves(ctx context.Context, catalog *postgres.Catalog, all
 	for root, leaves := range weak {
 		switch c := roots[root]; {
 		case !c.whole:
-			c.why = withoutIdentity(c.source.String()+", "+strings.Join(leaves, ", "), c.sql...)
+			c.sql = append(c.sql[:1:1], leavesSQL(c.source, c.sql[1:])...)
+			c.why = withoutIdentity(c.source.String()+", "+fewOf(leaves), c.sql...)
 		case r.o.Identityless == "recopy":
 			c.whole, c.why = false, c.table.recopy()
 		default:
+			c.sql = leavesSQL(c.source, c.sql)
 			c.whole, c.why = false, weakLeaves(c.source.String(), leaves, c.sql)
 		}
 	}
@@ -410,8 +413,28 @@ func withoutIdentity(where string, sql ...string) *fault.Fault {
 
 // weakLeaves is the error of a table with partitions of which the log tells too little.
 func weakLeaves(root string, leaves, sql []string) *fault.Fault {
-	return fault.New(fault.KeyMissing, strings.Join(leaves, ", "), "the partition's replica identity is weaker than its root's (%s): the log cannot tell its updates and deletes", root).
+	return fault.New(fault.KeyMissing, fewOf(leaves), "the partition's replica identity is weaker than its root's (%s): the log cannot tell its updates and deletes", root).
 		WithMend("%s Or give them the root's key and identity.", strings.Join(sql, " "))
+}
+
+// fewNamed is how many partitions of a table are named, and have their SQL written out.
+const fewNamed = 5
+
+// fewOf names the first of the partitions, and says how many more there are.
+func fewOf(leaves []string) string {
+	if len(leaves) <= fewNamed {
+		return strings.Join(leaves, ", ")
+	}
+	return fmt.Sprintf("%s and %d more partitions", strings.Join(leaves[:fewNamed], ", "), len(leaves)-fewNamed)
+}
+
+// leavesSQL is the SQL of the partitions of a table. Of many it is one statement for psql, which does it for all.
+func leavesSQL(root *change.Table, all []string) []string {
+	if len(all) <= fewNamed {
+		return all
+	}
+	return []string{fmt.Sprintf("In psql, for the partitions of %s: SELECT format('ALTER TABLE %%s REPLICA IDENTITY FULL', c.oid::regclass) FROM pg_partition_tree(%d) t "+
+		"JOIN pg_class c ON c.oid = t.relid WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND c.relreplident <> 'f' \\gexec", root, root.OID)}
 }
 
 // identitySQL lets the log tell a table's updates and deletes.

@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"syscall"
@@ -379,4 +380,33 @@ func TestATableWithRowsThatTheRoleMayNotSeeIsLeftOut(t *testing.T) {
 	b.db.Exec("alter role " + role.Name + " bypassrls; insert into hidden values (2)")
 	b.mustCatchUp()
 	b.judge("other", "hidden", "late")
+}
+
+// A table may have thousands of partitions: a few are named, and one statement serves all.
+func TestOfManyPartitionsWithoutAnIdentityAFewAreNamed(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 16, "--table", "public.*")
+	b.db.Exec("create table keyed (id int primary key); create table many (id int, d int, primary key (id, d)) partition by list (d)")
+	for i := range 12 {
+		b.db.Exec(fmt.Sprintf(`create table "many '%[1]d" partition of many for values in (%[1]d); alter table "many '%[1]d" replica identity nothing; insert into many values (1, %[1]d)`, i))
+	}
+	r := b.mustCatchUp()
+	status := testlab.Leat(t).Run(b.db.Env(), "status", "--to", b.dir+"/lake", "--set", "run.slot="+b.slot())
+	for what, text := range map[string]string{"run": r.Stderr, "status": status.Stdout} {
+		if !strings.Contains(text, "and 7 more partitions") || strings.Count(text, "public.many '") > 2*5 {
+			t.Errorf("%s tells of them so: %s", what, text)
+		}
+	}
+	_, sql, found := strings.Cut(r.Stderr, "for the partitions of public.many: ")
+	sql, _, ended := strings.Cut(sql, ` \\gexec`)
+	if !found || !ended {
+		t.Fatalf("there is no statement for all: %s", r.Stderr)
+	}
+	for _, row := range b.db.Query(sql) {
+		b.db.Exec(row[0])
+	}
+	if r := b.mustCatchUp(); warned(r.Stderr, "left out") > 0 {
+		t.Errorf("after it the table is left out: %s", r.Stderr)
+	}
+	b.judge("keyed", "many")
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/checkpoint"
@@ -53,7 +54,8 @@ type pendingDoubt struct {
 	postgres.Doubt
 	at      change.LSN
 	facts   postgres.Facts
-	visible string // see postgres.Sight
+	visible string    // see postgres.Sight
+	after   time.Time // it is not decided before
 }
 
 // publishWatched brings the publications to the tables, between two looks at all that decides whether the WAL tells
@@ -407,14 +409,16 @@ func (r *run) takeSight(ctx context.Context) (moved bool, err error) {
 	}
 	for oid, p := range r.pending {
 		t := r.byOID[oid]
-		if r.position < p.at {
+		if r.position < p.at || r.now.Before(p.after) {
 			continue
 		}
 		told, err := r.told(ctx, t, p)
 		if err != nil {
 			return false, err
 		}
-		if !told && p.Altered {
+		if !told && p.Altered { // it is being altered, or copied
+			p.after = r.now.Add(definedEvery)
+			r.pending[oid] = p
 			continue
 		}
 		if !told {
@@ -430,6 +434,9 @@ func (r *run) takeSight(ctx context.Context) (moved bool, err error) {
 	}
 	return moved, nil
 }
+
+// definedEvery is how often the source is asked again for a definition that could not be taken from it.
+const definedEvery = time.Second
 
 // told says whether the WAL has told what a doubt is about.
 func (r *run) told(ctx context.Context, t *table, p pendingDoubt) (bool, error) {

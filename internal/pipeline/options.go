@@ -108,7 +108,7 @@ type Watcher interface {
 	Lag(Lag)
 	// Copying tells how far the copy of a table is; done chunks of total, rows so far.
 	Copying(table string, done, total int, rows int64)
-	// Mode tells that a table's mode has changed: copying, spooling, streaming.
+	// Mode tells that a table's mode has changed: copying, spooling, streaming; or Recopied, of a table that is copied and not followed.
 	Mode(table, mode string)
 	// Spool tells how many bytes wait in the bucket.
 	Spool(bytes int64)

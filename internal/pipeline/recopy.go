@@ -6,6 +6,9 @@ import (
 	"github.com/leatdata/leat/internal/checkpoint"
 )
 
+// Recopied is the mode of a table that is copied again on a schedule, between two copies.
+const Recopied = "recopied"
+
 // recopy makes a table one that is kept right by copying it again: what changes between two copies the log does not tell. Of such a table
 // there is a latest state and no history.
 func (t *table) recopy() error {

@@ -21,3 +21,27 @@ func TestWhatALookHasJudgedOutlivesTheNextLook(t *testing.T) {
 		t.Errorf("what was taken comes again: %+v", s)
 	}
 }
+
+// The looks of one start may find a TRUNCATE and a definition apart. That the WAL has told the one says nothing of the other.
+func TestWhatTwoLooksOfAStartHaveFoundIsAllToBeTold(t *testing.T) {
+	t.Parallel()
+	truncated, altered := postgres.Doubt{Table: 1, Truncated: []uint32{7}}, postgres.Doubt{Table: 1, Altered: true}
+	for name, c := range map[string]struct {
+		looks              [2]postgres.Doubt
+		truncated          int
+		redefined, altered bool
+	}{
+		"a TRUNCATE and a definition": {[2]postgres.Doubt{truncated, altered}, 1, true, false},
+		"a definition and a TRUNCATE": {[2]postgres.Doubt{altered, truncated}, 1, true, false},
+		"two TRUNCATEs":               {[2]postgres.Doubt{truncated, truncated}, 2, false, false},
+		"two definitions":             {[2]postgres.Doubt{altered, altered}, 0, false, true},
+	} {
+		r := &run{byOID: map[uint32]*table{1: {name: "public.t"}}, pending: map[uint32]pendingDoubt{}}
+		for _, d := range c.looks {
+			r.doubt(postgres.Sight{Doubts: []postgres.Doubt{d}}, &again{})
+		}
+		if p := r.pending[1]; len(p.Truncated) != c.truncated || p.Redefined != c.redefined || p.Altered != c.altered {
+			t.Errorf("%s: to be told is %+v", name, p.Doubt)
+		}
+	}
+}

@@ -36,7 +36,7 @@ func (r *run) sameServer(ctx context.Context, next *again) error {
 	case r.state.SystemID == "":
 	case r.state.SystemID != id.SystemID:
 		err = fault.New(fault.SlotLost, r.source.Name, "this is another server (system identifier %s) than the one this pipeline follows (%s)", id.SystemID, r.state.SystemID).
-			WithMend("Correct --from, or, if the database was moved, copy all tables anew: leat resync --all.")
+			WithMend("Correct --from, or, if the database was moved, restored or upgraded by pg_upgrade, copy all tables again: leat resync --all.")
 	default:
 		err = id.Has(r.state.Position, r.state.Timeline)
 	}
@@ -147,6 +147,10 @@ func (r *run) setMode(t *table, mode checkpoint.Phase) {
 		Tended: t.tendedAt(), Foreign: r.state.Tables[t.key].Foreign, Recopied: t.copiedAt,
 		Special: t.special.Load(), LeftOut: t.leftOut,
 	}
+	if t.recopied && mode == checkpoint.Streaming { // nothing tells of its changes
+		r.o.Watch.Mode(t.name, Recopied)
+		return
+	}
 	r.o.Watch.Mode(t.name, string(mode))
 }
 
@@ -245,7 +249,7 @@ func (r *run) prepareSlot(ctx context.Context, next *again) error {
 	if err != nil {
 		return err
 	}
-	if next.all && slot.Exists && (slot.Lost() != "" || r.state.Unreadable) {
+	if next.all && slot.Exists && (r.state.Unreadable || fault.Is(slot.Usable(r.state.Position), fault.SlotLost)) {
 		if err := r.source.DropSlot(ctx, r.o.Slot); err != nil {
 			return err
 		}

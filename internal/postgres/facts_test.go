@@ -19,6 +19,7 @@ var doubtful = []struct {
 	happens string
 	doubt   string // "" for none
 	untold  bool   // there is none if the WAL told it
+	altered bool   // the WAL has to tell a definition too
 }{
 	{happens: "insert into leat_r select i, i from generate_series(1, 19) i; analyze leat_r"},
 	{happens: "create table leat_2 partition of leat_r for values from (20) to (30); insert into leat_r values (20, 20)"},
@@ -32,6 +33,8 @@ var doubtful = []struct {
 	{happens: "begin; alter table leat_r detach partition leat_2; alter table leat_r attach partition leat_2 for values from (20) to (30); commit", doubt: "detached for a time: public.leat_2"},
 	{happens: "vacuum full leat_1; vacuum freeze leat_1; reindex table leat_1; grant select on leat_1 to public; alter table leat_r add x int; create index on leat_r (x)"},
 	{happens: "truncate leat_1", doubt: "truncated or written anew", untold: true},
+	{happens: "truncate leat_1; alter table leat_r rename x to y", doubt: "truncated or written anew", untold: true, altered: true},
+	{happens: "alter table leat_r rename y to x; truncate leat_1", doubt: "truncated or written anew", untold: true, altered: true},
 	{happens: "begin; alter table leat_3 set unlogged; alter table leat_3 set logged; commit", doubt: "truncated or written anew"},
 	{happens: "alter table leat_3 set unlogged", doubt: "in the WAL now"},
 	{happens: "begin; create table leat_8 (like leat_r including all); alter table leat_r attach partition leat_8 for values from (80) to (90); insert into leat_r values (80, 80), (81, 81); commit"},
@@ -149,6 +152,8 @@ create table leat_s_1 partition of leat_s for values from (0) to (10); insert in
 			t.Errorf("%s: in doubt is %+v", c.happens, now.Doubts)
 		case c.doubt != "" && (!strings.Contains(now.Doubts[0].Because, c.doubt) || now.Doubts[0].Certain() == c.untold):
 			t.Errorf("%s: in doubt is %+v, want %s", c.happens, now.Doubts, c.doubt)
+		case c.doubt != "" && len(now.Doubts[0].Truncated) > 0 && now.Doubts[0].Redefined != c.altered:
+			t.Errorf("%s: in doubt is %+v, a definition among it: want %t", c.happens, now.Doubts, c.altered)
 		}
 	}
 	if _, ok := postgres.ParseFacts("nothing of ours"); ok {
