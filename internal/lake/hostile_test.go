@@ -220,14 +220,13 @@ func TestADamagedFileOfATableOfOursIsItsOwnError(t *testing.T) {
 // It measures memory, so no other test runs beside it.
 func TestABombInATableOfOursIsRefusedInLittleMemory(t *testing.T) {
 	const mib = 300
-	bomb := func(codec string) []byte { return container(t, listSchema, codec, 1, make([]byte, mib<<20)) }
 	for name, path := range map[string]func(o ownTable) string{
 		"deflate":   func(o ownTable) string { return o.last("metadata/snap-*.avro") },
 		"zstandard": func(o ownTable) string { return o.manifestOf("data/") },
 		"snappy":    func(o ownTable) string { return o.manifestOf("-deletes") },
 	} {
 		o := newOwnTable(t, 2)
-		o.put(path(o), bomb(name))
+		o.put(path(o), bomb(t, listSchema, name, nil, mib))
 		if used := memoryOf(func() {
 			if err := o.work(t.Context()); !fault.Is(err, fault.LakeUnreadable) {
 				t.Errorf("%s: %v", name, err)

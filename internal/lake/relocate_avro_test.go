@@ -24,6 +24,11 @@ func container(t *testing.T, schema, codec string, count int64, records []byte) 
 	if err != nil {
 		t.Fatal(err)
 	}
+	return containerOf(schema, codec, count, packed)
+}
+
+// containerOf is a container of records that are packed already.
+func containerOf(schema, codec string, count int64, packed []byte) []byte {
 	sync := bytes.Repeat([]byte{7}, 16)
 	header := [][]byte{avroMagic, varint(-3), varint(99), prefixed("avro.schema"), prefixed(schema), prefixed("avro.codec"), prefixed(codec),
 		prefixed("own"), prefixed("kept"), varint(0), sync, varint(count), varint(int64(len(packed))), packed, sync}

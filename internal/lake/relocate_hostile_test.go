@@ -2,10 +2,12 @@ package lake
 
 import (
 	"bytes"
-	"compress/gzip"
+	"compress/flate"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"runtime"
 	"strings"
@@ -170,31 +172,61 @@ func negativeCount(t *testing.T) []byte {
 // zeros is packed gzip of so many MiB that hold nothing, between two texts.
 func zeros(t testing.TB, before string, mib int, after string) []byte {
 	t.Helper()
-	var out bytes.Buffer
-	z, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)
-	if err == nil {
-		_, err = io.WriteString(z, before)
-	}
-	block := bytes.Repeat([]byte("a"), 1<<20)
+	block, sum := bytes.Repeat([]byte("a"), 1<<20), crc32.NewIEEE()
+	_, _ = io.WriteString(sum, before)
 	for range mib {
-		if err == nil {
-			_, err = z.Write(block)
+		_, _ = sum.Write(block)
+	}
+	_, _ = io.WriteString(sum, after)
+	out := append([]byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255}, deflated(t, []byte(before), block, mib, []byte(after))...) // RFC 1952
+	out = binary.LittleEndian.AppendUint32(out, sum.Sum32())
+	return binary.LittleEndian.AppendUint32(out, uint32(len(before)+mib<<20+len(after)))
+}
+
+// deflated packs two texts, and a block so often between them. What the second block becomes is what all others would: it is repeated.
+func deflated(t testing.TB, before, block []byte, times int, after []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	z, err := flate.NewWriter(&out, flate.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(text []byte) {
+		t.Helper()
+		if _, err := z.Write(text); err != nil {
+			t.Fatal(err)
+		}
+		if err := z.Flush(); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if err == nil {
-		_, err = io.WriteString(z, after)
+	add(before)
+	add(block)
+	if at := out.Len(); times > 1 {
+		add(block)
+		out.Write(bytes.Repeat(out.Bytes()[at:], times-2))
 	}
-	if err = errors.Join(err, z.Close()); err != nil {
+	add(after)
+	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()
+}
+
+// bomb is a container of one block, whose records are so many MiB of zeros behind a few bytes.
+func bomb(t *testing.T, schema, codec string, before []byte, mib int) []byte {
+	t.Helper()
+	if codec != "deflate" {
+		return container(t, schema, codec, 1, append(before, make([]byte, mib<<20)...))
+	}
+	return containerOf(schema, codec, 1, deflated(t, before, make([]byte, 1<<20), mib, nil))
 }
 
 // It measures memory, so no other test runs beside it.
 func TestABombIsRefusedInLittleMemory(t *testing.T) {
 	const mib = 300
 	packed := func(f foreign, schema, codec string) []byte {
-		return container(t, schema, codec, 1, append(prefixed(f.url("metadata/m.avro")), make([]byte, mib<<20)...))
+		return bomb(t, schema, codec, prefixed(f.url("metadata/m.avro")), mib)
 	}
 	for name, hide := range map[string]func(f foreign){
 		"gzip": func(f foreign) {
