@@ -30,8 +30,8 @@ LONGEST = ./internal/pipeline ./internal/lake ./internal/dump ./internal/bucket 
 # One binary for all packages; go vet has looked already; and a process of the race detector need not sleep for a second before it ends.
 WITH_BINARY = $(WITH_DEPS) LEAT_TEST_BINARY=$(CURDIR)/bin/leat-test GORACE=atexit_sleep_ms=0
 test: test-deps ## Run all tests against real servers, with the race detector
-	$(GO) vet ./...
-	CGO_ENABLED=0 $(GO) build -o bin/leat-test ./cmd/leat
+	CGO_ENABLED=0 $(GO) vet ./...
+	CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o bin/leat-test ./cmd/leat
 	failed=0; \
 	$(WITH_BINARY) CGO_ENABLED=0 $(GO) test -vet=off -timeout 40m $(BLACK_BOX) & black_box=$$!; \
 	$(WITH_BINARY) $(GO) test -vet=off -race -timeout 40m $(LONGEST) $$($(GO) list ./... | grep -v -e /test/crash$$ -e /test/way$$) || failed=1; \
