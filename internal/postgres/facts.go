@@ -76,7 +76,11 @@ func number01(yes bool) int {
 // ParseFacts reads what String gives. Anything else is like nothing: ok is false.
 func ParseFacts(text string) (f Facts, ok bool) {
 	words := strings.Fields(text)
-	if len(words) < 6 || len(words[3]) != 1 {
+	if len(words) < 6 || len(words[3]) != 1 || !strings.Contains("dnfi", words[3]) { // pg_class.relreplident
+		return Facts{}, false
+	}
+	key, err := strconv.ParseUint(words[4], 10, 32)
+	if err != nil {
 		return Facts{}, false
 	}
 	unless := func(w string) string {
@@ -86,7 +90,7 @@ func ParseFacts(text string) (f Facts, ok bool) {
 		return w
 	}
 	f = Facts{Publication: unless(words[0]), Member: unless(words[1]), Named: words[2] == "1", Identity: words[3][0], Relations: map[uint32]RelationFacts{}}
-	f.Key, f.Types = oid([]byte(words[4])), unless(words[5])
+	f.Key, f.Types = uint32(key), unless(words[5])
 	for _, w := range words[6:] {
 		if generated, is := strings.CutPrefix(w, "="); is {
 			f.Generated = generated
