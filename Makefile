@@ -58,6 +58,7 @@ crash: test-deps ## Run the long kill tests, those of the largest values, and wh
 	$(WITH_DEPS) LEAT_TEST_LONG=1 CGO_ENABLED=0 $(GO) test -count=1 -v -timeout 4h ./test/crash
 	$(WITH_DEPS) LEAT_TEST_LONG=1 CGO_ENABLED=0 $(GO) test -count=1 -v -timeout 1h ./test/way -run 'LargeValues|RowsOfPartitions|FiltersFind'
 	$(WITH_DEPS) LEAT_TEST_LONG=1 CGO_ENABLED=0 $(GO) test -count=1 -v -timeout 1h ./internal/dump ./internal/format -run 'OnEveryMajor|OthersFind'
+	$(WITH_DEPS) LEAT_TEST_LONG=1 CGO_ENABLED=0 $(GO) test -count=1 -v -timeout 1h ./internal/pipeline -run 'GeneratedColumns|WhatTheWAL'
 
 bench: test-deps ## Measure speed and memory against COPY, gzip, pigz and pg_dump (BENCH='-n 1 -only parquet' for less)
 	CGO_ENABLED=0 $(GO) run ./bench $(BENCH)

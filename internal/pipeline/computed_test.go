@@ -145,7 +145,11 @@ func (b *bed) execIn(sql string) {
 
 func TestGeneratedColumnsAreComputedAsTheServerDid(t *testing.T) {
 	t.Parallel()
-	for _, major := range []int{12, 15, 17, 18} {
+	majors := []int{12, 17, 18}
+	if long() {
+		majors = append(majors, 15) // as 17
+	}
+	for _, major := range majors {
 		t.Run(testlab.Postgres(t, major).Name, func(t *testing.T) {
 			t.Parallel()
 			b := newBed(t, major)
@@ -170,8 +174,8 @@ alter table parts attach partition other for values from (0) to (20); create tab
 				t.Errorf("a column is left out: %s", r.Stderr)
 			}
 			b.followsEverything(tables...)
-			// More than one query gives, of values that are large.
-			b.db.Exec("insert into gen (id, t, a) select i, 'v' || i, i from generate_series(1000, 1700) i; update gen set t = 'w' where id % 2 = 0")
+			// More than one query gives, of values that are large: of 64 KB each.
+			b.db.Exec("insert into gen (id, t, a) select i, 'v' || i, i from generate_series(1000, 1300) i; update gen set t = 'w' where id % 2 = 0")
 			if r := b.mustCatchUp(); warned(r.Stderr, "") > 0 {
 				t.Errorf("it warns: %s", r.Stderr)
 			}
@@ -207,6 +211,9 @@ func TestGeneratedColumnsThatComeChangeAndGo(t *testing.T) {
 					"alter table moves alter f set expression as (lower(b::text || 'X'))")
 			}
 			for _, runs := range []bool{false, true} {
+				if runs != (major >= 17) && !long() {
+					continue // one of them is down, the other one runs
+				}
 				b.db.Exec("drop table if exists moves; create or replace function plus(int) returns int language sql immutable as 'select $1 + 1'; create table moves (id int primary key, a int); insert into moves values (1, 1)")
 				b.mustCatchUp()
 				for _, step := range steps {

@@ -15,6 +15,9 @@ import (
 
 func TestMain(m *testing.M) { testlab.Main(m) }
 
+// long says whether whole matrices are tried (make crash).
+func long() bool { return os.Getenv("LEAT_TEST_LONG") != "" }
+
 // bed is a database that leat run follows into a folder.
 type bed struct {
 	t    *testing.T
