@@ -44,6 +44,7 @@ type icebergTable struct {
 	kind  string // current or history
 
 	version atomic.Pointer[table.Table] // see now
+	widths  sync.Map                    // by the fields that were read: how many bytes a row has, where records had to be begun again for it
 
 	// mu guards what follows, and is held during a commit.
 	mu        sync.Mutex

@@ -3,6 +3,7 @@ package lake
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -187,6 +188,7 @@ func TestRecordsOfPackedRowsAreBounded(t *testing.T) {
 	ice, b := fuzzTable(t)
 	for name, data := range filesOfPackedRows(t) {
 		putIn(t, b, "d.parquet", data)
+		ice.widths.Clear()
 		d, err := iceberg.NewDataFileBuilder(*iceberg.UnpartitionedSpec, iceberg.EntryContentData, "mem://d.parquet", iceberg.ParquetFile, nil, nil, nil, 81_000, int64(len(data)))
 		if err != nil {
 			t.Fatal(err)
@@ -206,6 +208,16 @@ func TestRecordsOfPackedRowsAreBounded(t *testing.T) {
 		})
 		if err != nil || next != 81_000 {
 			t.Errorf("%s: %d rows, %v", name, next, err)
+		}
+		began := errors.New("the next file begins")
+		err = ice.scan(context.Background(), d.Build(), schema, 0, func(rec arrow.RecordBatch) error {
+			if rec.NumRows() > 1<<10 {
+				t.Errorf("%s: a record of the next file has %d rows: it is begun again too", name, rec.NumRows())
+			}
+			return began
+		})
+		if !errors.Is(err, began) {
+			t.Error(err)
 		}
 		if largest > scanBytes*5/4 {
 			t.Errorf("%s: a record has %d MiB", name, largest>>20)

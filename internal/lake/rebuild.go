@@ -8,6 +8,8 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/apache/arrow-go/v18/arrow"
@@ -196,14 +198,29 @@ func (t *icebergTable) scanOpen(ctx context.Context, r *parquetFile, schema *arr
 		return each(rec)
 	}
 	rows, done := r.recordRows(leaves, groups, beside), int64(0)
+	fields := fieldIDs(schema)
+	if wide, known := t.widths.Load(fields); known { // the next file has such values too, most likely, and is read once
+		rows = min(rows, fewer(wide.(int64)))
+	}
 	for {
 		r.pages.recordsOf(rows, beside)
 		fr.Props.BatchSize = rows
 		if done, err = r.records(ctx, fr, leaves, groups, done, arrange); !errors.Is(err, errWide) {
 			return err
 		}
+		t.widths.Store(fields, r.pages.row)
 		rows = min(rows/2, fewer(r.pages.row)) // a power of two: no record of before ends inside of one of these
 	}
+}
+
+// fieldIDs are those of a schema, in one word.
+func fieldIDs(schema *arrow.Schema) string {
+	var b strings.Builder
+	for _, f := range schema.Fields() {
+		b.WriteString(strconv.Itoa(fieldID(f)))
+		b.WriteByte(' ')
+	}
+	return b.String()
 }
 
 // records reads records and hands out those from a row on. It says how many rows of the groups have been handed out.
