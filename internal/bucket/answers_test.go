@@ -103,6 +103,11 @@ func TestAPanicInTheMiddleOfARequestIsItsError(t *testing.T) {
 			if kind == "S3" { // what XML cannot say goes by itself
 				c, _ := bucket.CarrierOf(b)
 				errs[2] = c.Delete(t.Context(), "\x7f")
+				if _, err := bucket.WriteAll(t.Context(), b, "parts", []byte("abc"), bucket.WriteOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				_, parts := c.PartSizes(t.Context(), bucket.Object{Key: "parts", Size: 9}, 3)
+				errs = append(errs, parts)
 			} else {
 				errs[2] = b.Delete(t.Context(), "1", "2")
 			}

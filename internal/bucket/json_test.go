@@ -29,6 +29,10 @@ func TestJSONThatIsMostlyObjectsIsRefused(t *testing.T) {
 			t.Errorf("two million times %s became %d files, %v", item, len(files), err)
 		}
 	}
+	var one map[string]any
+	if err := bucket.DecodeJSON([]byte("{"+strings.TrimSuffix(strings.Repeat(`"a":{},`, 500_000), ",")+"}"), &one); err == nil {
+		t.Error("half a million objects that are in no list are read")
+	}
 	var text []string
 	if err := bucket.DecodeJSON(many(`"`+strings.Repeat(`[{,\"`, 20)+`"`, 50_000), &text); err != nil || len(text) != 50_000 {
 		t.Errorf("brackets in %d texts: %v", len(text), err)

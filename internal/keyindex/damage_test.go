@@ -2,6 +2,7 @@ package keyindex_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"testing"
@@ -86,6 +87,61 @@ func TestASearchInADamagedPageEnds(t *testing.T) {
 	}
 	if err := damage(t, nil, 0, nil, 0); err != nil {
 		t.Errorf("of an index that is whole: %v", err)
+	}
+}
+
+func TestARemovalFromAFullPageEnds(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "public.orders")
+	x := open(t, path, keyindex.Options{})
+	for n := range uint64(10) {
+		if _, _, err := x.Put(x.Hash(key(n)), n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := x.CloseAt(7, []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	all, err := filepath.Glob(filepath.Join(dir, "public.orders.*.pages"))
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%v %v", all, err)
+	}
+	data, err := os.ReadFile(all[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := 0; at+4096 <= len(data); at += 4096 {
+		for slot := at + 8; slot+24 <= at+8+170*24; slot += 24 { // three words each: the last is a value, and 0 if there is none
+			if binary.LittleEndian.Uint64(data[slot+16:]) == 0 {
+				binary.LittleEndian.PutUint64(data[slot+16:], 1)
+			}
+		}
+	}
+	if err := os.WriteFile(all[0], data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	x, err = keyindex.Open(path, keyindex.Options{Snapshot: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Drop()
+	done := make(chan error, 1)
+	go func() {
+		done <- fault.Catching(nil, "public.orders", func() error {
+			for n := range uint64(10) {
+				x.Delete(x.Hash(key(n)))
+			}
+			return nil
+		})()
+	}()
+	select {
+	case err := <-done:
+		if !fault.Panicked(err) {
+			t.Errorf("nothing is noticed: %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the removal does not end")
 	}
 }
 

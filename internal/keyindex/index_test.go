@@ -2,9 +2,12 @@ package keyindex_test
 
 import (
 	"encoding/binary"
+	"hash/crc32"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/leatdata/leat/internal/keyindex"
@@ -200,6 +203,20 @@ func TestAnIndexIsTrustedOnlyAtItsSnapshotAndWhole(t *testing.T) {
 		b[20] ^= 1
 		_ = os.WriteFile(filepath.Join(dir, "x.closed"), b, 0o600)
 	}, at)
+	for name, change := range map[string]func(head string, rest []byte) (string, []byte){
+		"a mark of more depth than there is": func(head string, rest []byte) (string, []byte) {
+			return depths.ReplaceAllString(head, `"Depth":62`), nil
+		},
+		"a mark of more depth than its directory": func(head string, rest []byte) (string, []byte) {
+			return depths.ReplaceAllString(head, `"Depth":7`), rest
+		},
+		"a mark that names a page that is not used": func(head string, rest []byte) (string, []byte) {
+			return head, append([]byte{0xff, 0xff}, rest[2:]...)
+		},
+		"a mark whose head is longer than all": func(head string, rest []byte) (string, []byte) { return "", nil },
+	} {
+		f(name, func(dir string) { remark(t, filepath.Join(dir, "x.closed"), change) }, at)
+	}
 	f("short pages", func(dir string) {
 		all, _ := filepath.Glob(filepath.Join(dir, "*.pages"))
 		_ = os.Truncate(all[0], 4096)
@@ -208,6 +225,29 @@ func TestAnIndexIsTrustedOnlyAtItsSnapshotAndWhole(t *testing.T) {
 		all, _ := filepath.Glob(filepath.Join(dir, "*.pages"))
 		_ = os.Remove(all[0])
 	}, at)
+}
+
+var depths = regexp.MustCompile(`"Depth":[0-9]+`)
+
+// remark changes what a mark says, and gives it the checksum of that. A head of nothing is said to be long.
+func remark(t *testing.T, path string, change func(head string, rest []byte) (string, []byte)) {
+	t.Helper()
+	const magic = 8
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := int(binary.LittleEndian.Uint32(b[magic:]))
+	head, rest := change(string(b[magic+4:magic+4+n]), b[magic+4+n:len(b)-4])
+	if n = len(head); n == 0 {
+		n = 1 << 20
+	}
+	out := binary.LittleEndian.AppendUint32(slices.Clone(b[:magic]), uint32(n))
+	out = append(append(out, head...), rest...)
+	out = binary.LittleEndian.AppendUint32(out, crc32.Checksum(out, crc32.MakeTable(crc32.Castagnoli)))
+	if err := os.WriteFile(path, out, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func BenchmarkFiveMillionKeys(b *testing.B) {

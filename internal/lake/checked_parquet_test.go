@@ -200,6 +200,8 @@ func hostileDeletes() []hostileDelete {
 		{"a page of two billion values", fakeParquet(1, pathColumn(page(kindData, n, n, 1<<31-1, path)), goodRows()), 1, errPageValues},
 		{"a page of more values than rows", fakeParquet(1, pathColumn(page(kindData2, n, n, 2, path)), goodRows()), 1, errPageValues},
 		{"pages of more values than rows", fakeParquet(3, pathColumn(bytes.Repeat(page(kindData, 2*n, 2*n, 2, append(path, path...)), 2)), rowColumn(bytes.Repeat(goodRows().body, 3))), 3, errRows},
+		{"pages of more values than rows in each column", fakeParquet(3, pathColumn(bytes.Repeat(page(kindData, 2*n, 2*n, 2, append(path, path...)), 2)),
+			rowColumn(bytes.Repeat(page(kindData, 16, 16, 2, make([]byte, 16)), 2))), 3, errRows},
 		{"a page of fewer values than it says", fakeParquet(9, pathColumn(page(kindData, n, n, 9, path)), rowColumn(bytes.Repeat(goodRows().body, 9))), 9, nil},
 		{"a column that ends early", fakeParquet(2, goodPaths(), rowColumn(bytes.Repeat(goodRows().body, 2))), 2, errRows},
 		{"a chunk of a terabyte", fakeParquet(1, large(goodPaths(), func(c *fakeColumn) { c.length = 1 << 40 }), goodRows()), 1, errChunk},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -129,6 +130,18 @@ func (o ownTable) positions(row int64) {
 	o.put(o.last("data/*-deletes.parquet"), positionsFile(o.t, "file://"+data[0], row))
 }
 
+// deadRow makes the newest deletion vector, of one row, tell of another one. A blob is its length, a magic number, the bitmap and their checksum.
+func (o ownTable) deadRow(row uint16) {
+	o.t.Helper()
+	path := o.last("data/*.puffin")
+	data := o.read(path)
+	blob := data[len(puffinMagic):]
+	body := blob[4 : 4+binary.BigEndian.Uint32(blob)]
+	binary.LittleEndian.PutUint16(body[len(body)-2:], row)
+	binary.BigEndian.PutUint32(blob[4+len(body):], crc32.ChecksumIEEE(body))
+	o.put(path, data)
+}
+
 // work does what a run and its upkeep do with the table.
 func (o ownTable) work(ctx context.Context) error {
 	table, err := o.lake.Table(ctx, o.spec)
@@ -188,7 +201,8 @@ func TestADamagedFileOfATableOfOursIsItsOwnError(t *testing.T) {
 		"a vector of less than no bytes":           {3, func(o ownTable) { o.edit(o.manifestOf(".puffin"), contentSize, long(-1)) }},
 		"a vector before its file":                 {3, func(o ownTable) { o.edit(o.manifestOf(".puffin"), contentOffset, long(-1<<62)) }},
 		"a vector of more rows than the file has":  {3, func(o ownTable) { o.edit(o.manifestOf(".puffin"), rowCount, long(1<<31)) }},
-		"a vector of a row behind the last":        {3, func(o ownTable) { o.edit(o.manifestOf("data/"), rowCount, long(0)) }},
+		"a vector of a file of no rows":            {3, func(o ownTable) { o.edit(o.manifestOf("data/"), rowCount, long(0)) }},
+		"a vector of a row behind the last":        {3, func(o ownTable) { o.deadRow(3) }},
 		"a Puffin footer of four GiB": {3, func(o ownTable) {
 			o.put(o.last("data/*.puffin"), append(bytes.Repeat([]byte("PFA1"), 3), "\xff\xff\xff\xff\x00\x00\x00\x00PFA1"...))
 		}},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"io"
 	"math"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/iceberg-go"
 
 	"github.com/leatdata/leat/internal/fault"
@@ -178,6 +180,153 @@ func TestAPanicInARelocationIsItsError(t *testing.T) {
 		f.From, f.To = &worn{Bucket: f.From, on: on}, &worn{Bucket: f.To, on: on}
 		if _, err := f.Run(t.Context()); !fault.Panicked(err) {
 			t.Errorf("a panic at %s became %v", on, err)
+		}
+	}
+}
+
+func TestRowsThatNoColumnTellsAreCounted(t *testing.T) {
+	t.Parallel()
+	for rows, want := range map[int64]error{-1: errRows, 0: nil, 1 << 62: errRows} {
+		data := fakeParquet(rows)
+		meta, err := readFooter(bytes.NewReader(data), int64(len(data)), mostFooter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := chunksOf(meta, int64(len(data)), -1); !errors.Is(err, want) || (err == nil) != (want == nil) {
+			t.Errorf("%d rows: %v", rows, err)
+		}
+	}
+}
+
+func TestAPageIsOfAKnownKindAndSize(t *testing.T) {
+	t.Parallel()
+	facts := chunkFacts{length: 100, values: 1 << 40}
+	most := parquetLimits{page: 1 << 20, dictionary: 1 << 10}
+	for name, c := range map[string]struct {
+		head pageHead
+		want error
+	}{
+		"data":                             {pageHead{kind: kindData, unpacked: 4, packed: 4}, nil},
+		"an index":                         {pageHead{kind: 1, unpacked: 4, packed: 4}, errPage},
+		"of a later version":               {pageHead{kind: 4, unpacked: 4, packed: 4}, errPage},
+		"as many values as there may be":   {pageHead{kind: kindData, values: [pageData2 + 1]int64{pageData: mostPageValues}}, nil},
+		"more values than there may be":    {pageHead{kind: kindData, values: [pageData2 + 1]int64{pageData: mostPageValues + 1}}, errPageValues},
+		"a dictionary that is too large":   {pageHead{kind: kindDictionary, unpacked: 1<<10 + 1, packed: 1}, errPage},
+		"more bytes than a page may have":  {pageHead{kind: kindData, unpacked: 4, packed: 1<<20 + 1}, errPage},
+		"less than nothing when unpacked":  {pageHead{kind: kindData, unpacked: -1, packed: 4}, errPage},
+		"less than nothing when it is not": {pageHead{kind: kindData, unpacked: 4, packed: -1}, errPage},
+	} {
+		if err := c.head.check(facts, most); !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
+			t.Errorf("%s: %v, not %v", name, err, c.want)
+		}
+	}
+}
+
+// scripted is a reader of a column that gives one answer.
+type scripted struct {
+	next   bool
+	levels int64
+	read   int
+}
+
+func (s scripted) HasNext() bool { return s.next }
+func (s scripted) Err() error    { return nil }
+
+func (s scripted) ReadBatchInPage(int64, []int64, []int16, []int16) (int64, int, error) {
+	return s.levels, s.read, nil
+}
+
+func TestAColumnHasAValueForEachRow(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		from scripted
+		want error
+	}{
+		"values":                     {scripted{true, 2, 2}, nil},
+		"fewer than it says":         {scripted{true, 0, 0}, errStuck},
+		"nulls":                      {scripted{true, 2, 1}, errDeletes},
+		"an end before that of rows": {scripted{false, 0, 0}, errRows},
+	} {
+		s := &steps[int64]{from: c.from, values: make([]int64, stepRows)}
+		if _, err := leftOrNext(t.Context(), s, nil); !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
+			t.Errorf("%s: %v, not %v", name, err, c.want)
+		}
+	}
+}
+
+func TestPathsAndGrowthOfDeletesAreBounded(t *testing.T) {
+	t.Parallel()
+	m := &mover{places: newPlaces("mem://a", "mem://b")}
+	for size, want := range map[int]error{mostPath: nil, mostPath + 1: errPath} {
+		path := parquet.ByteArray("mem://a/" + strings.Repeat("x", size-len("mem://a/")))
+		if err := m.movePaths([]parquet.ByteArray{path, path}); !errors.Is(err, want) || (err == nil) != (want == nil) {
+			t.Errorf("a path of %d bytes: %v", size, err)
+		}
+	}
+	w := &boundedWriter{io.Discard, 10}
+	for n, want := range []error{nil, nil, errGrown} {
+		if _, err := w.Write(make([]byte, 5)); !errors.Is(err, want) || (err == nil) != (want == nil) {
+			t.Errorf("write %d: %v", n, err)
+		}
+	}
+}
+
+func TestMetadataIsPackedAsItsNameSays(t *testing.T) {
+	t.Parallel()
+	f := newForeign(t)
+	m := &mover{Relocation: f.Relocation, places: newPlaces(f.FromURL, f.ToURL)}
+	plain := []byte(`{"format-version":2,"location":"` + f.FromURL + `/t"}`)
+	for _, name := range []string{"00001-a.gz.metadata.json", "v1.metadata.json.gz"} {
+		if _, err := m.readMetadata(name, plain); !fault.Is(err, fault.LakeFailed) {
+			t.Errorf("%s that is not packed: %v", name, err)
+		}
+		if _, err := m.readMetadata(name, zeros(t, string(plain), 0, "")); err != nil {
+			t.Errorf("%s that is: %v", name, err)
+		}
+	}
+}
+
+func TestMetadataWithTextOfManyMiBIsNoTables(t *testing.T) {
+	t.Parallel()
+	f := newForeign(t)
+	for mib, want := range map[int]bool{1: true, 80: false} {
+		f.put("metadata/v1.metadata.json", zeros(t, `{"x":"`, mib, `","format-version":2,"location":"x"}`))
+		if is, err := IsTable(t.Context(), f.From, "t"); err != nil || is != want {
+			t.Errorf("%d MiB before the fields of a table: %v, %v", mib, is, err)
+		}
+	}
+}
+
+func TestANoteOfAnIndexHasNumbersThatOneCanGiveOut(t *testing.T) {
+	t.Parallel()
+	o := newOwnTable(t, 2)
+	o.open(t)
+	for number, good := range map[uint32]bool{mostFileNumber: true, mostFileNumber + 1: false} {
+		var n indexNote
+		if err := json.Unmarshal(o.table.current.note(), &n); err != nil {
+			t.Fatal(err)
+		}
+		n.Files["x"] = number
+		note, err := json.Marshal(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := o.table.current.readNote(note); ok != good {
+			t.Errorf("a note with the number %d is trusted: %v", number, ok)
+		}
+	}
+}
+
+func TestAPanicInATablesOwnWorkIsItsError(t *testing.T) {
+	t.Parallel()
+	o := newOwnTable(t, 2)
+	o.open(t)
+	if err := o.table.Write(t.Context(), nil); !fault.Panicked(err) {
+		t.Fatalf("got %v", err)
+	}
+	for i, k := range o.table.kept {
+		if k.ice.broken == nil {
+			t.Errorf("table %d of Iceberg would commit again", i)
 		}
 	}
 }

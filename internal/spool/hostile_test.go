@@ -59,7 +59,22 @@ func TestABombInTheSpoolIsRefusedInLittleMemory(t *testing.T) {
 	}
 }
 
+// It measures memory, so no other test runs beside it.
+func TestABlockThatIsLongerThanItsObjectTakesNoMemory(t *testing.T) {
+	object := append([]byte("LEATSPL1"), 0xf0, 0xff, 0xff, 0xff, 1, 2, 3, 4)
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := readAll(t.Context(), t, object)
+	runtime.ReadMemStats(&after)
+	if used := (after.TotalAlloc - before.TotalAlloc) >> 20; !fault.Is(err, fault.StateUnusable) || used > 64 {
+		t.Errorf("it took %d MiB: %v", used, err)
+	}
+}
+
 func FuzzSegment(f *testing.F) {
+	f.Add([]byte("T\x01\x7fa"))
+	f.Add([]byte("R\x01\x01\x7frow"))
 	f.Add([]byte("B\x05\x05\x0a\x05begin" + "T\x01\x01a" + "D\x01\x03rel" + "R\x01\x01\x03row" + "C\x09\x06commit"))
 	f.Add([]byte("B\x05\x05\x0a\x00" + "T\x01\x01a" + "P\x80\x80\x80\x80\x04\x03row" + "R\x01\x01\x03row" + "C\x09\x00"))
 	f.Add([]byte("R\x00\x00\x00"))
