@@ -78,3 +78,6 @@ func UnescapeQuery(text []byte) ([]byte, bool) { return unescapeQuery(text) }
 func Sign(req *http.Request, region string, c aws.Credentials, sum string, at time.Time) {
 	(&s3Signer{region: region}).sign(req, c, sum, at)
 }
+
+// OtherSpellings are those under which a name is looked up: see otherSpellings.
+func OtherSpellings(name string) []string { return otherSpellings(name) }

@@ -117,3 +117,23 @@ func TestAFileSystemThatTellsNamesApartKeepsThemAll(t *testing.T) {
 		}
 	}
 }
+
+func TestANameIsLookedUpInEachSpellingThatAFileSystemFolds(t *testing.T) {
+	t.Parallel()
+	for name, others := range map[string][]string{
+		"ReadMe":  {"rEADmE", "ReadMe.", "ReadMe\u00ad"},
+		"1234":    {"1234.", "1234\u00ad"},
+		"\u00e9":  {"\u00c9", "e\u0301", "\u00e9."},
+		"e\u0301": {"E\u0301", "\u00e9", "e\u0301."},
+	} {
+		got := bucket.OtherSpellings(name)
+		for _, other := range others {
+			if !slices.Contains(got, other) {
+				t.Errorf("%q is not looked up as %q: %q", name, other, got)
+			}
+		}
+		if slices.Contains(got, name) {
+			t.Errorf("%q is taken for another spelling of itself", name)
+		}
+	}
+}

@@ -13,7 +13,7 @@ func Shell(word string) string {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:%@+,=", r)
 	}
 	switch {
-	case word != "" && word[0] != '-' && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0:
+	case word != "" && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0:
 		return word
 	case isPrintable(word):
 		return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"

@@ -10,7 +10,7 @@ import (
 
 // hostileWords are names that a shell, a terminal or SQL would obey.
 var hostileWords = []string{
-	"; rm -rf ~", "$(id)", "`id`", "a'b", "'; id; '", `a"b`, `a\b`, "-rf", "", "*", "~", "a b", "a\nb", "a\x1b[2J", "\u202eabc\u2066", "é\u200b", "bad\xffbyte", "!id", "a&b|c>d<e", "#x", "{a,b}", "\x010",
+	"; rm -rf ~", "$(id)", "`id`", "a'b", "'; id; '", `a"b`, `a\b`, "-rf", "", "*", "~", "a b", "a\nb", "a\x1b[2J", "\u202eabc\u2066", "é\u200b", "bad\xffbyte", "!id", "a&b|c>d<e", "#x", "{a,b}", "\x010", "a'b\x1b", "a\x1b\\n",
 }
 
 func TestACommandToPasteHasANameAsOneWord(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/iceberg-go"
@@ -24,6 +25,7 @@ func TestEachLieOfAnAvroFileIsFoundForWhatItIs(t *testing.T) {
 	t.Parallel()
 	const self = `{"type":"record","name":"e","fields":[{"name":"a","type":["null","e"]}]}`
 	const pair = `{"type":"record","name":"e","fields":[{"name":"a","type":["null","int"]}]}`
+	const textAndNumber = `{"type":"record","name":"e","fields":[{"name":"a","type":"string"},{"name":"b","type":"int"}]}`
 	const nulls = `{"type":"record","name":"e","fields":[{"name":"a","type":{"type":"array","items":"null"}}]}`
 	const empty = `{"type":"record","name":"e","fields":[]}`
 	fixed := func(size string) string { return `{"type":"fixed","name":"x","size":` + size + `}` }
@@ -36,22 +38,23 @@ func TestEachLieOfAnAvroFileIsFoundForWhatItIs(t *testing.T) {
 		walks   error // for the walk that moves names
 		checked error // for the look before the library reads it
 	}{
-		"values deeper than any":                   {one(self, 1, append(bytes.Repeat([]byte{2}, 1000), 0)), errAvroBlock, errAvroBlock},
-		"values as deep as they may be":            {one(self, 1, append(bytes.Repeat([]byte{2}, 60), 0)), nil, nil},
-		"a text longer than its block":             {one(`"string"`, 1, []byte{20, 'a'}), errAvroBlock, errAvroBlock},
-		"a text of less than nothing":              {one(`"string"`, 1, []byte{1, 'a'}), errAvroBlock, errAvroBlock},
-		"a branch that there is not":               {one(pair, 1, []byte{4, 0}), errAvroBlock, errAvroBlock},
-		"a branch before the first":                {one(pair, 1, []byte{1, 0}), errAvroBlock, errAvroBlock},
-		"more items than bytes":                    {one(nulls, 1, append(varint(1<<40), 0)), errAvroBlock, errAvroBlock},
-		"items whose number has no positive":       {one(nulls, 1, append(append(varint(math.MinInt64), 0), 0)), errAvroBlock, errAvroBlock},
-		"a fixed of more than there can be":        {one(fixed("1e30"), 1, nil), errAvroSchema, errAvroSchema},
-		"a fixed of less than nothing":             {one(fixed("-1"), 1, nil), errAvroSchema, errAvroSchema},
-		"a schema of many bytes":                   {one(strings.Repeat(" ", mostAvroSchema)+pair, 1, []byte{0}), errAvroSchema, errAvroSchema},
-		"a block of less than no records":          {one(pair, -1, nil), errAvroBlock, errAvroBlock},
-		"a block without its mark":                 {spoilt(one(pair, 1, []byte{0})), errAvroBlock, errAvroBlock},
-		"a block with more than its records":       {one(pair, 1, []byte{0, 0}), errAvroBlock, errAvroBlock},
-		"a record without bytes":                   {one(empty, 1, nil), nil, errAvroBlock},
-		"as many records without bytes as one can": {one(empty, math.MaxInt64, nil), nil, errAvroBlock},
+		"values deeper than any":                     {one(self, 1, append(bytes.Repeat([]byte{2}, 1000), 0)), errAvroBlock, errAvroBlock},
+		"values as deep as they may be":              {one(self, 1, append(bytes.Repeat([]byte{2}, 60), 0)), nil, nil},
+		"a text longer than its block":               {one(`"string"`, 1, []byte{20, 'a'}), errAvroBlock, errAvroBlock},
+		"a text longer than its block, and a number": {one(textAndNumber, 1, []byte{20, 'a', 2}), errAvroBlock, errAvroBlock},
+		"a text of less than nothing":                {one(`"string"`, 1, []byte{1, 'a'}), errAvroBlock, errAvroBlock},
+		"a branch that there is not":                 {one(pair, 1, []byte{4, 0}), errAvroBlock, errAvroBlock},
+		"a branch before the first":                  {one(pair, 1, []byte{1, 0}), errAvroBlock, errAvroBlock},
+		"more items than bytes":                      {one(nulls, 1, append(varint(1<<40), 0)), errAvroBlock, errAvroBlock},
+		"items whose number has no positive":         {one(nulls, 1, append(append(varint(math.MinInt64), 0), 0)), errAvroBlock, errAvroBlock},
+		"a fixed of more than there can be":          {one(fixed("1e30"), 1, nil), errAvroSchema, errAvroSchema},
+		"a fixed of less than nothing":               {one(fixed("-1"), 1, nil), errAvroSchema, errAvroSchema},
+		"a schema of many bytes":                     {one(strings.Repeat(" ", mostAvroSchema)+pair, 1, []byte{0}), errAvroSchema, errAvroSchema},
+		"a block of less than no records":            {one(pair, -1, nil), errAvroBlock, errAvroBlock},
+		"a block without its mark":                   {spoilt(one(pair, 1, []byte{0})), errAvroBlock, errAvroBlock},
+		"a block with more than its records":         {one(pair, 1, []byte{0, 0}), errAvroBlock, errAvroBlock},
+		"a record without bytes":                     {one(empty, 1, nil), nil, errAvroBlock},
+		"as many records without bytes as one can":   {one(empty, math.MaxInt64, nil), nil, errAvroBlock},
 	} {
 		f, err := openAvro(c.data)
 		if err == nil {
@@ -137,6 +140,10 @@ func TestMetadataThatIsMostlyObjectsIsNotRead(t *testing.T) {
 	many := `{"x":[` + strings.Repeat("{},", 200_000) + `{}],` + string(good[1:])
 	if _, err := parseMetadata(t.Context(), "m", []byte(many)); !fault.Is(err, fault.LakeUnreadable) {
 		t.Errorf("got %v", err)
+	}
+	m := &mover{places: newPlaces("mem://a", "mem://b")}
+	if _, err := m.readMetadata("v1.metadata.json", []byte(many)); !fault.Is(err, fault.LakeFailed) || !strings.Contains(err.Error(), "objects") {
+		t.Errorf("to be carried: %v", err)
 	}
 	for _, name := range []string{"1.zstd.metadata.json", "metadata.json.zstd", "1.gz.metadata.json", "metadata.json.gz"} {
 		if err := checkMetadata(t.Context(), name, good); !fault.Is(err, fault.LakeUnreadable) {
@@ -328,6 +335,23 @@ func TestAPanicInATablesOwnWorkIsItsError(t *testing.T) {
 		if k.ice.broken == nil {
 			t.Errorf("table %d of Iceberg would commit again", i)
 		}
+	}
+}
+
+func TestWhoWaitsForAFileWhoseCarryingPanicsGoesOn(t *testing.T) {
+	t.Parallel()
+	a := &arrivals{flying: map[uint64]chan struct{}{}, kinds: map[uint64]fileKind{}, now: map[uint64]int64{}, beyond: map[uint64]int64{}}
+	err := fault.Catching(nil, "k", func() error {
+		_, err := a.once(t.Context(), "k", asPlain, func() (int64, error) { panic("a bug") })
+		return err
+	})()
+	if !fault.Panicked(err) {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if size, err := a.once(ctx, "k", asPlain, func() (int64, error) { return 7, nil }); err != nil || size != 7 {
+		t.Errorf("the next one has %d bytes, %v", size, err)
 	}
 }
 

@@ -189,6 +189,11 @@ func TestLabelsOfHostileNamesArePrintable(t *testing.T) {
 	if !strings.Contains(body, `pipeline="public.a\\x1b[2J`) {
 		t.Errorf("the pipeline's name is not printable:\n%s", body)
 	}
+	for _, gauge := range []string{"leat_copy_chunks_done", "leat_copy_chunks", "leat_table_position_bytes"} {
+		if !strings.Contains(body, gauge+"{pipeline=") {
+			t.Errorf("%s is not told of such a table:\n%s", gauge, body)
+		}
+	}
 	m.CopyEnded(name)
 	if _, body := get(t, s, "/metrics", ""); strings.Contains(body, "leat_copy_chunks_done{") {
 		t.Error("a copy that ended is still told")

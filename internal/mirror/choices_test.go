@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -117,10 +119,9 @@ func TestALockThatIsLongerLaterIsFollowedByChoice(t *testing.T) {
 	for key, c := range objects {
 		deliver(t, source, bucket.Cargo{Object: bucket.Object{Key: key}, Lock: c.first}, []byte(key))
 	}
+	lake := &tables{from: source, to: target, files: []string{"data/a.parquet"}}
 	mirrored := func(follow bool) mirror.Report {
-		r, w, err := run(t, source, target, func(o *mirror.Options) {
-			o.Beside.ObjectLock, o.Beside.FollowLocks, o.Tables = true, follow, &tables{from: source, to: target, files: []string{"data/a.parquet"}}
-		})
+		r, w, err := run(t, source, target, func(o *mirror.Options) { o.Beside.ObjectLock, o.Beside.FollowLocks, o.Tables = true, follow, lake })
 		must(t, err)
 		if r.Same[mirror.WayETag] != 0 && len(w.carried) != 0 {
 			t.Errorf("carried once more: %q", w.carried)
@@ -128,6 +129,7 @@ func TestALockThatIsLongerLaterIsFollowedByChoice(t *testing.T) {
 		return r
 	}
 	mirrored(true)
+	lake.files = nil // what has arrived is not named again
 	for key, c := range objects {
 		for b, l := range map[bucket.Bucket]bucket.Lock{source: c.source, target: c.target} {
 			carrier, _ := bucket.CarrierOf(b)
@@ -155,6 +157,87 @@ func TestALockThatIsLongerLaterIsFollowedByChoice(t *testing.T) {
 				t.Errorf("%s: the lock is %+v, want %+v", key, is, want)
 			}
 		}
+	}
+}
+
+func TestALockIsFollowedAsItIsNow(t *testing.T) {
+	t.Parallel()
+	at := func(d time.Duration) string { return time.Now().UTC().Add(d).Format(time.RFC3339) }
+	lock := func(mode string, until time.Duration, hold string) map[string]string {
+		head := map[string]string{}
+		if mode != "" {
+			head["X-Amz-Object-Lock-Mode"], head["X-Amz-Object-Lock-Retain-Until-Date"] = mode, at(until)
+		}
+		if hold != "" {
+			head["X-Amz-Object-Lock-Legal-Hold"] = hold
+		}
+		return head
+	}
+	for name, c := range map[string]struct {
+		source, target map[string]string
+		another        bool // the source has another object when it is asked first
+		locks          bool // the target has Object Lock
+		set            string
+	}{
+		"longer":                                  {lock("GOVERNANCE", time.Hour, ""), nil, false, true, "retention"},
+		"a retention that is over, and a hold":    {lock("COMPLIANCE", -time.Hour, "ON"), nil, false, true, "legal-hold"},
+		"over at the target, and less strict now": {lock("GOVERNANCE", time.Hour, ""), lock("COMPLIANCE", -time.Hour, ""), false, true, "retention"},
+		"over at both":                            {lock("GOVERNANCE", -time.Hour, ""), lock("GOVERNANCE", -2*time.Hour, ""), false, true, ""},
+		"of another object first":                 {lock("GOVERNANCE", time.Hour, ""), nil, true, true, "retention"},
+		"where the target has none":               {lock("GOVERNANCE", time.Hour, ""), nil, false, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			near, far := testlab.AnyKey(t, 1000), testlab.AnyKey(t, 1000)
+			near.Put("app/a", []byte("x"))
+			far.Put("copy/a", []byte("x"))
+			var mu sync.Mutex
+			var set []string
+			other := c.another
+			from := testlab.FaultyS3(t, near.Store, func(r *http.Request) testlab.Answer {
+				if r.URL.Path != "/any/app/a" || r.Method != http.MethodHead {
+					return nil
+				}
+				return altered(func(h http.Header, b []byte) []byte {
+					mu.Lock()
+					defer mu.Unlock()
+					for name, value := range c.source {
+						h.Set(name, value)
+					}
+					if other {
+						h.Set("Etag", `"0123456789abcdef0123456789abcdef"`)
+						other = false
+					}
+					return b
+				})
+			}).Store
+			script := func(r *http.Request) testlab.Answer {
+				mu.Lock()
+				defer mu.Unlock()
+				q := r.URL.Query()
+				switch {
+				case r.Method == http.MethodPut && (q.Has("retention") || q.Has("legal-hold")):
+					set = append(set, strings.Trim(r.URL.RawQuery, "="))
+					return func(http.ResponseWriter, *http.Request, http.Handler) {}
+				case r.Method == http.MethodHead && r.URL.Path == "/any/copy/a":
+					return altered(func(h http.Header, b []byte) []byte {
+						for name, value := range c.target {
+							h.Set(name, value)
+						}
+						return b
+					})
+				}
+				return nil
+			}
+			to := testlab.FaultyS3(t, far.Store, script).Store
+			if c.locks {
+				to = locks(t, far.Store, script)
+			}
+			r, _, err := run(t, open(t, from, "app"), open(t, to, "copy"), func(o *mirror.Options) { o.Beside.ObjectLock, o.Beside.FollowLocks = true, true })
+			if must(t, err); strings.Join(set, " ") != c.set || (r.Retries == 1) != c.another || r.Carried.Objects != 0 {
+				t.Errorf("set: %q, tried again %d times, carried %d", set, r.Retries, r.Carried.Objects)
+			}
+		})
 	}
 }
 
@@ -263,6 +346,9 @@ func TestStorageClassesComeByChoice(t *testing.T) {
 		}
 	}
 	forgets := func(r *http.Request) testlab.Answer { r.Header.Del("X-Amz-Storage-Class"); return nil }
+	full := testlab.Always(func(r *http.Request) bool {
+		return (r.Method == http.MethodPut || r.Method == http.MethodPost) && !strings.Contains(r.URL.Path, ".leat")
+	}, testlab.Fail(400, "InvalidRequest"))
 	for name, c := range map[string]struct {
 		class, choice string
 		target        testlab.Script
@@ -278,6 +364,7 @@ func TestStorageClassesComeByChoice(t *testing.T) {
 		"forgotten by the target":     {"GLACIER_IR", mirror.KeepClass, forgets, "", 2, ""},
 		"that is no name":             {"x-amz: y", mirror.KeepClass, takes("x-amz: y"), "", 2, ""},
 		"named":                       {"GLACIER_IR", "STANDARD_IA", takes("STANDARD_IA"), "STANDARD_IA", 0, ""},
+		"refused with and without":    {"GLACIER_IR", mirror.KeepClass, full, "", 0, fault.BucketFailed},
 		"named, and refused":          {"", "STANDARD_IA", takes(), "", 0, fault.BucketFailed},
 		"named, and forgotten":        {"", "STANDARD_IA", forgets, "", 2, ""},
 		"named for those that differ": {"", "STANDARD_IA", takes("STANDARD_IA"), "STANDARD_IA", 0, ""},
@@ -314,6 +401,31 @@ func TestStorageClassesComeByChoice(t *testing.T) {
 				t.Errorf("the next run carries %q: %v", w.carried, r.Reasons)
 			}
 		})
+	}
+}
+
+func TestAClassIsAskedForOnlyWhereItMayBeTaken(t *testing.T) {
+	t.Parallel()
+	for class, times := range map[string]int64{"GLACIER_IR": 1, "STANDARD": 0} { // one that is refused, and the usual one
+		near, far := testlab.AnyKey(t, 1000), testlab.AnyKey(t, 1000)
+		for _, key := range []string{"app/a", "app/b", "app/c"} {
+			near.Put(key, []byte("x"))
+		}
+		var asked atomic.Int64
+		refuses := testlab.Always(func(r *http.Request) bool {
+			is := r.Method == http.MethodPut && r.Header.Get("X-Amz-Storage-Class") != ""
+			if is {
+				asked.Add(1)
+			}
+			return is
+		}, testlab.Fail(400, "InvalidStorageClass"))
+		from := open(t, tellingMore(t, near.Store, map[string]string{"X-Amz-Storage-Class": class}), "app")
+		r, _, err := run(t, from, open(t, testlab.FaultyS3(t, far.Store, refuses).Store, "copy"), func(o *mirror.Options) {
+			o.Beside.StorageClass, o.Parallel = mirror.KeepClass, 1
+		})
+		if must(t, err); r.Carried.Objects != 3 || asked.Load() != times {
+			t.Errorf("%s was asked for %d times for %d objects", class, asked.Load(), r.Carried.Objects)
+		}
 	}
 }
 

@@ -204,9 +204,16 @@ func TestADumpOfANewSpellingComesAfterTheOldOne(t *testing.T) {
 		}
 	}
 	put("dump")
+	near.Put("app/TDump/needed", []byte("x")) // so that of the table nothing goes yet
 	r, w, err := run(t, from, to, with)
-	if !fault.Is(err, fault.MirrorIncomplete) || r.Failed != r.FailedBy[fault.KeyRefused] || r.Withheld != 0 || !slices.Equal(w.carried, []string{"dump/a.csv"}) {
+	if !fault.Is(err, fault.MirrorIncomplete) || r.Failed != r.FailedBy[fault.KeyRefused] || r.LeftOut[fault.KeyRefused] != 1 ||
+		held(t, to)["TDump/metadata/version-hint.text"] == "" || r.Withheld != 0 || !slices.Equal(w.carried, []string{"TDump/needed", "dump/a.csv"}) {
 		t.Errorf("%v; failed by %v, carried %q, %d withheld, left out %v", err, r.FailedBy, w.carried, r.Withheld, r.LeftOut)
+	}
+	near.Remove("app/TDump/needed")
+	r, _, err = run(t, from, to, with)
+	if !fault.Is(err, fault.MirrorIncomplete) || r.Failed != 1 || r.FailedBy[fault.KeyRefused] != 1 || r.Withheld != 0 {
+		t.Errorf("%v; failed by %v, %d withheld", err, r.FailedBy, r.Withheld)
 	}
 	_, _, err = run(t, from, to, with)
 	must(t, err)

@@ -1,6 +1,7 @@
 package mirror_test
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -122,21 +123,24 @@ func TestWhatAnotherMirrorOrPipelineKeepsBelowIsNotDeleted(t *testing.T) {
 	hub, first, second := t.TempDir(), t.TempDir(), t.TempDir()
 	tree(t, first, "one", "two")
 	tree(t, second, "b", "gone")
-	tree(t, hub, "lake/_leat/leat/state.json", "lake/t/data", "_leat/leat/state.json")
+	tree(t, hub, "lake/_leat/leat/state.json", "lake/t/data", "_leat/leat/state.json", "killed/.leat/mirror/x.mark", "killed/gone")
+	for i := range 30 { // more than may be missing, if they counted
+		tree(t, hub, fmt.Sprintf("lake/t/more/%02d", i))
+	}
 	_, _, err := run(t, openURL(t, first), openURL(t, hub+"/below"), func(o *mirror.Options) { o.Delete = true })
 	must(t, err)
-	deleting := func(o *mirror.Options) { o.Delete = true }
+	deleting := func(o *mirror.Options) { o.Delete, o.MaxDeleteShare = true, 25 }
 	_, _, err = run(t, openURL(t, second), openURL(t, hub), deleting)
 	must(t, err)
 	must(t, os.Remove(filepath.Join(second, "gone")))
 	r, _, err := run(t, openURL(t, second), openURL(t, hub), deleting)
 	must(t, err)
-	if r.LeftOut[fault.ObjectForeign] != 3 || r.Deleted != 1 {
+	got := held(t, openURL(t, hub))
+	if r.LeftOut[fault.ObjectForeign] != 33 || r.Deleted != 1 || got["killed/gone"] != "" {
 		t.Errorf("left out are %v, deleted %d", r.LeftOut, r.Deleted)
 	}
-	got := held(t, openURL(t, hub))
 	for key := range got {
-		if strings.Contains(key, "leat/") {
+		if strings.Contains(key, "leat/") || strings.HasPrefix(key, "lake/t/more/") {
 			delete(got, key)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/fault"
@@ -189,4 +190,20 @@ func openURL(t testing.TB, url string) bucket.Bucket {
 	must(t, err)
 	t.Cleanup(func() { b.Close() })
 	return b
+}
+
+func TestAReportTellsTheBytesOfAKeyThatIsNoText(t *testing.T) {
+	t.Parallel()
+	near := testlab.AnyKey(t, 1000)
+	near.Put("app/\xff\xfe", []byte("x"))
+	near.Put("app/\u00e9\\", []byte("x"))
+	r, _, err := run(t, open(t, near.Store, "app"), folder(t, nil), nil)
+	if !fault.Is(err, fault.MirrorIncomplete) || len(r.SetAside) < 1 {
+		t.Fatalf("%v, set aside %v", err, r.SetAside)
+	}
+	for _, dead := range r.SetAside {
+		if bytes := string(dead.KeyBytes); (bytes == dead.Key) == utf8.ValidString(dead.Key) {
+			t.Errorf("%q has the bytes %q", dead.Key, bytes)
+		}
+	}
 }

@@ -508,6 +508,9 @@ type tables struct {
 	roots []string
 	files []string
 	fails error
+
+	unknown bool  // nothing tells what it has brought
+	blind   error // of the look at that
 }
 
 // Is takes a folder for a table that has a file with the name of its metadata and anything in it.
@@ -535,31 +538,47 @@ func (t *tables) Relocate(ctx context.Context, root string, files mirror.Files) 
 }
 
 func (t *tables) Brought(_ context.Context, root string) (func(string) bool, error) {
+	if t.unknown || t.blind != nil {
+		return nil, t.blind
+	}
 	return func(key string) bool { return slices.Contains(t.files, strings.TrimPrefix(key, root+"/")) }, nil
 }
 
 func TestTheFilesOfATableComeWithTheTable(t *testing.T) {
 	t.Parallel()
 	near, far := testlab.S3(t), testlab.Ceph(t)
-	for _, key := range []string{"t/data/a.parquet", "t/data/unnamed.parquet", "t/metadata/00001-x.metadata.json", "t/metadata/x.avro", "no/data/b.parquet", "no/metadata/b.avro"} {
+	for _, key := range []string{"t/data/a.parquet", "t/data/unnamed.parquet", "t/metadata/00001-x.metadata.json", "t/metadata/x.avro", "t2/data/a.parquet", "t2/metadata/00001-x.metadata.json", "no/data/b.parquet", "no/metadata/b.avro"} {
 		put(t, near, s3.PutObjectInput{Key: aws.String("app/" + key)}, []byte(key))
 	}
 	from, to := open(t, near, "app"), open(t, far, "app")
 	lake := &tables{from: from, to: to, files: []string{"data/a.parquet"}}
 	with := func(o *mirror.Options) { o.Tables, o.Delete = lake, true }
+	r, _, err := run(t, from, to, func(o *mirror.Options) { with(o); o.DryRun = true })
+	if must(t, err); len(r.LeftOut) != 0 {
+		t.Errorf("of what is not carried yet is left out: %v", r.LeftOut)
+	}
 	for range 2 {
 		r, _, err := run(t, from, to, with)
 		must(t, err)
-		if r.Tables != 1 || r.Deleted != 0 || r.LeftOut[fault.ObjectOrphan] != 1 {
+		if r.Tables != 2 || r.Deleted != 0 || r.LeftOut[fault.ObjectOrphan] != 1 {
 			t.Errorf("%d tables, %d objects deleted, left out %v", r.Tables, r.Deleted, r.LeftOut)
 		}
 	}
-	want := []string{"no/data/b.parquet", "no/metadata/b.avro", "t/data/a.parquet", "t/metadata/version-hint.text"}
-	if got := slices.Sorted(maps.Keys(content(t, far, "app"))); !slices.Equal(got, want) || !slices.Equal(lake.roots, []string{"t", "t"}) {
+	want := []string{"no/data/b.parquet", "no/metadata/b.avro", "t/data/a.parquet", "t/metadata/version-hint.text", "t2/data/a.parquet", "t2/metadata/version-hint.text"}
+	if got := slices.Sorted(maps.Keys(content(t, far, "app"))); !slices.Equal(got, want) || !slices.Equal(lake.roots, []string{"t", "t2", "t", "t2"}) {
 		t.Errorf("the far side has %q, tables %q", got, lake.roots)
 	}
+	lake.unknown = true
+	if r, _, err := run(t, from, to, with); err != nil || len(r.LeftOut) != 0 {
+		t.Errorf("of tables of which nothing is known is left out: %v (%v)", r.LeftOut, err)
+	}
+	lake.blind = fault.New(fault.LakeFailed, "t", "it cannot be understood")
+	if r, _, err := run(t, from, to, with); !fault.Is(err, fault.MirrorIncomplete) || r.FailedBy[fault.LakeFailed] == 0 || len(r.LeftOut) != 0 {
+		t.Errorf("tables that cannot be looked at: %v, failed by %v, left out %v", err, r.FailedBy, r.LeftOut)
+	}
+	lake.unknown, lake.blind = false, nil
 	lake.files = []string{"data/a.parquet", "data/gone.parquet"}
-	if r, _, err := run(t, from, to, with); !fault.Is(err, fault.MirrorIncomplete) || r.Failed != 1 || r.LeftOut[fault.ObjectOrphan] != 0 {
+	if r, _, err := run(t, from, to, with); !fault.Is(err, fault.MirrorIncomplete) || r.Failed != 2 || r.LeftOut[fault.ObjectOrphan] != 0 {
 		t.Errorf("a table whose file is gone: %v", err)
 	}
 }

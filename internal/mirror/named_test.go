@@ -47,6 +47,7 @@ var namings = map[string]struct {
 	key     string
 	exclude string
 	has     bool // the target
+	other   bool // the target has another one there
 	code    fault.Code
 }{
 	"a file":                               {key: "t/data/part-1.parquet"},
@@ -57,6 +58,7 @@ var namings = map[string]struct {
 	"a file above it by a detour":          {key: "t/data/../../../secret/keys.csv", code: fault.KeyRefused},
 	"a file above it for who decodes":      {key: "t/%2e%2e/%2e%2e/secret/keys.csv", code: fault.KeyRefused},
 	"a file that the filter leaves out":    {key: "t/data/part-2.parquet", exclude: "part-2*", code: fault.MirrorIncomplete},
+	"one of which the target has another":  {key: "t/data/part-2.parquet", exclude: "part-2*", other: true, code: fault.MirrorIncomplete},
 	"one that the target has":              {key: "t/data/part-2.parquet", exclude: "part-2*", has: true},
 }
 
@@ -64,7 +66,7 @@ func TestFilesThatOthersNameAreCarriedOnlyFromBelowTheSource(t *testing.T) {
 	t.Parallel()
 	for name, c := range namings {
 		for _, by := range []string{"a commit of change files", "a table"} {
-			if by == "a table" && c.has {
+			if by == "a table" && (c.has || c.other) {
 				continue // its files are looked at by the table
 			}
 			t.Run(name+" by "+by, func(t *testing.T) {
@@ -107,6 +109,9 @@ func TestFilesThatOthersNameAreCarriedOnlyFromBelowTheSource(t *testing.T) {
 						below = "../" + below
 					}
 					near.Put("app/"+who, []byte(`{"files":[{"key":"t/`+below+`","bytes":1}]}`))
+				}
+				if c.other {
+					far.Put("copy/"+c.key, []byte("another one"))
 				}
 				r, _, err := run(t, from, to, with)
 				held := c.code != ""
