@@ -2,6 +2,7 @@ package mirror_test
 
 import (
 	"bytes"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -496,6 +497,61 @@ func TestGrantsAreCountedByChoice(t *testing.T) {
 	}
 	if n := count(); n != 0 {
 		t.Errorf("%d requests for lists of grants that nobody wants", n)
+	}
+}
+
+func TestAListOfGrantsIsPrivateOnlyToTheBucketsOwner(t *testing.T) {
+	t.Parallel()
+	grant := func(who, right string) string {
+		return `<Grant><Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="CanonicalUser"><ID>` + who + `</ID></Grantee><Permission>` + right + `</Permission></Grant>`
+	}
+	for name, c := range map[string]struct {
+		owner, grants string
+		missed        int64
+	}{
+		"the owner has all":            {"boss", grant("boss", "FULL_CONTROL"), 0},
+		"another one may read":         {"boss", grant("boss", "FULL_CONTROL") + grant("guest", "READ"), 3},
+		"the owner may only read":      {"boss", grant("boss", "READ"), 3},
+		"another one has all":          {"boss", grant("guest", "FULL_CONTROL"), 3},
+		"it is the object of another":  {"guest", grant("guest", "FULL_CONTROL"), 3},
+		"nobody has any":               {"boss", "", 3},
+		"the server has no such lists": {"", "", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			near := testlab.AnyKey(t, 1000)
+			for _, key := range []string{"app/a", "app/b", "app/c"} {
+				near.Put(key, []byte("x"))
+			}
+			var asked atomic.Int64
+			from := testlab.FaultyS3(t, near.Store, func(r *http.Request) testlab.Answer {
+				q := r.URL.Query()
+				switch {
+				case q.Has("ownershipControls"):
+					return testlab.Fail(404, "OwnershipControlsNotFoundError")
+				case !q.Has("acl"):
+					return nil
+				case strings.Contains(r.URL.Path, "app"):
+					if asked.Add(1); c.owner == "" {
+						return testlab.Fail(501, "NotImplemented")
+					}
+				}
+				owner, grants := "boss", grant("boss", "FULL_CONTROL")
+				if strings.Contains(r.URL.Path, "app") {
+					owner, grants = c.owner, c.grants
+				}
+				return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+					_, _ = io.WriteString(w, `<AccessControlPolicy xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Owner><ID>`+owner+`</ID></Owner><AccessControlList>`+grants+`</AccessControlList></AccessControlPolicy>`)
+				}
+			}).Store
+			r, _, err := run(t, open(t, from, "app"), folder(t, nil), func(o *mirror.Options) { o.Beside.ACL, o.Parallel = true, 1 })
+			if must(t, err); r.NotCarried[mirror.AttributeACL] != c.missed {
+				t.Errorf("not carried: %v", r.NotCarried)
+			}
+			if c.owner == "" && asked.Load() != 1 {
+				t.Errorf("a server that has no such lists was asked for %d", asked.Load())
+			}
+		})
 	}
 }
 
