@@ -42,3 +42,22 @@ func TestALockIsRaisedAndNeverLowered(t *testing.T) {
 		}
 	}
 }
+
+func TestARetentionEndsOnlyWhereItsEndIsKnown(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, c := range map[string]struct {
+		is, at bucket.Lock
+		holds  bool
+	}{
+		"one that goes on":        {bucket.Lock{Mode: "GOVERNANCE", Until: now.Add(1)}, bucket.Lock{Mode: "GOVERNANCE", Until: now.Add(1)}, true},
+		"one that is over":        {bucket.Lock{Mode: "GOVERNANCE", Until: now}, bucket.Lock{}, false},
+		"one over, and a hold":    {bucket.Lock{Mode: "COMPLIANCE", Until: now, Hold: true}, bucket.Lock{Hold: true}, true},
+		"one without a known end": {bucket.Lock{Mode: "GOVERNANCE"}, bucket.Lock{Mode: "GOVERNANCE"}, true},
+		"none":                    {bucket.Lock{}, bucket.Lock{}, false},
+	} {
+		if at := c.is.At(now); at != c.at || c.is.Holds(now) != c.holds {
+			t.Errorf("%s: %+v, %v", name, at, c.is.Holds(now))
+		}
+	}
+}
