@@ -287,7 +287,7 @@ func TestMetadataIsPackedAsItsNameSays(t *testing.T) {
 		if _, err := m.readMetadata(name, plain); !fault.Is(err, fault.LakeFailed) {
 			t.Errorf("%s that is not packed: %v", name, err)
 		}
-		if _, err := m.readMetadata(name, zeros(t, string(plain), 0, "")); err != nil {
+		if _, err := m.readMetadata(name, zeros(t, `{"x":"`, 1, `",`+string(plain[1:]))); err != nil {
 			t.Errorf("%s that is: %v", name, err)
 		}
 	}
