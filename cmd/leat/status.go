@@ -161,7 +161,11 @@ func (r *pipelineReport) write(out io.Writer) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, key := range slices.Sorted(maps.Keys(r.Tables)) {
 		t := r.Tables[key]
-		say(w, "  %s\t%s", written(key, t), t.Phase)
+		phase := string(t.Phase)
+		if !t.Recopied.IsZero() && settled(phase) {
+			phase = pipeline.Recopied
+		}
+		say(w, "  %s\t%s", written(key, t), phase)
 		if !t.Recopied.IsZero() {
 			say(w, "\tcopied %s ago; the log does not tell of it", durationText(time.Since(t.Recopied)))
 		}

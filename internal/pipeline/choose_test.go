@@ -155,7 +155,7 @@ func TestATableWithoutAnIdentityIsKeptRightByCopyingItAgain(t *testing.T) {
 		t.Errorf("it is copied again before its time:\n%s", r.Stderr)
 	}
 	status := testlab.Leat(t).Run(b.db.Env(), "status", "--to", b.dir+"/lake", "--set", "run.slot="+b.slot())
-	if !strings.Contains(status.Stdout, "ago; the log does not tell of it") {
+	if !strings.Contains(status.Stdout, "ago; the log does not tell of it") || !strings.Contains(status.Stdout, "recopied") {
 		t.Errorf("status does not tell the age of the copy:\n%s%s", status.Stdout, status.Stderr)
 	}
 
@@ -180,6 +180,9 @@ func TestATableWithoutAnIdentityIsKeptRightByCopyingItAgain(t *testing.T) {
 	same("with a key")
 	if strings.Contains(r.Stderr, "copied table=") {
 		t.Errorf("a table that is followed is copied:\n%s", r.Stderr)
+	}
+	if status = testlab.Leat(t).Run(b.db.Env(), "status", "--to", b.dir+"/lake", "--set", "run.slot="+b.slot()); strings.Contains(status.Stdout, "recopied") || strings.Contains(status.Stdout, "does not tell") {
+		t.Errorf("status says that tables that are followed are copied:\n%s", status.Stdout)
 	}
 }
 
