@@ -376,18 +376,19 @@ func TestAnUploadWhoseCompletionIsNotToldIsNotSentAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer   testlab.Answer
 		attempts int
-		before   bool // there is an earlier object of the same bytes with other metadata
+		before   []byte // of an earlier object, with other metadata
 	}{
-		"done, and the answer is lost":             {testlab.LoseReply, 1, false},
-		"done, and it says that there is none":     {gone, 1, false},
-		"not done":                                 {testlab.Fail(404, "NoSuchUpload"), 2, false},
-		"not done, and the earlier object is like": {testlab.Fail(404, "NoSuchUpload"), 2, true},
+		"done, and the answer is lost":             {testlab.LoseReply, 1, nil},
+		"done, and it says that there is none":     {gone, 1, nil},
+		"not done":                                 {testlab.Fail(404, "NoSuchUpload"), 2, nil},
+		"not done, and the earlier object is like": {testlab.Fail(404, "NoSuchUpload"), 2, noise(1, 20<<20)},
+		"not done, and there is another object":    {testlab.Fail(404, "NoSuchUpload"), 2, noise(2, 20<<20)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path := strings.ReplaceAll(name, " ", "-")
-			if c.before {
-				multipart(t, far, path+"/large", noise(1, 20<<20), 5<<20)
+			if c.before != nil {
+				multipart(t, far, path+"/large", c.before, 5<<20)
 			}
 			parts, sent := partScript(func(int, int) bool { return false })
 			once := testlab.Times(1, completes, c.answer)
@@ -395,7 +396,7 @@ func TestAnUploadWhoseCompletionIsNotToldIsNotSentAgain(t *testing.T) {
 				if answer := once(r); answer != nil {
 					return answer
 				}
-				if c.before && (r.Method == http.MethodGet && r.URL.Query().Has("list-type")) { // so that it is carried at all
+				if c.before != nil && r.Method == http.MethodGet && r.URL.Query().Has("list-type") { // so that it is carried at all
 					return altered(func(_ http.Header, b []byte) []byte {
 						return bytes.ReplaceAll(b, []byte("<Size>20971520<"), []byte("<Size>1<"))
 					})
