@@ -2,7 +2,6 @@ package lake
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -195,7 +194,7 @@ func TestRecordsOfPackedRowsAreBounded(t *testing.T) {
 		}
 		schema := arrow.NewSchema([]arrow.Field{packedField("id", "1", arrow.PrimitiveTypes.Int64), packedField("v", "2", arrow.BinaryTypes.String)}, nil)
 		next, largest, records := int64(0), int64(0), 0
-		err = ice.scan(context.Background(), d.Build(), schema, 0, func(rec arrow.RecordBatch) error {
+		err = ice.scan(t.Context(), d.Build(), schema, 0, func(rec arrow.RecordBatch) error {
 			for _, id := range rec.Column(0).(*array.Int64).Int64Values() {
 				if id != next {
 					return fmt.Errorf("row %d comes as the %d-th", id, next)
@@ -210,7 +209,7 @@ func TestRecordsOfPackedRowsAreBounded(t *testing.T) {
 			t.Errorf("%s: %d rows, %v", name, next, err)
 		}
 		began := errors.New("the next file begins")
-		err = ice.scan(context.Background(), d.Build(), schema, 0, func(rec arrow.RecordBatch) error {
+		err = ice.scan(t.Context(), d.Build(), schema, 0, func(rec arrow.RecordBatch) error {
 			if rec.NumRows() > 1<<10 {
 				t.Errorf("%s: a record of the next file has %d rows: it is begun again too", name, rec.NumRows())
 			}
