@@ -188,11 +188,13 @@ func TestAnOldSpellingInAFolderThatAnotherMirrorKeepsIsNotCountedAsGone(t *testi
 	near, dir := testlab.AnyKey(t, 1000), testlab.Folding(t)
 	near.Put("app/Dir/x", []byte("x"))
 	near.Put("app/kept", []byte("kept"))
+	near.Put("app/gone", []byte("gone"))
 	from, to := open(t, near.Store, "app"), folderOf(t, dir)
 	_, _, err := run(t, from, to, nil)
 	must(t, err)
 	tree(t, dir, "Dir/.leat/mirror/x.json")
 	near.Remove("app/Dir/x")
+	near.Remove("app/gone") // so that anything is deleted
 	near.Put("app/Dir/X", []byte("x"))
 	r, _, err := run(t, from, to, func(o *mirror.Options) { o.Delete, o.MaxDeleteShare, o.DryRun = true, 100, true })
 	if !fault.Is(err, fault.MirrorIncomplete) || r.FailedBy[fault.KeyRefused] != 1 || r.Reasons[mirror.ReasonMissing] != 0 || r.LeftOut[fault.ObjectForeign] != 1 {
