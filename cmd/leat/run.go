@@ -170,8 +170,12 @@ func runPolicies(t config.RunTypes) postgres.Policies {
 
 func maintainOptions(cfg *config.Config) lake.MaintainOptions {
 	return lake.MaintainOptions{
-		Compact: true, MergeDeletes: 32, MergeManifests: true, KeepSnapshots: cfg.Lake.KeepSnapshots, KeepFor: time.Duration(cfg.Lake.SnapshotAge),
+		Compact: true, MergeDeletes: 32, MergeManifests: true, Snapshots: snapshots(cfg),
 	}
+}
+
+func snapshots(cfg *config.Config) lake.Retention {
+	return lake.Retention{Keep: cfg.Lake.KeepSnapshots, All: time.Duration(cfg.Lake.SnapshotAge)}
 }
 
 func orName(given, name string) string {
@@ -294,7 +298,7 @@ func icebergOptions(cfg *config.Config) lake.Options {
 	return lake.Options{
 		Catalog: catalogOptions(cfg), Format: l.FormatVersion, TargetFileSize: int64(l.FileSize), Compression: format.Compression(l.Compression),
 		Profile: string(l.Profile), NamespacePrefix: l.NamespacePrefix, HistorySuffix: l.HistorySuffix, Pipeline: cfg.Run.Name,
-		OnTypeChange: onTypeChange(cfg.Run.OnSchemaChange),
+		OnTypeChange: onTypeChange(cfg.Run.OnSchemaChange), Snapshots: snapshots(cfg),
 	}
 }
 

@@ -35,6 +35,7 @@ const (
 	propCopy      = "leat.copy"         // the last copy that was finished
 	propSnapshot  = "leat.snapshot"     // the last snapshot that we made; not in its summary
 	propForeign   = "leat.foreign-rows" // how many rows other programs have added or removed
+	propLine      = "leat.line"         // the sequence number after which the history is one line: see lineSince
 )
 
 // icebergTable is one Iceberg table that is open for writing.
@@ -53,6 +54,12 @@ type icebergTable struct {
 	inside    map[string][]liveFile  // manifests read so far, by path
 	foreign   Foreign                // what other programs had done when the table was loaded
 	broken    error                  // set when memory no longer agrees with the lake: the table must be opened again
+	watched   int64                  // the sequence number since which this process has seen every commit
+	removals  []int64                // the sequence numbers of those after it that removed files
+
+	expiring  sync.Mutex // of the one goroutine that expires snapshots
+	room      int        // under expiring: with fewer snapshots than this many none is looked for that might go
+	expiredAt time.Time  // under expiring
 }
 
 // liveFile is a data or delete file of the current snapshot.
@@ -112,6 +119,7 @@ func (t *icebergTable) load(ctx context.Context) error {
 func (t *icebergTable) take(ctx context.Context, tbl *table.Table) (err error) {
 	t.adopt(tbl.Metadata(), tbl.MetadataLocation())
 	t.inside, t.manifests, t.broken, t.foreign = map[string][]liveFile{}, nil, nil, foreignTo(tbl.Metadata())
+	t.watched, t.removals = tbl.Metadata().LastSequenceNumber(), nil
 	if s := t.now().CurrentSnapshot(); s != nil {
 		t.manifests, err = s.Manifests(t.lake.avroFiles(ctx))
 	}
@@ -218,6 +226,14 @@ func (t *icebergTable) safely(work func() error) func() error {
 // commit makes one new version of the table. Whoever else has changed the table since it was loaded wins:
 // fault.LakeConflict. After an error the table must be loaded again before the next commit.
 func (t *icebergTable) commit(ctx context.Context, d delta) error {
+	err := t.commitOnce(ctx, d)
+	if err == nil && d.hasFiles() {
+		t.expireCrowded(ctx)
+	}
+	return err
+}
+
+func (t *icebergTable) commitOnce(ctx context.Context, d delta) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.broken != nil {
@@ -261,6 +277,9 @@ func (t *icebergTable) commitLocked(ctx context.Context, d delta) error {
 	if follows {
 		props[propSnapshot], props[propForeign] = strconv.FormatInt(s.SnapshotID, 10), strconv.FormatInt(t.foreign.TotalRows, 10)
 	}
+	if s != nil && (base.Properties()[propLine] == "" || t.foreign.Snapshots > 0 || t.foreign.RolledBack) {
+		props[propLine] = strconv.FormatInt(base.LastSequenceNumber(), 10)
+	}
 	updates := append(slices.Clone(evolves), table.NewSetPropertiesUpdate(props))
 	if s != nil {
 		updates = append(updates, table.NewAddSnapshotUpdate(&s.Snapshot), table.NewSetSnapshotRefUpdate(table.MainBranch, s.SnapshotID, table.BranchRef, 0, 0, 0))
@@ -273,6 +292,9 @@ func (t *icebergTable) commitLocked(ctx context.Context, d delta) error {
 	if s != nil {
 		t.manifests = s.manifests
 		t.forget()
+		if s.removes {
+			t.noteRemoval(s.SequenceNumber)
+		}
 	}
 	if follows {
 		t.foreign = Foreign{TotalRows: t.foreign.TotalRows}

@@ -281,7 +281,7 @@ func TestTheCurrentTableIsWhatTheLogSays(t *testing.T) {
 				}
 				b.commit(t)
 				if round%3 == 0 {
-					if _, err := b.table.Maintain(context.Background(), MaintainOptions{Compact: r.IntN(2) == 0, MergeDeletes: r.IntN(4), KeepSnapshots: 3}); err != nil {
+					if _, err := b.table.Maintain(context.Background(), MaintainOptions{Compact: r.IntN(2) == 0, MergeDeletes: r.IntN(4), Snapshots: Retention{Keep: 3}}); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/apache/iceberg-go/table"
@@ -13,18 +13,52 @@ import (
 	"github.com/leatdata/leat/internal/fault"
 )
 
-// expire forgets old snapshots and deletes what only they needed.
+// expireCrowded forgets old snapshots beside commits, when there are enough of them. A commit has happened before: what cannot be read
+// or deleted only waits.
+func (t *icebergTable) expireCrowded(ctx context.Context) {
+	r := t.lake.Snapshots
+	if !r.expires() || !t.expiring.TryLock() { // another goroutine is at it
+		return
+	}
+	defer t.expiring.Unlock()
+	meta := t.now().Metadata()
+	if len(meta.Snapshots()) < t.room {
+		return
+	}
+	keep, gone := r.split(meta)
+	t.room = len(keep) + r.slack()
+	if len(gone) < r.slack() {
+		return
+	}
+	if _, _, err := t.expireLocked(ctx, r.split); err != nil && ctx.Err() == nil {
+		t.room *= 2
+		t.lake.Log.Warn("old snapshots of a table could not be expired", "table", t.where(), "error", err)
+	}
+}
+
+// expire forgets old snapshots and deletes what only they needed: few of them only once in a while, or when the upkeep is thorough.
 func (t *icebergTable) expire(ctx context.Context, o MaintainOptions) (snapshots, objects int, err error) {
-	now := time.Now()
-	keep, gone := expired(t.now().Metadata(), o, now)
+	t.expiring.Lock()
+	defer t.expiring.Unlock()
+	_, gone := o.Snapshots.split(t.now().Metadata())
+	if len(gone) < o.Snapshots.slack() && !o.Thorough && time.Since(t.expiredAt) < longRest {
+		return 0, 0, nil
+	}
+	return t.expireLocked(ctx, o.Snapshots.split)
+}
+
+// splitter parts the snapshots of a table in those that stay and those that go.
+type splitter func(table.Metadata) (keep, gone []table.Snapshot)
+
+// expireLocked holds t.expiring.
+func (t *icebergTable) expireLocked(ctx context.Context, split splitter) (snapshots, objects int, err error) {
+	t.expiredAt = time.Now()
+	keep, gone := split(t.now().Metadata())
 	if len(gone) == 0 {
 		return 0, 0, nil
 	}
-	needed, unneeded := t.lake.noObjects(), t.lake.noObjects()
-	if err := t.reach(ctx, keep, needed, true); err != nil {
-		return 0, 0, err
-	}
-	if err := t.reach(ctx, gone, unneeded, false); err != nil {
+	unneeded, props, err := t.unneeded(ctx, keep, gone)
+	if err != nil {
 		return 0, 0, err
 	}
 	if err := t.refresh(ctx); err != nil {
@@ -34,17 +68,18 @@ func (t *icebergTable) expire(ctx context.Context, o MaintainOptions) (snapshots
 	for _, s := range gone {
 		ids[s.SnapshotID] = true
 	}
-	// What somebody has named since we last saw the table stays: the next upkeep knows of it.
-	if keep, _ := expired(t.now().Metadata(), o, now); slices.ContainsFunc(keep, func(s table.Snapshot) bool { return ids[s.SnapshotID] }) {
+	// What another program has named since we last saw the table stays: the next upkeep knows of it.
+	if keep, _ := split(t.now().Metadata()); slices.ContainsFunc(keep, func(s table.Snapshot) bool { return ids[s.SnapshotID] }) {
 		return 0, 0, nil
 	}
-	if err := t.commit(ctx, delta{updates: []table.Update{table.NewRemoveSnapshotsUpdate(slices.Collect(maps.Keys(ids)), false)}}); err != nil {
+	updates := []table.Update{table.NewRemoveSnapshotsUpdate(slices.Collect(maps.Keys(ids)), false)}
+	if err := t.commitOnce(ctx, delta{updates: updates, props: props}); err != nil {
 		return 0, 0, err
 	}
 	files := t.lake.files(ctx)
 	for path := range unneeded.names {
-		if needed.has(path) || ctx.Err() != nil { // when the run ends the rest is left to Sweep
-			continue
+		if ctx.Err() != nil { // when the run ends the rest is left to Sweep
+			break
 		}
 		if err := files.Remove(path); err != nil {
 			t.lake.Log.Warn("a file of an expired snapshot could not be removed", "file", path, "error", err)
@@ -53,6 +88,38 @@ func (t *icebergTable) expire(ctx context.Context, o MaintainOptions) (snapshots
 		objects++
 	}
 	return len(gone), objects, nil
+}
+
+// unneeded lists the objects that only the snapshots need which go. Where the table's history is one line, the neighbours of each gap
+// tell. Else all snapshots that stay are asked, and the properties returned say up to where that was so.
+func (t *icebergTable) unneeded(ctx context.Context, keep, gone []table.Snapshot) (objects, map[string]string, error) {
+	meta := t.now().Metadata()
+	to, since := t.lake.noObjects(), lineSince(meta)
+	gaps, rest := gapsOf(meta, gone)
+	for _, g := range gaps {
+		if !g.onLine(since) {
+			rest = append(rest, g.gone...)
+		} else if err := t.unlink(ctx, g, to); err != nil {
+			return objects{}, nil, err
+		}
+	}
+	props := map[string]string{propLine: strconv.FormatInt(since, 10)}
+	if len(rest) == 0 {
+		return to, props, nil
+	}
+	needed, all := t.lake.noObjects(), t.lake.noObjects()
+	if err := t.reach(ctx, keep, needed, true); err != nil {
+		return objects{}, nil, err
+	}
+	if err := t.reach(ctx, rest, all, false); err != nil {
+		return objects{}, nil, err
+	}
+	for path := range all.names {
+		if !needed.has(path) {
+			to.add(path)
+		}
+	}
+	return to, props, nil
 }
 
 // refresh takes over what others have done to the table beside us, as far as our writing does not build on it: tags, branches,
@@ -75,65 +142,11 @@ func (t *icebergTable) refresh(ctx context.Context) error {
 		return fmt.Sprint(m.TableUUID(), main, m.CurrentSchema().ID, m.DefaultPartitionSpec(), m.DefaultSortOrder(), m.Properties()[propCommit])
 	}
 	if ground(tbl.Metadata()) != ground(t.now().Metadata()) {
-		t.broken = fault.New(fault.LakeConflict, t.where(), "somebody else has changed the table since we read it (%s)", writerOf(tbl))
+		t.broken = fault.New(fault.LakeConflict, t.where(), "another program has changed the table since we read it (%s)", writerOf(tbl))
 		return t.broken
 	}
 	t.adopt(tbl.Metadata(), tbl.MetadataLocation())
 	return nil
-}
-
-// expired parts the snapshots in those that stay and those that go. Tags and branches but main are made by others: we take none of
-// them away, however old it is, and what they name stays.
-func expired(meta table.Metadata, o MaintainOptions, now time.Time) (keep, gone []table.Snapshot) {
-	named := map[int64]bool{}
-	for name, ref := range meta.Refs() {
-		least, age := retention(name, ref, o)
-		id := &ref.SnapshotID
-		for n := 0; id != nil; n++ {
-			s := meta.SnapshotByID(*id)
-			if s == nil || n > len(meta.Snapshots()) {
-				break
-			}
-			if n < least || young(*s, age, now) {
-				named[s.SnapshotID] = true
-			}
-			id = s.ParentSnapshotID
-		}
-	}
-	for _, s := range meta.Snapshots() {
-		if named[s.SnapshotID] || young(s, o.KeepFor.Milliseconds(), now) {
-			keep = append(keep, s)
-		} else {
-			gone = append(gone, s)
-		}
-	}
-	return keep, gone
-}
-
-// retention says how many snapshots of a tag or branch stay, and up to which age, in milliseconds, all do. A branch that says
-// nothing of it keeps all; of what it leaves open it keeps as main does.
-func retention(name string, ref table.SnapshotRef, o MaintainOptions) (least int, age int64) {
-	least, age = max(1, o.KeepSnapshots), o.KeepFor.Milliseconds()
-	switch {
-	case name == table.MainBranch:
-		return least, age
-	case ref.SnapshotRefType == table.TagRef:
-		return 1, 0
-	case ref.MinSnapshotsToKeep == nil && ref.MaxSnapshotAgeMs == nil:
-		return math.MaxInt, 0
-	}
-	if ref.MinSnapshotsToKeep != nil {
-		least = *ref.MinSnapshotsToKeep
-	}
-	if ref.MaxSnapshotAgeMs != nil {
-		age = *ref.MaxSnapshotAgeMs
-	}
-	return least, age
-}
-
-// young says that a snapshot is no older than age, in milliseconds; 0 is no age at all.
-func young(s table.Snapshot, age int64, now time.Time) bool {
-	return age > 0 && now.UnixMilli()-s.TimestampMs <= age
 }
 
 // reach lists all objects that snapshots need: with live, of data and delete files only those that are part of them; else those

@@ -155,7 +155,7 @@ func (o ownTable) work(ctx context.Context) error {
 	if _, err := table.Commit(ctx, o.lsn+1, time.Unix(1, 0)); err != nil {
 		return err
 	}
-	_, err = table.Maintain(ctx, MaintainOptions{Compact: true, Thorough: true, MergeDeletes: 1, MergeManifests: true, KeepSnapshots: 1})
+	_, err = table.Maintain(ctx, MaintainOptions{Compact: true, Thorough: true, MergeDeletes: 1, MergeManifests: true, Snapshots: Retention{Keep: 1}})
 	return err
 }
 

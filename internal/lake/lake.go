@@ -44,6 +44,8 @@ type Options struct {
 	NamespacePrefix string
 	// HistorySuffix goes behind the table's name for the history; "_history" if empty.
 	HistorySuffix string
+	// Snapshots says which snapshots stay when commits make them too many; the zero value leaves them all to Maintain.
+	Snapshots Retention
 	// WorkDir is a local folder for key indexes.
 	WorkDir string
 	// Pipeline is the name of the one writer; a table of another one is refused.

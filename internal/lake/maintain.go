@@ -19,12 +19,9 @@ type MaintainOptions struct {
 	MergeDeletes int
 	// MergeManifests merges small manifests where there are many.
 	MergeManifests bool
-	// KeepSnapshots and KeepFor say which snapshots stay: the last so many, and all that are younger. Both 0 keeps all.
-	KeepSnapshots int
-	KeepFor       time.Duration
+	// Snapshots says which snapshots stay.
+	Snapshots Retention
 }
-
-func (o MaintainOptions) expires() bool { return o.KeepSnapshots > 0 || o.KeepFor > 0 }
 
 // Maintained says what upkeep has done.
 type Maintained struct {
@@ -62,7 +59,7 @@ func (c *currentTable) maintain(ctx context.Context, o MaintainOptions) (m Maint
 			return m, err
 		}
 	}
-	if o.expires() {
+	if o.Snapshots.expires() {
 		// Under the lock: the ingest's view of the snapshot must not change while it commits.
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -126,7 +123,7 @@ func (t *icebergTable) maintain(ctx context.Context, o MaintainOptions) (m Maint
 			return m, err
 		}
 	}
-	if o.expires() {
+	if o.Snapshots.expires() {
 		m.Snapshots, m.Removed, err = t.expire(ctx, o)
 	}
 	return m, err

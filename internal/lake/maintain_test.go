@@ -215,7 +215,7 @@ func TestWhatATagOrABranchNamesOutlivesExpiry(t *testing.T) {
 			}
 			var sum Maintained
 			for range 2 {
-				done, err := held.Maintain(t.Context(), MaintainOptions{KeepSnapshots: 1})
+				done, err := held.Maintain(t.Context(), MaintainOptions{Snapshots: Retention{Keep: 1}})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -258,18 +258,18 @@ func TestABranchKeepsWhatItSaysItself(t *testing.T) {
 		o     MaintainOptions
 		keeps []int // of ten snapshots of which each is an hour older than the next one, the last one's age being one
 	}{
-		"none":                {nil, MaintainOptions{KeepSnapshots: 2}, []int{8, 9}},
-		"none, and an age":    {nil, MaintainOptions{KeepSnapshots: 2, KeepFor: 3 * time.Hour}, []int{7, 8, 9}},
-		"tag":                 {table.NewSetSnapshotRefUpdate("r", 4, table.TagRef, 1, 0, 0), MaintainOptions{KeepSnapshots: 1}, []int{3, 9}},
-		"branch":              {table.NewSetSnapshotRefUpdate("r", 4, table.BranchRef, 1, 0, 0), MaintainOptions{KeepSnapshots: 1}, []int{0, 1, 2, 3, 9}},
-		"branch of so many":   {table.NewSetSnapshotRefUpdate("r", 4, table.BranchRef, 0, 0, 2), MaintainOptions{KeepSnapshots: 1}, []int{2, 3, 9}},
-		"branch up to an age": {table.NewSetSnapshotRefUpdate("r", 6, table.BranchRef, 0, (old + time.Hour + time.Minute).Milliseconds(), 0), MaintainOptions{KeepSnapshots: 1}, []int{4, 5, 9}},
-		"main is rolled back": {table.NewSetSnapshotRefUpdate(table.MainBranch, 4, table.BranchRef, 0, 0, 0), MaintainOptions{KeepSnapshots: 2}, []int{2, 3}},
+		"none":                {nil, MaintainOptions{Snapshots: Retention{Keep: 2}}, []int{8, 9}},
+		"none, and an age":    {nil, MaintainOptions{Snapshots: Retention{Keep: 2, All: 3 * time.Hour}}, []int{7, 8, 9}},
+		"tag":                 {table.NewSetSnapshotRefUpdate("r", 4, table.TagRef, 1, 0, 0), MaintainOptions{Snapshots: Retention{Keep: 1}}, []int{3, 9}},
+		"branch":              {table.NewSetSnapshotRefUpdate("r", 4, table.BranchRef, 1, 0, 0), MaintainOptions{Snapshots: Retention{Keep: 1}}, []int{0, 1, 2, 3, 9}},
+		"branch of so many":   {table.NewSetSnapshotRefUpdate("r", 4, table.BranchRef, 0, 0, 2), MaintainOptions{Snapshots: Retention{Keep: 1}}, []int{2, 3, 9}},
+		"branch up to an age": {table.NewSetSnapshotRefUpdate("r", 6, table.BranchRef, 0, (old + time.Hour + time.Minute).Milliseconds(), 0), MaintainOptions{Snapshots: Retention{Keep: 1}}, []int{4, 5, 9}},
+		"main is rolled back": {table.NewSetSnapshotRefUpdate(table.MainBranch, 4, table.BranchRef, 0, 0, 0), MaintainOptions{Snapshots: Retention{Keep: 2}}, []int{2, 3}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			now := time.Now()
-			keep, gone := expired(tenSnapshots(t, now, c.ref), c.o, now)
+			keep, gone := expired(tenSnapshots(t, now, c.ref), c.o.Snapshots, now)
 			var kept []int
 			for _, s := range keep {
 				kept = append(kept, int(s.SnapshotID)-1)

@@ -16,6 +16,7 @@ const (
 	fullManifest    = 4 << 20  // of this size they are left alone
 	mergedBytes     = 8 << 20  // of what becomes one manifest
 	leastManifests  = 16       // of one class are worth it
+	classesAtCommit = 2        // of these smallest classes a commit merges itself; maintenance does the others
 	manifestsAtOnce = 16
 )
 
@@ -25,30 +26,48 @@ type mergedManifest struct {
 	of   map[string]bool // their paths
 }
 
-// manifestGroups picks manifests to be merged: those of one content, size class and partition spec. Others' specs are left alone.
-func manifestGroups(all []iceberg.ManifestFile, spec int) [][]iceberg.ManifestFile {
-	type class struct {
-		content iceberg.ManifestContent
-		size    int
-	}
-	classes := map[class][]iceberg.ManifestFile{}
+// manifestClass is of what manifests may become one.
+type manifestClass struct {
+	content iceberg.ManifestContent
+	size    int
+}
+
+// classesOf parts the manifests that may be merged: those of one content, size class and partition spec. Others' specs are left alone.
+func classesOf(all []iceberg.ManifestFile, spec int) map[manifestClass][]iceberg.ManifestFile {
+	classes := map[manifestClass][]iceberg.ManifestFile{}
 	for _, m := range all {
 		if m.Length() >= fullManifest || int(m.PartitionSpecID()) != spec {
 			continue
 		}
-		k := class{content: m.ManifestContent()}
+		k := manifestClass{content: m.ManifestContent()}
 		for size := int64(leastManifest); m.Length() >= size; size *= 4 {
 			k.size++
 		}
 		classes[k] = append(classes[k], m)
 	}
+	return classes
+}
+
+// manifestGroups picks manifests to be merged.
+func manifestGroups(all []iceberg.ManifestFile, spec int) [][]iceberg.ManifestFile {
 	var groups [][]iceberg.ManifestFile
-	for _, of := range classes {
+	for _, of := range classesOf(all, spec) {
 		if len(of) >= leastManifests {
 			groups = append(groups, bySize(of, iceberg.ManifestFile.Length)...)
 		}
 	}
 	return slices.DeleteFunc(groups, func(g []iceberg.ManifestFile) bool { return len(g) < 2 })
+}
+
+// smallestGroup picks what a commit itself merges: the smallest class that has enough of them, data before deletes.
+func smallestGroup(all []iceberg.ManifestFile, spec int) (group []iceberg.ManifestFile) {
+	least := manifestClass{size: classesAtCommit}
+	for k, of := range classesOf(all, spec) {
+		if len(of) >= leastManifests && (k.size < least.size || k.size == least.size && k.content < least.content && group != nil) {
+			least, group = k, of
+		}
+	}
+	return group
 }
 
 // bySize cuts a list in pieces of mergedBytes.

@@ -240,7 +240,7 @@ func TestAColumnThatATableIsPartitionedByMayBeDropped(t *testing.T) {
 			for i := range change.LSN(4) {
 				write(t, table, changes(t, narrow, 0x300+0x10*i, "u", fmt.Sprintf(`[{"id":%d,"amount":"3.00"}]`, i+3)), 0x308+0x10*i)
 			}
-			if m, err := table.Maintain(t.Context(), MaintainOptions{Compact: true, KeepSnapshots: 1}); err != nil || m.Compacted == 0 {
+			if m, err := table.Maintain(t.Context(), MaintainOptions{Compact: true, Snapshots: Retention{Keep: 1}}); err != nil || m.Compacted == 0 {
 				t.Errorf("%+v, %v", m, err)
 			}
 			rows := readBack(t, dir+"/public/visits")

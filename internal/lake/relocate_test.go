@@ -503,7 +503,7 @@ func TestATableThatExpiresWhileItIsReadIsTakenAsItIsThen(t *testing.T) {
 	s.Carry = func(ctx context.Context, key string, size int64) (err error) {
 		once.Do(func() {
 			var m Maintained
-			if m, err = tbl.Maintain(ctx, MaintainOptions{Compact: true, KeepSnapshots: 1}); err == nil && m.Removed == 0 {
+			if m, err = tbl.Maintain(ctx, MaintainOptions{Compact: true, Snapshots: Retention{Keep: 1}}); err == nil && m.Removed == 0 {
 				err = fmt.Errorf("nothing was removed: %+v", m)
 			}
 		})

@@ -23,6 +23,7 @@ import (
 type newSnapshot struct {
 	table.Snapshot
 	manifests []iceberg.ManifestFile
+	removes   bool // files of the snapshot before are not part of it
 }
 
 // snapshotWriter writes the manifests of one snapshot. We write them ourselves because the library's transactions
@@ -69,6 +70,7 @@ func (t *icebergTable) snapshot(ctx context.Context, meta table.Metadata, d delt
 		SchemaID:    new(meta.CurrentSchema().ID),
 		Summary:     w.summary(d, own),
 	}}
+	s.removes = w.totals.removedFiles+w.totals.removedDeletes > 0
 	var list bytes.Buffer
 	first := t.now().Metadata().NextRowID()
 	rows, err := w.writeList(&list, parent, seq, first)
@@ -188,7 +190,8 @@ func keyOf(f iceberg.DataFile) fileKey {
 	return k
 }
 
-// keep takes over the manifests of the current snapshot. Those of which a file goes become few, and so do those that were merged.
+// keep takes over the manifests of the current snapshot. Those of which a file goes become few, and so do those that were merged, and
+// small ones where they have become many.
 func (w *snapshotWriter) keep(ctx context.Context, d delta) error {
 	gone := make(map[fileKey]bool, len(d.remove)+len(d.removeDeletes))
 	for _, list := range [][]iceberg.DataFile{d.remove, d.removeDeletes} {
@@ -203,7 +206,7 @@ func (w *snapshotWriter) keep(ctx context.Context, d delta) error {
 		w.list = append(w.list, m.file)
 		maps.Copy(merged, m.of)
 	}
-	var worn []iceberg.ManifestFile
+	var whole, worn []iceberg.ManifestFile
 	for _, m := range w.table.manifests {
 		if merged[m.FilePath()] || !m.HasAddedFiles() && !m.HasExistingFiles() {
 			continue
@@ -213,7 +216,7 @@ func (w *snapshotWriter) keep(ctx context.Context, d delta) error {
 			return err
 		}
 		if found == 0 {
-			w.list = append(w.list, m)
+			whole = append(whole, m)
 			continue
 		}
 		worn = append(worn, m)
@@ -222,7 +225,33 @@ func (w *snapshotWriter) keep(ctx context.Context, d delta) error {
 	if left > 0 && !d.replaceAll {
 		return fault.New(fault.LakeConflict, w.table.where(), "%d files that were to be replaced are no longer part of the table", left)
 	}
+	if err := w.keepWhole(ctx, whole); err != nil {
+		return err
+	}
 	return w.rewriteManifests(ctx, worn, goes)
+}
+
+// keepWhole takes over manifests as they are, but for the smallest ones when there are many: one takes their place, so that the list
+// which each commit writes stays short however long maintenance takes.
+func (w *snapshotWriter) keepWhole(ctx context.Context, whole []iceberg.ManifestFile) error {
+	group := smallestGroup(whole, w.meta.DefaultPartitionSpec())
+	if len(group) == 0 {
+		w.list = append(w.list, whole...)
+		return nil
+	}
+	m, err := w.mergeGroup(ctx, group)
+	if err != nil {
+		return err
+	}
+	for _, of := range whole {
+		if of.FilePath() == group[0].FilePath() {
+			w.list = append(w.list, m.file) // where the newest was
+		}
+		if !m.of[of.FilePath()] {
+			w.list = append(w.list, of)
+		}
+	}
+	return nil
 }
 
 // leaving says how many files of a manifest go.

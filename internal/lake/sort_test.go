@@ -66,7 +66,7 @@ func TestASortedTableIsWhatTheLogSays(t *testing.T) {
 				}
 				b.commit(t)
 				if round%3 == 0 {
-					if _, err := b.table.Maintain(context.Background(), MaintainOptions{Compact: r.IntN(3) > 0, MergeDeletes: r.IntN(4), KeepSnapshots: 3}); err != nil {
+					if _, err := b.table.Maintain(context.Background(), MaintainOptions{Compact: r.IntN(3) > 0, MergeDeletes: r.IntN(4), Snapshots: Retention{Keep: 3}}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -268,7 +268,7 @@ func TestASortOrderThatIsSetLaterHoldsFromThen(t *testing.T) {
 	if done, err := table.Maintain(t.Context(), MaintainOptions{Compact: true}); err != nil || done.Compacted != 0 {
 		t.Fatalf("four small files of a table at work: %+v, %v", done, err)
 	}
-	done, err := table.Maintain(t.Context(), MaintainOptions{Compact: true, Thorough: true, KeepSnapshots: 1})
+	done, err := table.Maintain(t.Context(), MaintainOptions{Compact: true, Thorough: true, Snapshots: Retention{Keep: 1}})
 	if err != nil || done.Compacted != 4 {
 		t.Fatalf("%+v, %v", done, err)
 	}
