@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/session"
 )
 
 // Settings say how to reach a server.
@@ -44,6 +45,7 @@ type Source struct {
 	searchPath []string          // schemas that names without one are looked for in
 	others     map[string]string // what other roles have of settings in which this role differs
 	proven     *sync.Map         // see Catalog.prove
+	idle       *idleSessions
 }
 
 // Connect reaches the server once and reads its version.
@@ -59,8 +61,8 @@ func Connect(ctx context.Context, set Settings) (*Source, error) {
 		set.ApplicationName = "leat"
 	}
 	cfg.OnNotice = func(*pgconn.PgConn, *pgconn.Notice) {}
-	s := &Source{config: cfg, set: set, Name: describe(cfg), proven: new(sync.Map)}
-	c, err := s.session(ctx)
+	s := &Source{config: cfg, set: set, Name: describe(cfg), proven: new(sync.Map), idle: &idleSessions{keep: idleFor}}
+	c, err := s.open(ctx, session.Read, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +70,10 @@ func Connect(ctx context.Context, set Settings) (*Source, error) {
 	if err := s.look(ctx, c); err != nil {
 		return nil, err
 	}
+	if err := s.prepare(ctx, c, session.Read, nil); err != nil { // by what was found; look has reset some of it
+		return nil, classify(ctx, err, s.Name, "cannot prepare the session")
+	}
+	c.CustomData()[idleKey] = s.idle
 	return s, nil
 }
 
@@ -136,9 +142,17 @@ func iamToken(ctx context.Context, cfg *pgconn.Config, region string) (string, e
 // farewell is how long a server may take to hear that we leave.
 const farewell = 2 * time.Second
 
-// leave ends a session. The driver ends one whose statement was cancelled by itself, and beside us: without waiting
-// for it the process could end before the server has heard, and the session would go on waiting for its lock.
+// leave ends the use of a session, and what is under way in it. One that reads may wait for its next use.
 func leave(c *pgconn.PgConn) {
+	if p, waits := c.CustomData()[idleKey].(*idleSessions); waits && p.put(c) {
+		return
+	}
+	farewellTo(c)
+}
+
+// farewellTo ends a session. The driver ends one whose statement was cancelled by itself, and beside us: without waiting
+// for it the process could end before the server has heard, and the session would go on waiting for its lock.
+func farewellTo(c *pgconn.PgConn) {
 	ctx, cancel := context.WithTimeout(context.Background(), farewell)
 	defer cancel()
 	_ = c.Close(ctx) // ending the session ends its transaction, whatever Close says

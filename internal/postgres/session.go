@@ -13,9 +13,16 @@ import (
 	"github.com/leatdata/leat/internal/session"
 )
 
-// session opens a connection that reads.
+// session gives a connection that reads: one that waits for use, or a new one.
 func (s *Source) session(ctx context.Context) (*pgconn.PgConn, error) {
-	return s.open(ctx, session.Read, nil)
+	if c := s.idle.take(ctx); c != nil {
+		return c, nil
+	}
+	c, err := s.open(ctx, session.Read, nil)
+	if err == nil {
+		c.CustomData()[idleKey] = s.idle
+	}
+	return c, err
 }
 
 // writer opens a connection that makes publications and slots, and writes messages into the log.
@@ -34,24 +41,19 @@ const openAttempts = 5
 // open is the one way to a connection: with the settings of the list, whatever the role or the database sets.
 func (s *Source) open(ctx context.Context, use session.Use, own map[string]string) (*pgconn.PgConn, error) {
 	var params map[string]string
-	needs := session.Needs{Use: use, Others: s.others, Own: map[string]string{}}
 	if use == session.Replication {
 		params = map[string]string{"replication": "database"}
-	} else {
-		needs.Own["lock_timeout"], needs.Own["statement_timeout"] = millis(s.set.LockTimeout), millis(s.set.StatementTimeout)
 	}
-	maps.Copy(needs.Own, own)
 	for attempt := 1; ; attempt++ {
 		c, err := s.dial(ctx, params)
 		if err != nil {
 			return nil, err
 		}
-		needs.Major = session.Major(c.ParameterStatus("server_version"))
 		if attempt > 1 {
-			err = exec(ctx, c, session.Unlimited(needs.Major))
+			err = exec(ctx, c, session.Unlimited(session.Major(c.ParameterStatus("server_version"))))
 		}
 		if err == nil {
-			err = exec(ctx, c, session.SQL(needs))
+			err = s.prepare(ctx, c, use, own)
 		}
 		if err == nil {
 			return c, nil
@@ -61,6 +63,16 @@ func (s *Source) open(ctx context.Context, use session.Use, own map[string]strin
 			return nil, classify(ctx, err, s.Name, "cannot prepare the session")
 		}
 	}
+}
+
+// prepare sets what the list says for a use, and a session's own settings.
+func (s *Source) prepare(ctx context.Context, c *pgconn.PgConn, use session.Use, own map[string]string) error {
+	needs := session.Needs{Use: use, Others: s.others, Own: map[string]string{}, Major: session.Major(c.ParameterStatus("server_version"))}
+	if use != session.Replication {
+		needs.Own["lock_timeout"], needs.Own["statement_timeout"] = millis(s.set.LockTimeout), millis(s.set.StatementTimeout)
+	}
+	maps.Copy(needs.Own, own)
+	return exec(ctx, c, session.SQL(needs))
 }
 
 // outOfTime says whether a limit on time ended a statement or a session.
