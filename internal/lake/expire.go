@@ -82,6 +82,9 @@ func (t *icebergTable) expireLocked(ctx context.Context, split splitter) (snapsh
 			break
 		}
 		if err := files.Remove(path); err != nil {
+			if ctx.Err() != nil {
+				break
+			}
 			t.lake.Log.Warn("a file of an expired snapshot could not be removed", "file", path, "error", err)
 			continue
 		}

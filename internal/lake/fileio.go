@@ -42,7 +42,11 @@ func pathError(op, name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if fault.Of(err) == nil && !errors.Is(err, fs.ErrInvalid) {
+	switch {
+	case fault.Of(err) != nil || errors.Is(err, fs.ErrInvalid):
+	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+		err = fault.Wrap(err, fault.Interrupted, name, "stopped")
+	default:
 		err = fault.Wrap(err, fault.BucketFailed, name, "cannot %s it", op)
 	}
 	if fault.Is(err, fault.ObjectMissing) {

@@ -41,10 +41,51 @@ func TestACommitThatIsInterruptedAtAnyStepNamesNoOtherWriter(t *testing.T) {
 	}
 }
 
+// commitSome makes so many commits of a row each, from a round on.
+func commitSome(t *testing.T, l *Lake, spec Spec, round, n int) {
+	t.Helper()
+	table := open(t, l, spec)
+	for i := range n {
+		at := lsn(0x100 * (round + i))
+		write(t, table, changes(t, spec, at, "c", `[{"id":1}]`), at+8)
+	}
+	if err := table.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Upkeep that is interrupted, and a commit after it, say so and nothing else; the next process goes on.
+func TestUpkeepThatIsInterruptedAtAnyStepSaysSo(t *testing.T) {
+	t.Parallel()
+	l, spec := testLake(t, t.TempDir(), nil), bothSpec()
+	all := MaintainOptions{Compact: true, Thorough: true, MergeDeletes: 1, MergeManifests: true, Snapshots: Retention{Keep: 1}}
+	round := 1
+	for n, over := 1, false; !over; n += 1 + n/4 {
+		commitSome(t, l, spec, round, 3)
+		round += 3
+		table := open(t, l, spec)
+		ctx := buckettest.NewDying(t.Context(), n)
+		_, err := table.Maintain(ctx, all)
+		over = !ctx.Ended()
+		ctx.End()
+		if err != nil && !fault.Is(err, fault.Interrupted) || over && err != nil {
+			t.Fatalf("interrupted at step %d: %v", n, err)
+		}
+		if _, again := table.Maintain(t.Context(), all); again != nil && (err == nil || !fault.Is(again, fault.Interrupted)) {
+			t.Fatalf("after an interruption at step %d: %v", n, again)
+		}
+		if err := table.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	commitSome(t, l, spec, round, 1)
+}
+
 func interrupts(t *testing.T, l *Lake) {
 	t.Helper()
 	spec := historySpec()
-	round := 1
+	commitSome(t, l, spec, 1, leastManifests-4)
+	round := leastManifests
 	for n, over := 1, false; !over; n += 1 + n/4 {
 		opening := buckettest.NewDying(t.Context(), n)
 		early, err := l.Table(opening, spec)
