@@ -27,8 +27,6 @@ WITH_DEPS = LEAT_TEST_STRICT=1 LEAT_TEST_PYTHON=$$(./hack/test-deps where)/pytho
 BLACK_BOX = ./test/crash ./test/way
 # The packages that take longest come first, so that none of them is alone at the end.
 LONGEST = ./internal/pipeline ./internal/lake ./internal/mirror ./internal/postgres ./internal/bucket ./internal/format ./internal/dump
-# Tests wait for much: one package more than there are processors runs at a time.
-AT_ONCE = -p $$(($$(getconf _NPROCESSORS_ONLN) + 1))
 # One binary for all packages; go vet has looked already; and a process of the race detector need not sleep for a second before it ends.
 WITH_BINARY = $(WITH_DEPS) LEAT_TEST_BINARY=$(CURDIR)/bin/leat-test GORACE=atexit_sleep_ms=0
 test: test-deps ## Run all tests against real servers, with the race detector
@@ -36,7 +34,7 @@ test: test-deps ## Run all tests against real servers, with the race detector
 	CGO_ENABLED=0 $(GO) build -ldflags '-s -w' -o bin/leat-test ./cmd/leat
 	failed=0; \
 	$(WITH_BINARY) CGO_ENABLED=0 $(GO) test -vet=off -timeout 40m $(BLACK_BOX) & black_box=$$!; \
-	$(WITH_BINARY) $(GO) test -vet=off -race -timeout 40m $(AT_ONCE) $(LONGEST) $$($(GO) list ./... | grep -v -e /test/crash$$ -e /test/way$$) || failed=1; \
+	$(WITH_BINARY) $(GO) test -vet=off -race -timeout 40m $(LONGEST) $$($(GO) list ./... | grep -v -e /test/crash$$ -e /test/way$$) || failed=1; \
 	wait $$black_box || failed=1; \
 	exit $$failed
 

@@ -364,9 +364,6 @@ func partScript(fails func(number, n int) bool) (script testlab.Script, sent fun
 	return script, func() map[int]int { mu.Lock(); defer mu.Unlock(); return maps.Clone(done) }
 }
 
-// patiently is for tests that count requests: a busy machine may take long for one.
-func patiently(o *bucket.Options) { o.Stall = time.Minute }
-
 func TestAnUploadWhoseCompletionIsNotToldIsNotSentAgain(t *testing.T) {
 	t.Parallel()
 	near, far := testlab.S3(t), testlab.Ceph(t)
@@ -403,7 +400,7 @@ func TestAnUploadWhoseCompletionIsNotToldIsNotSentAgain(t *testing.T) {
 				}
 				return parts(r)
 			})
-			r, _, err := run(t, open(t, near, "app", patiently), open(t, faulty.Store, path, patiently), func(o *mirror.Options) { o.Attempts = c.attempts })
+			r, _, err := run(t, open(t, near, "app"), open(t, faulty.Store, path), func(o *mirror.Options) { o.Attempts = c.attempts })
 			must(t, err)
 			sameContent(t, want, content(t, far, path))
 			for number, n := range sent() {
@@ -449,7 +446,7 @@ func TestAPartThatFailsCostsNoOther(t *testing.T) {
 			t.Parallel()
 			script, sent := partScript(c.fails)
 			path := strings.ReplaceAll(name, " ", "-")
-			r, w, err := run(t, open(t, near, "app", patiently), open(t, testlab.FaultyS3(t, far, script).Store, path, patiently), func(o *mirror.Options) { o.Attempts = c.attempts })
+			r, w, err := run(t, open(t, near, "app"), open(t, testlab.FaultyS3(t, far, script).Store, path), func(o *mirror.Options) { o.Attempts = c.attempts })
 			for number, n := range sent() {
 				if n > 1 {
 					t.Errorf("part %d was sent %d times", number, n)

@@ -39,7 +39,7 @@ func open(t testing.TB, s testlab.Store, path string, more ...func(*bucket.Optio
 	t.Helper()
 	o := bucket.Options{
 		Endpoint: s.Endpoint, Region: s.Region, CAFile: s.CA, AccessKeyID: s.AccessKey, SecretAccessKey: func() string { return s.SecretKey },
-		MaxRetries: -1, Stall: 5 * time.Second,
+		MaxRetries: -1, Stall: time.Minute, // the machine may be busy
 	}
 	for _, m := range more {
 		m(&o)

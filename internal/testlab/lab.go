@@ -177,6 +177,16 @@ func RepoFile(t testing.TB, path string) string {
 	return filepath.Join(root, filepath.FromSlash(path))
 }
 
+// FreeAddress is a port of 127.0.0.1 for a process that is told where to listen.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address(port)
+}
+
 // freePort returns a port of 127.0.0.1 that nobody listens on. It lies below the range from which the kernel
 // picks ports for outgoing connections, so that none of those takes it before the server does.
 func freePort() (int, error) {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -206,7 +207,8 @@ func (f *follower) killAtEach(k *snare, dice *rand.Rand, all []handOff, begin fu
 				soon.Reset(wait)
 				wait *= 2
 			case <-late:
-				f.t.Fatalf("%s: it never comes", h.name)
+				p.Signal(syscall.SIGQUIT) // Go prints every goroutine's stack
+				f.t.Fatalf("%s: it never comes:\n%s", h.name, p.Wait().Stderr)
 			case <-p.Done():
 				f.t.Fatalf("%s: leat run ends by itself:\n%s", h.name, last(p.Wait().Stderr, 40))
 			}

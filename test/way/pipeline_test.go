@@ -3,7 +3,6 @@ package way_test
 import (
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"syscall"
@@ -34,14 +33,7 @@ type pipeline struct {
 // newPipeline follows a database into a folder with a table of every kind kept both ways.
 func newPipeline(t testing.TB, db *testlab.DB) *pipeline {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	port := testlab.FreeAddress(t)
 	lake, name := t.TempDir(), "way_"+db.Name[len(db.Name)-8:] // slots are shared by all databases of a server
 	return &pipeline{
 		t: t, db: db, leat: testlab.Leat(t), lake: lake, name: name, port: port, env: db.Env(),
