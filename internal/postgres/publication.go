@@ -516,6 +516,8 @@ func (s *Source) publicationRefused(ctx context.Context, err error, name string,
 		return s.publicationUnusable(name, err, statements, "the role may not make or change it")
 	case "55P03":
 		return classify(ctx, err, s.Name, "cannot change publication %s: a table is locked", name)
+	case "42710", "42P01", "42704", "3F000": // it is there already; or table, publication or schema are not: renamed, made or dropped since they were read
+		return fault.Wrap(err, fault.SourceBusy, s.Name, "cannot change publication %s: another session has changed it or its tables meanwhile", name)
 	}
 	return classify(ctx, err, s.Name, "cannot make or change publication %s", name)
 }

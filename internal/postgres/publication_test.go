@@ -72,6 +72,13 @@ func TestAPublicationIsMadeAndKeptAsWanted(t *testing.T) {
 		}
 		a, b, c := tables["leat_a"], tables[`leat_B "q`], tables["leat_c"]
 		f(postgres.PublicationOptions{Tables: []*change.Table{a, b}}, true, `leat_B "q iudt; leat_a iudt`)
+		for _, name := range []string{"leat_a", "leat_gone"} { // c had this name when it was read: another table has it now, or none
+			renamed := *c
+			renamed.Name = name
+			if _, err := s.EnsurePublication(t.Context(), postgres.PublicationOptions{Name: `le"at`, Tables: []*change.Table{a, b, &renamed}}); !fault.Is(err, fault.SourceBusy) || !fault.Retryable(err) {
+				t.Errorf("with a table that is called %s no more: %v", name, err)
+			}
+		}
 		f(postgres.PublicationOptions{Tables: []*change.Table{a, c}}, true, `leat_a iudt; leat_c iudt`)
 		f(postgres.PublicationOptions{Tables: []*change.Table{a}, InsertsOnly: true}, true, `leat_a it`)
 		f(postgres.PublicationOptions{}, true, ``)
