@@ -158,7 +158,7 @@ func (n *nemesis) history(name string, all []event) {
 	checked := 0
 	for i := last; i >= 0 && len(all) > 0; i-- {
 		s := n.states[i]
-		if s.tables[name].oid != end.oid || i < last && (s.at < all[0].lsn || n.inHole(all, s.at) || n.emptiedLater(name, s.at)) {
+		if s.tables[name].oid != end.oid || s.tables[name].oid != n.followedAs(name, s.at) || i < last && (s.at < all[0].lsn || n.inHole(all, s.at) || n.emptiedLater(name, s.at)) {
 			continue
 		}
 		want, columns := n.projected(name, i)
@@ -202,6 +202,18 @@ func (n *nemesis) between(at change.LSN) (from, until change.LSN) {
 		}
 	}
 	return from, until
+}
+
+// followedAs is the table that has the name when the run ends that took a position into the lake. A name that another table had for a
+// time between two looks is not seen: the history goes on with the table that has it again.
+func (n *nemesis) followedAs(name string, at change.LSN) (oid string) {
+	_, until := n.between(at)
+	for _, s := range n.states {
+		if s.at <= until {
+			oid = s.tables[name].oid
+		}
+	}
+	return oid
 }
 
 // inHole says whether the run that took a position into the lake copied the table again: what it had not committed before is not told,
