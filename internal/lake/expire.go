@@ -81,14 +81,12 @@ func (t *icebergTable) expireLocked(ctx context.Context, split splitter) (snapsh
 		if ctx.Err() != nil { // when the run ends the rest is left to Sweep
 			break
 		}
-		if err := files.Remove(path); err != nil {
-			if ctx.Err() != nil {
-				break
-			}
+		switch err := files.Remove(path); {
+		case err == nil:
+			objects++
+		case ctx.Err() == nil:
 			t.lake.Log.Warn("a file of an expired snapshot could not be removed", "file", path, "error", err)
-			continue
 		}
-		objects++
 	}
 	return len(gone), objects, nil
 }

@@ -149,7 +149,8 @@ func (t *icebergTable) addDead(ctx context.Context, g gap, files []liveFile, new
 	shared := slices.ContainsFunc(files, func(f liveFile) bool { return f.File().FileFormat() == iceberg.PuffinFile })
 	live := t.lake.noObjects()
 	for _, m := range newest {
-		if m.SequenceNum() <= g.gone[0].SequenceNumber && !(shared && m.ManifestContent() == iceberg.ManifestContentDeletes) {
+		later, part := m.SequenceNum() > g.gone[0].SequenceNumber, shared && m.ManifestContent() == iceberg.ManifestContentDeletes
+		if !later && !part {
 			continue
 		}
 		has, err := t.readManifest(ctx, m)

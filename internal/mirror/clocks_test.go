@@ -127,7 +127,7 @@ func TestNamesThatATargetTakesForOneAnotherLoseNoObject(t *testing.T) {
 		t.Errorf("without deletions: %v; failed by %v, carried %q", err, r.FailedBy, w.carried)
 	}
 	wrong()
-	r, w, err = run(t, from, to, func(o *mirror.Options) { with(o); o.DryRun = true })
+	r, _, err = run(t, from, to, func(o *mirror.Options) { with(o); o.DryRun = true })
 	if !fault.Is(err, fault.MirrorIncomplete) || r.Deleted != 4 || r.Reasons[mirror.ReasonMissing] != 3 || r.FailedBy[fault.KeyRefused] != 1 {
 		t.Errorf("what would be done: %d deleted, carried because of %v, failed by %v", r.Deleted, r.Reasons, r.FailedBy)
 	}
