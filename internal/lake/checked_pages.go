@@ -26,7 +26,7 @@ type checkedFile struct {
 // errWide says that a record of so many rows would take too much memory.
 var errWide = errors.New("the rows of its pages take too much memory together")
 
-// recordsOf begins anew, for records of so many rows; each takes some bytes beside what is read.
+// recordsOf starts over, for records of so many rows; each takes some bytes beside what is read.
 func (f *checkedFile) recordsOf(rows, beside int64) {
 	f.rows, f.row, f.leaves, f.wide = rows, beside, map[int]int64{}, false
 }

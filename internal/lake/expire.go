@@ -156,9 +156,9 @@ func (t *icebergTable) reach(ctx context.Context, snapshots []table.Snapshot, to
 	files := t.lake.avroFiles(ctx)
 	for _, s := range snapshots {
 		to.add(s.ManifestList)
-		manifests, err := s.Manifests(files)
+		manifests, err := t.manifestsOf(ctx, s)
 		if err != nil {
-			return unreadable(ctx, t.where(), err, "the manifests of a snapshot cannot be listed")
+			return err
 		}
 		for _, m := range manifests {
 			if !to.add(m.FilePath()) {

@@ -60,14 +60,16 @@ func manifestGroups(all []iceberg.ManifestFile, spec int) [][]iceberg.ManifestFi
 }
 
 // smallestGroup picks what a commit itself merges: the smallest class that has enough of them, data before deletes.
-func smallestGroup(all []iceberg.ManifestFile, spec int) (group []iceberg.ManifestFile) {
-	least := manifestClass{size: classesAtCommit}
-	for k, of := range classesOf(all, spec) {
-		if len(of) >= leastManifests && (k.size < least.size || k.size == least.size && k.content < least.content && group != nil) {
-			least, group = k, of
+func smallestGroup(all []iceberg.ManifestFile, spec int) []iceberg.ManifestFile {
+	classes := classesOf(all, spec)
+	for size := range classesAtCommit {
+		for _, content := range []iceberg.ManifestContent{iceberg.ManifestContentData, iceberg.ManifestContentDeletes} {
+			if of := classes[manifestClass{content, size}]; len(of) >= leastManifests {
+				return of
+			}
 		}
 	}
-	return group
+	return nil
 }
 
 // bySize cuts a list in pieces of mergedBytes.

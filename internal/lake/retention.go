@@ -11,7 +11,7 @@ import (
 
 // Retention says which snapshots of a table stay for time travel. The zero value keeps all.
 type Retention struct {
-	// Keep is how many of the newest snapshots stay whatever their age; the current one always does.
+	// Keep is how many of the newest snapshots stay regardless of their age; the current one always does.
 	Keep int
 	// All is the age up to which every snapshot stays.
 	All time.Duration

@@ -139,21 +139,21 @@ func iamToken(ctx context.Context, cfg *pgconn.Config, region string) (string, e
 	return token, nil
 }
 
-// farewell is how long a server may take to hear that we leave.
-const farewell = 2 * time.Second
+// closeWithin is how long a server may take to hear that we leave.
+const closeWithin = 2 * time.Second
 
 // leave ends the use of a session, and what is under way in it. One that reads may wait for its next use.
 func leave(c *pgconn.PgConn) {
 	if p, waits := c.CustomData()[idleKey].(*idleSessions); waits && p.put(c) {
 		return
 	}
-	farewellTo(c)
+	closeSession(c)
 }
 
-// farewellTo ends a session. The driver ends one whose statement was cancelled by itself, and beside us: without waiting
+// closeSession ends a session. The driver ends one whose statement was cancelled by itself, and beside us: without waiting
 // for it the process could end before the server has heard, and the session would go on waiting for its lock.
-func farewellTo(c *pgconn.PgConn) {
-	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+func closeSession(c *pgconn.PgConn) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 	defer cancel()
 	_ = c.Close(ctx) // ending the session ends its transaction, whatever Close says
 	select {

@@ -43,7 +43,7 @@ func (p *idleSessions) take(ctx context.Context) *pgconn.PgConn {
 		if err == nil {
 			return c
 		}
-		farewellTo(c)
+		closeSession(c)
 	}
 }
 
@@ -53,7 +53,7 @@ func (p *idleSessions) put(c *pgconn.PgConn) bool {
 		return false
 	}
 	if c.TxStatus() != 'I' {
-		ctx, cancel := context.WithTimeout(context.Background(), farewell)
+		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 		defer cancel()
 		if exec(ctx, c, "rollback") != nil || c.TxStatus() != 'I' {
 			return false
@@ -78,6 +78,6 @@ func (p *idleSessions) drop(c *pgconn.PgConn) {
 	}
 	p.mu.Unlock()
 	if i >= 0 {
-		farewellTo(c)
+		closeSession(c)
 	}
 }

@@ -81,7 +81,7 @@ func (b *backend) session(t *testing.T, p *idleSessions) *pgconn.PgConn {
 		t.Fatal(err)
 	}
 	c.CustomData()[idleKey] = p
-	t.Cleanup(func() { farewellTo(c) })
+	t.Cleanup(func() { closeSession(c) })
 	return c
 }
 
@@ -115,7 +115,7 @@ func TestASessionOfNoUseIsNotTakenAgain(t *testing.T) {
 		after   func(b *backend)
 	}{
 		"its transaction does not end": {&backend{inSession: 'T', stuck: true}, nil, nil},
-		"it was closed":                {&backend{inSession: 'I'}, func(t *testing.T, _ *backend, c *pgconn.PgConn) { farewellTo(c) }, nil},
+		"it was closed":                {&backend{inSession: 'I'}, func(t *testing.T, _ *backend, c *pgconn.PgConn) { closeSession(c) }, nil},
 		"the server ended it while it waited": {&backend{inSession: 'I'}, nil, func(b *backend) {
 			b.mu.Lock()
 			defer b.mu.Unlock()

@@ -364,7 +364,7 @@ func (s *walStream) ack(p change.LSN) {
 
 // close tells the server the last status and waits, but not long, until it has let go of the slot.
 func (s *walStream) close() {
-	by := time.Now().Add(farewell)
+	by := time.Now().Add(closeWithin)
 	s.by.Store(by.UnixNano())
 	_ = s.conn.SetWriteDeadline(by) // a status may be on its way to a server that takes nothing
 	if s.stop != nil {

@@ -126,7 +126,7 @@ func (sn *Snapshot) enter(ctx context.Context, c *pgconn.PgConn) (*pgconn.Hijack
 // Close ends the connection, and with it whatever the server still does for it.
 func (r *Reader) Close() {
 	if !r.stream.ended { // a server that computes or waits for a lock does not see the connection go
-		ctx, cancel := context.WithTimeout(context.Background(), farewell)
+		ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 		defer cancel()
 		_ = r.conn.CancelRequest(ctx)
 	}

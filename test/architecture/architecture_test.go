@@ -163,6 +163,22 @@ func goList(t *testing.T, args ...string) []byte {
 	return out
 }
 
+// filesOf reads the Go files of a package, by their names from the module's root on.
+func filesOf(t *testing.T, p pkg) map[string][]byte {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("..", "..", p.path, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := map[string][]byte{}
+	for _, f := range files {
+		if texts[p.path+"/"+filepath.Base(f)], err = os.ReadFile(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return texts
+}
+
 // Every PostgreSQL session that leat opens has the settings of internal/session: each place that opens one is named here.
 func TestSessionsAreOpenedWhereTheirSettingsAreSet(t *testing.T) {
 	t.Parallel()
@@ -177,16 +193,8 @@ func TestSessionsAreOpenedWhereTheirSettingsAreSet(t *testing.T) {
 		if slices.Contains(forTests, p.path) || strings.HasPrefix(p.path, "test/") || p.path == "bench" || p.path == "demo" {
 			continue
 		}
-		files, err := filepath.Glob(filepath.Join("..", "..", p.path, "*.go"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range files {
-			text, err := os.ReadFile(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if name := p.path + "/" + filepath.Base(f); !strings.HasSuffix(f, "_test.go") {
+		for name, text := range filesOf(t, p) {
+			if !strings.HasSuffix(name, "_test.go") {
 				for _, found := range opens.FindAll(text, -1) {
 					got[name] = append(got[name], string(found))
 				}
@@ -208,17 +216,11 @@ func TestFilesAreNotNamedByRelativePathsBesideServers(t *testing.T) {
 			continue
 		}
 		beside++
-		files, err := filepath.Glob(filepath.Join("..", "..", p.path, "*_test.go"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range files {
-			text, err := os.ReadFile(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, found := range relative.FindAllString(string(text), -1) {
-				t.Errorf("%s/%s names %s: testlab.RepoFile gives a path that stays right", p.path, filepath.Base(f), found)
+		for name, text := range filesOf(t, p) {
+			if strings.HasSuffix(name, "_test.go") {
+				for _, found := range relative.FindAll(text, -1) {
+					t.Errorf("%s names %s: testlab.RepoFile gives a path that stays right", name, found)
+				}
 			}
 		}
 	}
