@@ -16,7 +16,7 @@ help: ## Show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build bin/leat for this machine
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/leat ./cmd/leat
+	CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o bin/leat ./cmd/leat
 
 test-deps: ## Install what the tests need (apt-get as root, mvn, npm, pip); quick when all is there
 	./hack/test-deps

@@ -192,7 +192,7 @@ func buildLeat(ctx context.Context, dir string) (string, error) {
 	if err != nil {
 		version = []byte("unknown") // measured outside a checkout
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-X main.version="+strings.TrimSpace(string(version)), "-o", path, "./cmd/leat")
+	build := exec.CommandContext(ctx, "go", "build", "-ldflags", "-X main.version="+strings.TrimSpace(string(version)), "-o", path, "./cmd/leat")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build ./cmd/leat, from the project's root: %w\n%s", err, out)

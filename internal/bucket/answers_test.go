@@ -13,6 +13,7 @@ import (
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/fault"
 	"github.com/leatdata/leat/internal/testlab"
+	"github.com/leatdata/leat/internal/testlab/gcslab"
 )
 
 // withoutEnd answers with bytes until the client goes away.
@@ -33,7 +34,7 @@ func remotes(t *testing.T, script testlab.Script) map[string]bucket.Bucket {
 	via := func(endpoint string) string {
 		return testlab.FaultyS3(t, testlab.Store{Endpoint: endpoint}, script).Endpoint
 	}
-	s, g, a := testlab.AnyKey(t, 2), testlab.GCS(t), testlab.Azurite(t)
+	s, g, a := testlab.AnyKey(t, 2), gcslab.Start(t), testlab.Azurite(t)
 	once := func() bucket.Options { return bucket.Options{MaxRetries: 1, Backoff: time.Millisecond} }
 	store, google, azure := once(), once(), once()
 	store.Endpoint, store.Region = via(s.Endpoint), s.Region

@@ -11,6 +11,7 @@ import (
 	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/fault"
 	"github.com/leatdata/leat/internal/testlab"
+	"github.com/leatdata/leat/internal/testlab/gcslab"
 )
 
 // cleaned puts something before a store that takes paths as file systems do.
@@ -111,7 +112,7 @@ func TestAServerThatCannotBeAskedIsNoAnswer(t *testing.T) {
 
 func TestNoKindHoldsKeysThatItWouldTakeForOthers(t *testing.T) {
 	t.Parallel()
-	g := testlab.GCS(t)
+	g := gcslab.Start(t)
 	a := testlab.Azurite(t)
 	azure := bucket.Options{Endpoint: a.Endpoint, AccessKeyID: a.Account, SecretAccessKey: func() string { return a.Key }}
 	long := strings.Repeat("x", 256)

@@ -9,6 +9,7 @@ import (
 	"github.com/leatdata/leat/internal/bucket/buckettest"
 	"github.com/leatdata/leat/internal/fault"
 	"github.com/leatdata/leat/internal/testlab"
+	"github.com/leatdata/leat/internal/testlab/gcslab"
 )
 
 func TestMain(m *testing.M) { testlab.Main(m) }
@@ -78,7 +79,7 @@ func TestAzuriteKeepsTheContract(t *testing.T) {
 func TestFakeGCSKeepsTheContract(t *testing.T) {
 	t.Parallel()
 	buckettest.Run(t, func(t testing.TB, opts bucket.Options) bucket.Bucket {
-		g := testlab.GCS(t)
+		g := gcslab.Start(t)
 		opts.Endpoint = g.Endpoint
 		return open(t, "gs://"+g.Bucket+"/some path/ü", opts)
 	})
@@ -86,7 +87,7 @@ func TestFakeGCSKeepsTheContract(t *testing.T) {
 
 func TestAMissingBucketIsSaidToBeMissing(t *testing.T) {
 	t.Parallel()
-	a, g := testlab.Azurite(t), testlab.GCS(t)
+	a, g := testlab.Azurite(t), gcslab.Start(t)
 	s3 := func(s testlab.Store) bucket.Options {
 		return bucket.Options{Endpoint: s.Endpoint, AccessKeyID: s.AccessKey, SecretAccessKey: func() string { return s.SecretKey }}
 	}

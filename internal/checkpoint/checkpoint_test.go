@@ -15,6 +15,7 @@ import (
 	"github.com/leatdata/leat/internal/checkpoint"
 	"github.com/leatdata/leat/internal/fault"
 	"github.com/leatdata/leat/internal/testlab"
+	"github.com/leatdata/leat/internal/testlab/gcslab"
 )
 
 func TestMain(m *testing.M) { testlab.Main(m) }
@@ -30,7 +31,7 @@ func onEveryKind(t *testing.T, f func(t *testing.T, b bucket.Bucket)) {
 			return "azblob://" + a.Container, bucket.Options{Endpoint: a.Endpoint, AccessKeyID: a.Account, SecretAccessKey: func() string { return a.Key }}
 		},
 		"gcs": func(t *testing.T) (string, bucket.Options) {
-			g := testlab.GCS(t)
+			g := gcslab.Start(t)
 			return "gs://" + g.Bucket, bucket.Options{Endpoint: g.Endpoint}
 		},
 	} {

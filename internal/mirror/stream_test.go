@@ -16,9 +16,10 @@ import (
 	"github.com/leatdata/leat/internal/fault"
 	"github.com/leatdata/leat/internal/mirror"
 	"github.com/leatdata/leat/internal/testlab"
+	"github.com/leatdata/leat/internal/testlab/gcslab"
 )
 
-func googleOf(t *testing.T, g testlab.Google) bucket.Bucket {
+func googleOf(t *testing.T, g gcslab.Store) bucket.Bucket {
 	t.Helper()
 	b, err := bucket.Open(t.Context(), "gs://"+g.Bucket+"/app", bucket.Options{Endpoint: g.Endpoint})
 	must(t, err)
@@ -40,7 +41,7 @@ func azureOf(t *testing.T, a testlab.Azure) bucket.Bucket {
 var targets = map[string]func(*testing.T) bucket.Bucket{
 	"a bucket": func(t *testing.T) bucket.Bucket { return open(t, testlab.AnyKey(t, 1000).Store, "app") },
 	"a folder": func(t *testing.T) bucket.Bucket { return folderOf(t, t.TempDir()) },
-	"GCS":      func(t *testing.T) bucket.Bucket { return googleOf(t, testlab.GCS(t)) },
+	"GCS":      func(t *testing.T) bucket.Bucket { return googleOf(t, gcslab.Start(t)) },
 	"Azure":    func(t *testing.T) bucket.Bucket { return azureOf(t, testlab.Azurite(t)) },
 }
 
@@ -105,7 +106,7 @@ func TestObjectsInPartsAreComparedWithTheirETagOnTheWayToEveryKind(t *testing.T)
 
 func TestBytesFromEveryKindAreComparedWithTheSumsThatItKeeps(t *testing.T) {
 	t.Parallel()
-	g, a := testlab.GCS(t), testlab.Azurite(t)
+	g, a := gcslab.Start(t), testlab.Azurite(t)
 	content := func(r *http.Request) bool {
 		name := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
 		bytes := r.Method == http.MethodGet && !strings.HasPrefix(r.URL.Path, "/storage/v1/")

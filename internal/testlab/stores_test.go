@@ -2,8 +2,6 @@ package testlab_test
 
 import (
 	"context"
-	"io"
-	"net/http"
 	"testing"
 
 	"github.com/leatdata/leat/internal/testlab"
@@ -25,19 +23,6 @@ func TestAzuriteKeepsWhatIsPut(t *testing.T) {
 	}
 	if string(got) != "some text" {
 		t.Errorf("the blob holds %q", got)
-	}
-}
-
-func TestGCSServesOverItsOwnAddress(t *testing.T) {
-	t.Parallel()
-	store := testlab.GCS(t)
-	reply, err := http.Get(store.Endpoint + "/storage/v1/b/" + store.Bucket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer reply.Body.Close()
-	if body, _ := io.ReadAll(reply.Body); reply.StatusCode != http.StatusOK {
-		t.Errorf("the bucket is not there: %s %s", reply.Status, body)
 	}
 }
 

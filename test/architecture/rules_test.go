@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"internal/mirror":            {"internal/bucket", "internal/change", "internal/dump", "internal/fault", "internal/scratch"},
 	"internal/warden":            {"internal/bucket", "internal/dump", "internal/fault"},
 	"internal/testlab":           {},
+	"internal/testlab/gcslab":    {"internal/testlab"},
 	"cmd/leat":                   {everything},
 	"bench":                      {everything, "internal/testlab"},
 	"demo":                       {everything, "internal/testlab"},
@@ -41,7 +42,7 @@ var mayImport = map[string][]string{
 }
 
 // forTests are the packages that only tests, bench and demo may import. They alone may import testing.
-var forTests = []string{"internal/testlab", "internal/bucket/buckettest"}
+var forTests = []string{"internal/testlab", "internal/testlab/gcslab", "internal/bucket/buckettest"}
 
 // owners says which packages may import a third party in code that ships. The longest prefix decides.
 var owners = map[string][]string{
@@ -75,7 +76,7 @@ var owners = map[string][]string{
 	"golang.org/x/time":                             {everything},
 	"github.com/versity/versitygw":                  {"internal/testlab"},
 	"github.com/Shopify/toxiproxy/v2":               {"internal/testlab"},
-	"github.com/fsouza/fake-gcs-server":             {"internal/testlab"},
+	"github.com/fsouza/fake-gcs-server":             {"internal/testlab/gcslab"},
 	"github.com/prometheus/client_golang":           {"internal/metrics", "internal/testlab"}, // toxiproxy asks for a registry
 	"github.com/rs/zerolog":                         {"internal/testlab"},                     // and for a logger
 	"github.com/rogpeppe/go-internal":               {},                                       // tests only
@@ -88,7 +89,7 @@ var serversForTests = []string{"github.com/versity/versitygw", "github.com/fsouz
 // notShipped must not be in the binary that users get, however it would come in.
 var notShipped = []string{
 	// The package testing itself comes with the Thrift library, which Arrow reads Parquet with.
-	module + "internal/testlab", module + "internal/bucket/buckettest",
+	module + "internal/testlab", module + "internal/testlab/gcslab", module + "internal/bucket/buckettest",
 	"github.com/versity/versitygw", "github.com/Shopify/toxiproxy", "github.com/fsouza/fake-gcs-server",
 	// They come with Google's clients and cost each start of the binary memory (decision 19).
 	"cloud.google.com/go/storage", "cloud.google.com/go/monitoring", "google.golang.org/api", "google.golang.org/grpc/xds",
@@ -119,7 +120,7 @@ func violations(pkgs []pkg) []string {
 			}
 		}
 		for _, path := range p.testImports {
-			if p.path != "internal/testlab" && hasPrefixOf(path, serversForTests) {
+			if !strings.HasPrefix(p.path, "internal/testlab") && hasPrefixOf(path, serversForTests) {
 				say("the tests of %s import %s: testlab starts it for them", p.path, path)
 			}
 		}
