@@ -408,11 +408,13 @@ func (t *icebergTable) removeOldVersions(ctx context.Context, before, after tabl
 	for e := range after.PreviousFiles() {
 		kept[e.MetadataFile] = true
 	}
+	var old []string
 	for e := range before.PreviousFiles() {
 		if !kept[e.MetadataFile] {
-			if err := t.lake.files(ctx).Remove(e.MetadataFile); err != nil {
-				t.lake.Log.Warn("an old version of a table's metadata could not be removed", "table", t.where(), "error", err)
-			}
+			old = append(old, e.MetadataFile)
 		}
+	}
+	if _, err := t.lake.removeAll(ctx, old...); err != nil {
+		t.lake.Log.Warn("old versions of a table's metadata could not be removed", "table", t.where(), "error", err)
 	}
 }

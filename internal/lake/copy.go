@@ -2,7 +2,6 @@ package lake
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -387,7 +386,6 @@ func (c *lakeCopy) Abandon(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
 	for i := range c.parts {
 		p := &c.parts[i]
 		files, err := p.filesOf(ledgers)
@@ -397,12 +395,9 @@ func (c *lakeCopy) Abandon(ctx context.Context) error {
 		if p.ice.property(propCopy) == c.id {
 			continue // they are part of the table by now
 		}
-		for _, f := range files {
-			errs = append(errs, c.table.lake.files(ctx).Remove(f.FilePath()))
+		if _, err := c.table.lake.removeAll(ctx, pathsOf(files)...); err != nil {
+			return err
 		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err
 	}
 	return c.remove(ctx)
 }

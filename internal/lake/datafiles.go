@@ -2,6 +2,7 @@ package lake
 
 import (
 	"context"
+	"slices"
 	"strconv"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -221,15 +222,9 @@ func (s *fileSet) Abort() {
 		}
 	}
 	clear(s.open)
-	files := s.table.lake.files(context.WithoutCancel(s.ctx))
-	for _, f := range s.done {
-		if f == nil {
-			continue
-		}
-		if err := files.Remove(f.FilePath()); err != nil {
-			s.table.lake.Log.Warn("a data file that no commit needs could not be removed", "file", f.FilePath(), "error", err)
-			break
-		}
+	done := slices.DeleteFunc(s.done, func(f iceberg.DataFile) bool { return f == nil })
+	if _, err := s.table.lake.removeAll(context.WithoutCancel(s.ctx), pathsOf(done)...); err != nil {
+		s.table.lake.Log.Warn("data files that no commit needs could not be removed", "table", s.table.where(), "error", err)
 	}
 	s.done = nil
 }
@@ -271,11 +266,17 @@ func (t *icebergTable) dataFile(url string, size int64, w format.Writer, partiti
 
 // removeObjects deletes files that nothing refers to. What cannot be deleted is left to Sweep.
 func (c *currentTable) removeObjects(ctx context.Context, files []iceberg.DataFile) {
-	for _, f := range files {
-		if err := c.t.lake.files(ctx).Remove(f.FilePath()); err != nil {
-			c.t.lake.Log.Warn("a file that is not needed could not be removed", "file", f.FilePath(), "error", err)
-		}
+	if _, err := c.t.lake.removeAll(ctx, pathsOf(files)...); err != nil {
+		c.t.lake.Log.Warn("files that are not needed could not be removed", "table", c.t.where(), "error", err)
 	}
+}
+
+func pathsOf(files []iceberg.DataFile) []string {
+	paths := make([]string, len(files))
+	for i, f := range files {
+		paths[i] = f.FilePath()
+	}
+	return paths
 }
 
 // fieldID is the Iceberg id of a field of a data file's schema, 0 for none.

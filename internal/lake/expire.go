@@ -25,12 +25,12 @@ func (t *icebergTable) expireCrowded(ctx context.Context) {
 	if len(meta.Snapshots()) < t.room {
 		return
 	}
-	keep, gone := r.split(meta)
-	t.room = len(keep) + r.slack()
-	if len(gone) < r.slack() {
+	x := r.expiryOf(meta)
+	t.room = len(x.keep) + r.slack()
+	if len(x.gone) < r.slack() {
 		return
 	}
-	if _, _, err := t.expireLocked(ctx, r.split); err != nil && ctx.Err() == nil {
+	if _, _, err := t.expireLocked(ctx, x); err != nil && ctx.Err() == nil {
 		t.room *= 2
 		t.lake.Log.Warn("old snapshots of a table could not be expired", "table", t.where(), "error", err)
 	}
@@ -40,24 +40,32 @@ func (t *icebergTable) expireCrowded(ctx context.Context) {
 func (t *icebergTable) expire(ctx context.Context, o MaintainOptions) (snapshots, objects int, err error) {
 	t.expiring.Lock()
 	defer t.expiring.Unlock()
-	_, gone := o.Snapshots.split(t.now().Metadata())
-	if len(gone) < o.Snapshots.slack() && !o.Thorough && time.Since(t.expiredAt) < longRest {
+	x := o.Snapshots.expiryOf(t.now().Metadata())
+	if len(x.gone) < o.Snapshots.slack() && !o.Thorough && time.Since(t.expiredAt) < longRest {
 		return 0, 0, nil
 	}
-	return t.expireLocked(ctx, o.Snapshots.split)
+	return t.expireLocked(ctx, x)
 }
 
-// splitter parts the snapshots of a table in those that stay and those that go.
-type splitter func(table.Metadata) (keep, gone []table.Snapshot)
+// expiry is which snapshots of a table stay and which go, and how that was decided.
+type expiry struct {
+	split      func(table.Metadata) (keep, gone []table.Snapshot)
+	keep, gone []table.Snapshot
+}
+
+func (r Retention) expiryOf(meta table.Metadata) expiry {
+	x := expiry{split: r.split}
+	x.keep, x.gone = x.split(meta)
+	return x
+}
 
 // expireLocked holds t.expiring.
-func (t *icebergTable) expireLocked(ctx context.Context, split splitter) (snapshots, objects int, err error) {
+func (t *icebergTable) expireLocked(ctx context.Context, x expiry) (snapshots, objects int, err error) {
 	t.expiredAt = time.Now()
-	keep, gone := split(t.now().Metadata())
-	if len(gone) == 0 {
+	if len(x.gone) == 0 {
 		return 0, 0, nil
 	}
-	unneeded, props, err := t.unneeded(ctx, keep, gone)
+	unneeded, props, err := t.unneeded(ctx, x.keep, x.gone)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -65,30 +73,27 @@ func (t *icebergTable) expireLocked(ctx context.Context, split splitter) (snapsh
 		return 0, 0, err
 	}
 	ids := map[int64]bool{}
-	for _, s := range gone {
+	for _, s := range x.gone {
 		ids[s.SnapshotID] = true
 	}
 	// What another program has named since we last saw the table stays: the next upkeep knows of it.
-	if keep, _ := split(t.now().Metadata()); slices.ContainsFunc(keep, func(s table.Snapshot) bool { return ids[s.SnapshotID] }) {
+	if keep, _ := x.split(t.now().Metadata()); slices.ContainsFunc(keep, func(s table.Snapshot) bool { return ids[s.SnapshotID] }) {
 		return 0, 0, nil
 	}
 	updates := []table.Update{table.NewRemoveSnapshotsUpdate(slices.Collect(maps.Keys(ids)), false)}
 	if err := t.commitOnce(ctx, delta{updates: updates, props: props}); err != nil {
 		return 0, 0, err
 	}
-	files := t.lake.files(ctx)
-	for path := range unneeded.names {
-		if ctx.Err() != nil { // when the run ends the rest is left to Sweep
-			break
-		}
-		switch err := files.Remove(path); {
-		case err == nil:
-			objects++
-		case ctx.Err() == nil:
-			t.lake.Log.Warn("a file of an expired snapshot could not be removed", "file", path, "error", err)
-		}
+	return len(x.gone), t.removeExpired(ctx, unneeded), nil
+}
+
+// removeExpired deletes the objects of snapshots that are gone. What cannot be deleted is left to Sweep.
+func (t *icebergTable) removeExpired(ctx context.Context, unneeded objects) int {
+	n, err := t.lake.removeAll(ctx, slices.Sorted(maps.Keys(unneeded.names))...)
+	if err != nil && ctx.Err() == nil {
+		t.lake.Log.Warn("files of expired snapshots could not be removed", "table", t.where(), "error", err)
 	}
-	return len(gone), objects, nil
+	return n
 }
 
 // unneeded lists the objects that only the snapshots need which go. Where the table's history is one line, the neighbours of each gap

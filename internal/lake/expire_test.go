@@ -144,7 +144,7 @@ func expireSome(t *testing.T, ice *icebergTable, r *rand.Rand) {
 	}
 	ice.expiring.Lock()
 	defer ice.expiring.Unlock()
-	n, _, err := ice.expireLocked(t.Context(), func(meta table.Metadata) (keep, gone []table.Snapshot) {
+	x := expiry{split: func(meta table.Metadata) (keep, gone []table.Snapshot) {
 		for _, s := range meta.Snapshots() {
 			if goes[s.SnapshotID] {
 				gone = append(gone, s)
@@ -153,7 +153,9 @@ func expireSome(t *testing.T, ice *icebergTable, r *rand.Rand) {
 			}
 		}
 		return keep, gone
-	})
+	}}
+	x.keep, x.gone = x.split(meta)
+	n, _, err := ice.expireLocked(t.Context(), x)
 	if err != nil || n != len(goes) {
 		t.Fatalf("%d of %d went: %v", n, len(goes), err)
 	}

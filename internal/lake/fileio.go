@@ -116,6 +116,48 @@ func (f fileIO) Remove(name string) error {
 	return pathError("remove", name, err)
 }
 
+// removeAll deletes objects by the names that metadata has for them, many in one request where the store can, and says how many. A name
+// outside the lake is refused with a warning, and so is one that no object can have.
+func (l *Lake) removeAll(ctx context.Context, names ...string) (int, error) {
+	files, keys := l.files(ctx), make([]string, 0, len(names))
+	for _, name := range names {
+		key, err := files.key(name)
+		if err != nil {
+			l.Log.Warn("a file outside the lake is not removed", "file", name, "error", err)
+			continue
+		}
+		keys = append(keys, key)
+	}
+	err := l.Bucket.Delete(ctx, keys...)
+	if noKey(err) { // one such key must not keep the others
+		return l.removeEach(ctx, keys)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return len(keys), nil
+}
+
+// noKey says that the bucket cannot have an object of that key.
+func noKey(err error) bool {
+	return fault.Is(err, fault.UsageInvalid) || fault.Is(err, fault.BucketUnsupported) || fault.Is(err, fault.KeyRefused)
+}
+
+func (l *Lake) removeEach(ctx context.Context, keys []string) (n int, err error) {
+	for _, key := range keys {
+		err := l.Bucket.Delete(ctx, key)
+		switch {
+		case err == nil:
+			n++
+		case noKey(err):
+			l.Log.Warn("a name in a table's metadata is no object's", "file", key, "error", err)
+		default:
+			return n, err
+		}
+	}
+	return n, nil
+}
+
 // Create begins an object, which appears when it is closed.
 func (f fileIO) Create(name string) (iceio.FileWriter, error) {
 	key, err := f.key(name)

@@ -2,7 +2,6 @@ package lake
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strconv"
 
@@ -176,11 +175,11 @@ func (t *icebergTable) commitManifests(ctx context.Context, id int64, merged []m
 
 // dropManifests removes merged manifests that no snapshot has. What cannot be removed is left to Sweep.
 func (t *icebergTable) dropManifests(ctx context.Context, merged []mergedManifest) {
-	var errs []error
-	for _, m := range merged {
-		errs = append(errs, t.lake.files(ctx).Remove(m.file.FilePath()))
+	names := make([]string, len(merged))
+	for i, m := range merged {
+		names[i] = m.file.FilePath()
 	}
-	if err := errors.Join(errs...); err != nil {
+	if _, err := t.lake.removeAll(ctx, names...); err != nil {
 		t.lake.Log.Warn("manifests that are not needed could not be removed", "table", t.where(), "error", err)
 	}
 }
