@@ -75,7 +75,7 @@ func openCluster(ctx context.Context, cache, bin, scratch string) (*cluster, err
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256([]byte(string(version) + lineitemSQL + smallSQL + wideSQL + ledgerSQL))
+	sum := sha256.Sum256([]byte(string(version) + lineitemSQL + smallSQL + wideSQL + ledgerSQL + crowdSQL))
 	folder := filepath.Join(cache, hex.EncodeToString(sum[:6]))
 	c.data = filepath.Join(folder, "data")
 	for _, dir := range []string{folder, c.socket} {

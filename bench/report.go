@@ -63,7 +63,6 @@ func (r *report) ratio(ours, reference outcome, reach float64) {
 	r.reach(ours.name+": wall", "against "+reference.name, fmt.Sprintf("%.2f×", ratio), fmt.Sprintf("%.2f×", reach), ratio <= reach)
 }
 
-// cpu holds our CPU seconds per million rows against a limit.
 // faster notes the median wall of ours against the fastest rival's.
 func (r *report) faster(ours outcome, others []outcome, reach float64) {
 	best := others[0]
@@ -75,12 +74,13 @@ func (r *report) faster(ours outcome, others []outcome, reach float64) {
 	r.ratio(ours, best, reach)
 }
 
-// seconds notes the CPU time of ours.
-func (r *report) seconds(ours outcome, most float64) {
-	got := median(ours, own).Seconds()
-	r.reach(ours.name+": CPU", "of ours", fmt.Sprintf("%.2f s", got), fmt.Sprintf("%.2f s", most), got <= most)
+// took holds a time that ours takes, as pick gives it, against a limit.
+func (r *report) took(ours outcome, pick func(cost) time.Duration, what string, reach time.Duration) {
+	got := median(ours, pick)
+	r.reach(ours.name+": "+what, "of one run", fmt.Sprintf("%.2f s", got.Seconds()), fmt.Sprintf("%.2f s", reach.Seconds()), got <= reach)
 }
 
+// cpu holds our CPU seconds per million rows against a limit.
 func (r *report) cpu(ours outcome, rows int64, reach float64) {
 	got := perMillion(median(ours, own), rows)
 	r.reach(ours.name+": CPU", "of ours, per million rows", fmt.Sprintf("%.2f s", got), fmt.Sprintf("%.2f s", reach), got <= reach)
