@@ -151,8 +151,8 @@ func runOptions(cfg *config.Config, work string, target bucket.Bucket, log *slog
 		CopyParallel: n.CopyParallel, CopyChunk: int64(n.CopyChunk), SpoolLimit: int64(n.SpoolLimit), WorkDir: work,
 		Heartbeat: time.Duration(n.Heartbeat), GuardWarn: int64(n.GuardWarn), GuardSpool: int64(n.GuardSpool), GuardDrop: int64(n.GuardDrop),
 		ForeignWrites: pipeline.ForeignWrites(cfg.Lake.ForeignWrites), CopyOnChange: n.OnSchemaChange != config.SchemaChangeStop, LeaseTTL: time.Duration(n.LeaseTTL),
-		Maintain: time.Duration(n.MaintainInterval), MaintainTo: maintainOptions(cfg), MaxRetryDelay: time.Duration(n.MaxRetryDelay),
-		Log: log, Watch: watch,
+		Maintain: time.Duration(n.MaintainInterval), MaintainAtEnd: pipeline.AtEnd(n.MaintainAtEnd), MaintainTo: maintainOptions(cfg),
+		MaxRetryDelay: time.Duration(n.MaxRetryDelay), Log: log, Watch: watch,
 	}
 	if opts.CopyParallel == 0 {
 		opts.CopyParallel = min(max(2*runtime.NumCPU(), 1), 8)

@@ -99,6 +99,8 @@ type TableState struct {
 	Truncated []uint32 `json:"truncated,omitempty"`
 	// Tended is when upkeep was done last, or when the table came into the lake: by the writer's clock.
 	Tended time.Time `json:"tended,omitzero"`
+	// Untended is how many runs that have caught up have written to it and left upkeep to a later one, since it was done last.
+	Untended int `json:"untended,omitempty"`
 	// Foreign is how many rows other programs have added to the lake's tables, or removed from them.
 	Foreign int64 `json:"foreign_rows,omitempty"`
 	// Recopied is when the last copy began of a table that the log does not tell of, and that is kept right by copying it again: by the

@@ -42,6 +42,7 @@ type Run struct {
 	MetricsToken     Secret         `yaml:"metrics_token" doc:"Bearer token that /metrics asks for; required off loopback."`
 	LeaseTTL         Duration       `yaml:"lease_ttl" default:"30s" doc:"Time after which another process may take over from one that no longer answers."`
 	MaintainInterval Duration       `yaml:"maintain_interval" default:"1m" doc:"How often tables are looked at for compaction and expiry; 0s leaves it to leat lake maintain."`
+	MaintainAtEnd    MaintainAtEnd  `yaml:"maintain_at_end" default:"auto" doc:"Compaction and expiry at the end of a run --until-caught-up, of the tables that it has written to: auto: of those whose last one is an hour ago, or that eight runs have written to since; never; always."`
 	MaxRetryDelay    Duration       `yaml:"max_retry_delay" default:"1m" doc:"Longest pause between two attempts after a failure that can heal."`
 	LogicalMessages  bool           `yaml:"logical_messages" default:"false" doc:"Keep messages of pg_logical_emit_message in a table of their own (14 and newer)."`
 }
@@ -196,6 +197,20 @@ const (
 )
 
 func (DDLEvents) allowed() []string { return names(DDLEventsAuto, DDLEventsOn, DDLEventsOff) }
+
+// MaintainAtEnd says whether a run that has caught up does upkeep before it ends.
+type MaintainAtEnd string
+
+// The values of MaintainAtEnd.
+const (
+	MaintainAtEndAuto   MaintainAtEnd = "auto"
+	MaintainAtEndNever  MaintainAtEnd = "never"
+	MaintainAtEndAlways MaintainAtEnd = "always"
+)
+
+func (MaintainAtEnd) allowed() []string {
+	return names(MaintainAtEndAuto, MaintainAtEndNever, MaintainAtEndAlways)
+}
 
 // SchemaChange is the policy for a change of a table's definition that cannot be followed in place.
 type SchemaChange string

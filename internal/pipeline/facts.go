@@ -197,9 +197,9 @@ func (r *run) forgetUnpublished(ctx context.Context, unpublished []uint32) error
 	if err != nil {
 		return err
 	}
-	forgotten := false
+	forgotten, gives := false, byName(given)
 	for oid, t := range r.byOID {
-		in := slices.ContainsFunc(given, func(g postgres.PublishedTable) bool { return g.Schema == t.source.Schema && g.Name == t.source.Name })
+		_, in := gives[postgres.Name{Schema: t.source.Schema, Name: t.source.Name}]
 		_, known := r.state.Tables[t.key]
 		doubted := slices.Contains(unpublished, oid)
 		if !known || in && !doubted {
@@ -225,7 +225,7 @@ func (r *run) forget(t *table) {
 	r.state.Tables[t.key] = checkpoint.TableState{
 		Schema: t.source.Schema, Table: t.source.Name,
 		Phase: checkpoint.Copying, OID: was.OID, Since: r.state.Position, Anew: true, Late: true,
-		Renumbered: was.Renumbered, Published: was.Published, Tended: was.Tended,
+		Renumbered: was.Renumbered, Published: was.Published, Tended: was.Tended, Untended: was.Untended,
 	}
 }
 

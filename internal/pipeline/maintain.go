@@ -26,7 +26,7 @@ func (r *run) maintainAll(ctx context.Context) error {
 			return nil
 		case <-time.After(min(r.o.Maintain, dueEvery)):
 		}
-		if err := r.maintainDue(ctx); err != nil && ctx.Err() == nil {
+		if err := r.maintainDue(ctx, r.isDue); err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
@@ -35,12 +35,18 @@ func (r *run) maintainAll(ctx context.Context) error {
 // dueEvery is how often the run looks which tables are due for upkeep.
 const dueEvery = 10 * time.Second
 
-// maintainDue does the upkeep of the open tables whose last one is long enough ago, the longest first.
-func (r *run) maintainDue(ctx context.Context) error {
-	due := slices.DeleteFunc(r.live.all(), func(t *table) bool {
-		ago := time.Since(t.tendedAt())
-		return 0 <= ago && ago < r.o.Maintain // a clock that was set back must not put it off
-	})
+// isDue says whether the last upkeep of a table is long enough ago.
+func (r *run) isDue(t *table) bool { return t.untendedFor(r.o.Maintain) }
+
+// untendedFor says whether the last upkeep is so long ago. A clock that was set back must not put it off.
+func (t *table) untendedFor(d time.Duration) bool {
+	ago := time.Since(t.tendedAt())
+	return ago < 0 || ago >= d
+}
+
+// maintainDue does the upkeep of the open tables that are due, the one first that has waited longest.
+func (r *run) maintainDue(ctx context.Context, isDue func(*table) bool) error {
+	due := slices.DeleteFunc(r.live.all(), func(t *table) bool { return !isDue(t) })
 	slices.SortStableFunc(due, func(a, b *table) int { return a.tendedAt().Compare(b.tendedAt()) })
 	for _, t := range due {
 		err := r.safely(t.name, func() error { return r.maintainTable(ctx, t) })
@@ -64,12 +70,34 @@ func (r *run) tellBroken(name string, err error) {
 // tendAtEnd does the upkeep that is due when a run has caught up: runs that end sooner than upkeep comes round would never do
 // any. Everything is committed and acknowledged by now, so what the time does not suffice for is left to the next run.
 func (r *run) tendAtEnd(ctx context.Context, within time.Duration) error {
-	if !r.o.UntilCaughtUp || r.o.Maintain <= 0 {
+	always := r.o.MaintainAtEnd == AtEndAlways
+	if !r.o.UntilCaughtUp || r.o.MaintainAtEnd == AtEndNever || r.o.Maintain <= 0 && !always {
 		return nil
 	}
 	r.log.Close() // nobody reads from it any more
 	r.log = nil
+	for _, t := range r.live.all() {
+		if s, known := r.state.Tables[t.key]; known {
+			s.Untended++
+			r.state.Tables[t.key] = s
+		}
+	}
 	return r.tendDue(ctx, within)
+}
+
+// A rewrite at the end of a run pays where it serves what many runs have written: an hour of them, or as many as make a compaction due
+// beside an ingest by their small files alone. See decision 49.
+const (
+	worthAfter = time.Hour
+	worthRuns  = 8
+)
+
+// isDueAtEnd says whether a table that the run has written to gets its upkeep before the run ends.
+func (r *run) isDueAtEnd(t *table) bool {
+	if r.o.MaintainAtEnd == AtEndAlways {
+		return true
+	}
+	return r.isDue(t) && (t.untendedFor(worthAfter) || r.state.Tables[t.key].Untended >= worthRuns)
 }
 
 // tendDue does the upkeep that is due, as far as it can be done. A table whose upkeep was broken off when the loop ended must be opened
@@ -77,7 +105,7 @@ func (r *run) tendAtEnd(ctx context.Context, within time.Duration) error {
 func (r *run) tendDue(ctx context.Context, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	err := r.maintainDue(ctx)
+	err := r.maintainDue(ctx, r.isDueAtEnd)
 	switch {
 	case ctx.Err() != nil, fault.Is(err, fault.Interrupted):
 		r.o.Log.Info("upkeep is not at its end; the next run goes on with it")
@@ -112,7 +140,7 @@ func (r *run) noteSpecials() {
 func (r *run) noteTended() {
 	for _, t := range r.tended.take() {
 		if s, known := r.state.Tables[t.key]; known { // logical messages are in no state
-			s.Tended = t.tendedAt()
+			s.Tended, s.Untended = t.tendedAt(), 0
 			r.state.Tables[t.key] = s
 		}
 	}
@@ -157,10 +185,7 @@ func Maintain(ctx context.Context, source *postgres.Source, o Options, orphansOl
 		return did, err
 	}
 	defer r.close()
-	catalog, err := source.Catalog(ctx)
-	if err != nil {
-		return did, err
-	}
+	catalog := source.Catalog()
 	chosen, err := catalog.Tables(ctx, o.Selection)
 	if err != nil {
 		return did, err
@@ -198,7 +223,7 @@ func (r *run) maintainOnce(ctx context.Context, catalog *postgres.Catalog, sourc
 	if t == nil || err != nil {
 		return false, err
 	}
-	plan, err := catalog.Plan(source, r.o.Policies)
+	plan, err := catalog.Plan(ctx, source, r.o.Policies)
 	if err != nil {
 		return false, err
 	}

@@ -65,12 +65,23 @@ type Options struct {
 	CopyOnChange   bool // a change of definition that cannot be followed is answered by a new copy
 	LeaseTTL       time.Duration
 	Maintain       time.Duration // 0 never
+	MaintainAtEnd  AtEnd
 	MaintainTo     lake.MaintainOptions
 	MaxRetryDelay  time.Duration
 
 	Log   *slog.Logger
 	Watch Watcher
 }
+
+// AtEnd says whether a run that has caught up does upkeep before it ends.
+type AtEnd string
+
+// The choices. What is not chosen is AtEndAuto.
+const (
+	AtEndAuto   AtEnd = "auto"   // where a rewrite serves the commits of many runs
+	AtEndNever  AtEnd = "never"  // it is left to a run that goes on, and to Maintain
+	AtEndAlways AtEnd = "always" // of every table that the run has written to
+)
 
 // Lake opens the lake's tables.
 type Lake interface {

@@ -144,7 +144,7 @@ func (r *run) setMode(t *table, mode checkpoint.Phase) {
 		Phase: mode, OID: t.source.OID, Since: t.since, Upper: t.upper, Anew: t.anew, Exact: t.exact, Late: t.late,
 		Renumbered: t.renumbered, Published: t.published, Leaves: t.leaves, Former: t.former, Facts: t.facts.String(), Truncated: t.truncated,
 		Claim: t.claim, Lower: t.lower,
-		Tended: t.tendedAt(), Foreign: r.state.Tables[t.key].Foreign, Recopied: t.copiedAt,
+		Tended: t.tendedAt(), Untended: r.state.Tables[t.key].Untended, Foreign: r.state.Tables[t.key].Foreign, Recopied: t.copiedAt,
 		Special: t.special.Load(), LeftOut: t.leftOut,
 	}
 	if t.recopied && mode == checkpoint.Streaming { // nothing tells of its changes
