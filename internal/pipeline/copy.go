@@ -240,26 +240,28 @@ func (r *run) only(tables []*table) postgres.Selection {
 	}}
 }
 
+// planCopies opens the tables' places in the lake, several at once: for small tables that is most of a copy.
 func (r *run) planCopies(ctx context.Context, snap *postgres.Snapshot, tables []*table) ([]*copyJob, error) {
 	byOID := map[uint32]*table{}
 	for _, t := range tables {
 		byOID[t.source.OID] = t
 	}
 	chunkBytes := snap.ChunkBytes(r.o.CopyParallel, r.o.CopyChunk)
-	var jobs []*copyJob
-	for _, source := range snap.Tables {
+	jobs := make([]*copyJob, len(snap.Tables))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(r.o.CopyParallel)
+	for i, source := range snap.Tables {
 		t := byOID[source.OID]
 		if t == nil {
 			continue // dropped and made again since: the next look finds it
 		}
-		var job *copyJob
-		err := r.aside(t, func() (err error) { job, err = r.planCopy(ctx, snap, t, source, chunkBytes); return err })
-		if err != nil {
-			return nil, fault.Wrap(err, codeOf(err), t.name, "cannot begin the copy")
-		}
-		jobs = append(jobs, job)
+		g.Go(func() error {
+			err := r.aside(t, func() (err error) { jobs[i], err = r.planCopy(gctx, snap, t, source, chunkBytes); return err })
+			return fault.Wrap(err, codeOf(err), t.name, "cannot begin the copy")
+		})
 	}
-	return jobs, nil
+	err := g.Wait()
+	return slices.DeleteFunc(jobs, func(j *copyJob) bool { return j == nil }), err
 }
 
 func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, source *change.Table, chunkBytes int64) (*copyJob, error) {
@@ -269,10 +271,7 @@ func (r *run) planCopy(ctx context.Context, snap *postgres.Snapshot, t *table, s
 		return nil, err
 	}
 	plan.RowFilter = t.copied(r.gives[postgres.Name{Schema: source.Schema, Name: source.Name}].RowFilter)
-	r.opening.Lock() // the loop never touches a diverted table, but two copies may want one lake
-	err = r.open(ctx, t, plan)
-	r.opening.Unlock()
-	if err != nil {
+	if err := r.open(ctx, t, plan); err != nil { // the loop never touches a diverted table
 		return nil, err
 	}
 	job := &copyJob{table: t, source: source, plan: plan, began: time.Now(), chunkAt: snap.LSN, upper: snap.LSNUpper}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -71,7 +70,6 @@ type run struct {
 
 	// What follows is shared with the goroutines beside it.
 	stopping *atomic.Bool
-	opening  sync.Mutex
 	copied   mailbox
 	live     mailbox // tables that are open and follow the log
 	tended   mailbox // tables whose upkeep was done, which is not saved yet
