@@ -36,10 +36,7 @@ func checkReaders(ctx context.Context, cfg *config.Config, run bool, readers []s
 	if err != nil {
 		return nil, err
 	}
-	catalog, err := source.Catalog(ctx)
-	if err != nil {
-		return nil, err
-	}
+	catalog := source.Catalog()
 	tables, err := catalog.Tables(ctx, choose)
 	if err != nil {
 		return nil, err
@@ -54,7 +51,7 @@ func checkReaders(ctx context.Context, cfg *config.Config, run bool, readers []s
 		}
 	}
 	for _, t := range tables {
-		plan, err := catalog.Plan(t, policies)
+		plan, err := catalog.Plan(ctx, t, policies)
 		if err != nil {
 			return found.findings, err
 		}

@@ -52,10 +52,7 @@ func (c *checker) replication(ctx context.Context) error {
 
 // chosen decides about each table as chooseTables does.
 func (c *checker) chosen(ctx context.Context) error {
-	catalog, err := c.source.Catalog(ctx)
-	if err != nil {
-		return err
-	}
+	catalog := c.source.Catalog()
 	tables, err := catalog.Tables(ctx, c.o.Selection)
 	if fault.Is(err, fault.SourceMissing) {
 		c.told = true // by Preflight

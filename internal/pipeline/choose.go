@@ -34,10 +34,7 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 	if err := r.sameServer(ctx, next); err != nil {
 		return err
 	}
-	catalog, err := r.source.Catalog(ctx)
-	if err != nil {
-		return err
-	}
+	catalog := r.source.Catalog()
 	chosen, err := catalog.Tables(ctx, r.selection())
 	if err != nil {
 		return err
@@ -76,7 +73,7 @@ func (r *run) chooseTables(ctx context.Context, next *again) error {
 	}
 	r.noteGenerated(next)
 	for _, t := range r.tables {
-		if plan, err := catalog.Plan(r.published(t.source), r.o.Policies); err == nil && !plan.CanBinary() && !next.text && !t.recopied {
+		if plan, err := catalog.Plan(ctx, r.published(t.source), r.o.Policies); err == nil && !plan.CanBinary() && !next.text && !t.recopied {
 			r.o.Log.Info("values of the log are taken as text: a column's type has no exact binary form", "table", t.name)
 			next.text = true
 		}
@@ -291,7 +288,10 @@ func (r *run) judge(ctx context.Context, catalog *postgres.Catalog, all []*candi
 			}
 			continue
 		}
-		plan, err := catalog.Plan(r.published(c.source), r.o.Policies)
+		plan, err := catalog.Plan(ctx, r.published(c.source), r.o.Policies)
+		if heals(err) { // it is not about the table
+			return errors.Join(err, g.Wait())
+		}
 		if err != nil {
 			c.why = err
 			continue

@@ -5,8 +5,31 @@ import (
 	"slices"
 
 	"github.com/leatdata/leat/internal/change"
+	"github.com/leatdata/leat/internal/fault"
 	"github.com/leatdata/leat/internal/postgres"
 )
+
+// definition is a table as the catalog has it, nil where it is gone, and the catalog that knows its types.
+type definition struct {
+	table   *change.Table
+	catalog *postgres.Catalog
+}
+
+// definedNow is tableNow in one word.
+func (r *run) definedNow(ctx context.Context, oid uint32) (d definition, err error) {
+	d.table, d.catalog, err = r.tableNow(ctx, oid)
+	return d, err
+}
+
+// tableNow reads a table's definition of now, which may be ahead of the log; nil when it is gone.
+func (r *run) tableNow(ctx context.Context, oid uint32) (*change.Table, *postgres.Catalog, error) {
+	catalog := r.source.Catalog()
+	now, err := catalog.Table(ctx, oid)
+	if fault.Is(err, fault.SourceMissing) {
+		return nil, catalog, nil
+	}
+	return now, catalog, err
+}
 
 // defined says whether the lake has the definition that a look has found. The WAL tells an ALTER TABLE with the table's next row. Where
 // none has come by the position of the look, the definition is taken from the catalog.

@@ -104,8 +104,13 @@ func (r *run) change(ctx context.Context, t *table, ev *postgres.Event) error {
 }
 
 func (r *run) append(ctx context.Context, t *table, rel *postgres.Relation, ev *postgres.Event) error {
+	var now definition // read once where both need it
 	if t.lake == nil {
-		if err := r.place(ctx, t); err != nil {
+		var err error
+		if now, err = r.definedNow(ctx, t.source.OID); err != nil {
+			return err
+		}
+		if err := r.placeAs(ctx, t, now); err != nil {
 			return err
 		}
 		if err := r.hasContent(t); err != nil {
@@ -116,7 +121,7 @@ func (r *run) append(ctx context.Context, t *table, rel *postgres.Relation, ev *
 		return nil // told again after a crash; the lake may have the definition of later rows
 	}
 	if t.builder == nil || t.version != rel.Version {
-		if err := r.aside(t, func() error { return r.reshape(ctx, t, rel, ev.Tx.LSN, ev.Tx.XID) }); err != nil {
+		if err := r.aside(t, func() error { return r.reshape(ctx, t, rel, ev.Tx.LSN, ev.Tx.XID, now) }); err != nil {
 			return err
 		}
 	}

@@ -325,11 +325,11 @@ func (r *run) sameExpressions(t *table, before []change.Column, now *change.Tabl
 }
 
 // newBuilder makes what collects the rows of a relation. Where columns are computed, the rows come without them.
-func (r *run) newBuilder(plan *postgres.Plan, shape *change.Table, rel *postgres.Relation, catalog *postgres.Catalog, x *postgres.Expressions) (builder, error) {
+func (r *run) newBuilder(ctx context.Context, plan *postgres.Plan, shape *change.Table, rel *postgres.Relation, catalog *postgres.Catalog, x *postgres.Expressions) (builder, error) {
 	if x == nil {
 		return postgres.NewChangesBuilder(plan, rel)
 	}
-	of, err := catalog.Plan(shape, r.o.Policies)
+	of, err := catalog.Plan(ctx, shape, r.o.Policies)
 	if err != nil {
 		return nil, err
 	}

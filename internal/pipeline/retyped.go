@@ -17,19 +17,22 @@ import (
 
 // retype tells the definition what a column's new type does to the values that are there, and says whether the server has certainly
 // written all rows again for it.
-func retype(d *lake.Definition, catalog *postgres.Catalog, s postgres.SchemaStep) (rewrites bool) {
-	conversion := catalog.Conversion(s.From, s.To)
+func retype(ctx context.Context, d *lake.Definition, catalog *postgres.Catalog, s postgres.SchemaStep) (rewrites bool, err error) {
+	conversion, err := catalog.Conversion(ctx, s.From, s.To)
+	if err != nil {
+		return false, err
+	}
 	switch conversion {
 	case postgres.ConversionUnknown:
 		d.Rewritten = append(d.Rewritten, s.To.Attnum)
-		return true
+		return true, nil
 	case postgres.ConversionExact:
 		d.Converted[s.To.Attnum] = 0
 	case postgres.ConversionCut:
 		d.Converted[s.To.Attnum] = catalog.TextLength(s.To)
 	}
 	d.Retyped = append(d.Retyped, s.To.Attnum)
-	return conversion != postgres.ConversionNone || s.From.TypeOID != s.To.TypeOID && isWhole(s.From) && isWhole(s.To)
+	return conversion != postgres.ConversionNone || s.From.TypeOID != s.To.TypeOID && isWhole(s.From) && isWhole(s.To), nil
 }
 
 func isWhole(c change.Column) bool { return slices.Contains([]uint32{20, 21, 23}, c.TypeOID) }
@@ -58,10 +61,7 @@ func (r *run) checkValues(ctx context.Context, t *table, then, now *change.Table
 	for _, trace := range now.Traces {
 		by.XIDs = append(by.XIDs, trace.By)
 	}
-	catalog, err := r.source.Catalog(ctx)
-	if err != nil {
-		return err
-	}
+	catalog := r.source.Catalog()
 	source, err := r.readRows(ctx, catalog, now, columns, keys, by)
 	if err == nil && source.NumRows() == 0 && rewrites {
 		source.Release()
@@ -113,10 +113,7 @@ func (r *run) sameValues(ctx context.Context, t *table, now *change.Table, p pen
 	if err := r.flush(ctx, t); err != nil {
 		return false, err
 	}
-	catalog, err := r.source.Catalog(ctx)
-	if err != nil {
-		return false, err
-	}
+	catalog := r.source.Catalog()
 	err = r.aside(t, func() error {
 		all, err := lake.Values(ctx, t.lake, attnums, mostCompared, func(rows arrow.RecordBatch) error {
 			keys := chosenColumns(rows, func(name string) bool { return slices.Contains(keyed, name) })

@@ -193,7 +193,7 @@ func (r *run) readRows(ctx context.Context, catalog *postgres.Catalog, now *chan
 			nameOf[c.Name] = columns[i].Name
 		}
 	}
-	plan, err := catalog.Plan(&only, r.o.Policies)
+	plan, err := catalog.Plan(ctx, &only, r.o.Policies)
 	if err != nil {
 		return nil, err
 	}
@@ -244,15 +244,18 @@ func (r *run) relation(ev *postgres.Event) {
 }
 
 // reshape follows a table's definition: the relation's columns get their attnums, the lake's table evolves, and a new
-// builder is made for rows of that shape.
-func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, from change.LSN, xid uint32) error {
+// builder is made for rows of that shape. d is the table's definition as it was read after the relation had come; none has it read now.
+func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, from change.LSN, xid uint32, d definition) error {
 	if err := r.flush(ctx, t); err != nil {
 		return err
 	}
-	now, catalog, err := r.tableNow(ctx, rel.OID)
-	if err != nil {
-		return err
+	if d.catalog == nil || rel.OID != t.source.OID {
+		var err error
+		if d, err = r.definedNow(ctx, rel.OID); err != nil {
+			return err
+		}
 	}
+	now, catalog := d.table, d.catalog
 	aligned, err := postgres.AlignAt(logged(known(t)), now, rel, postgres.Moment{XID: xid, Behind: from < t.upper})
 	if err != nil {
 		return err
@@ -268,7 +271,7 @@ func (r *run) reshape(ctx context.Context, t *table, rel *postgres.Relation, fro
 	if err != nil {
 		return err
 	}
-	if t.builder, err = r.newBuilder(plan, aligned, rel, catalog, x); err != nil {
+	if t.builder, err = r.newBuilder(ctx, plan, aligned, rel, catalog, x); err != nil {
 		return err
 	}
 	t.version = rel.Version
@@ -291,7 +294,7 @@ func (r *run) redefine(ctx context.Context, t *table, shape, now *change.Table, 
 			shape.Columns[i].NotNull = false
 		}
 	}
-	plan, err := catalog.Plan(shape, r.o.Policies)
+	plan, err := catalog.Plan(ctx, shape, r.o.Policies)
 	if fault.Is(err, fault.TypeUncarriable) {
 		return nil, r.anew(t, err.Error())
 	}
@@ -322,7 +325,7 @@ func (r *run) readable(ctx context.Context, t *table, rel *postgres.Relation, xi
 	if err != nil {
 		return err
 	}
-	plan, err := catalog.Plan(shape, r.o.Policies)
+	plan, err := catalog.Plan(ctx, shape, r.o.Policies)
 	if err != nil {
 		return err
 	}
@@ -347,33 +350,26 @@ func known(t *table) *change.Table {
 	return &k
 }
 
-// tableNow reads a table's definition of now, which may be ahead of the log; nil when it is gone.
-func (r *run) tableNow(ctx context.Context, oid uint32) (*change.Table, *postgres.Catalog, error) {
-	catalog, err := r.source.Catalog(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	now, err := catalog.Table(ctx, oid)
-	if fault.Is(err, fault.SourceMissing) {
-		return nil, catalog, nil
-	}
-	return now, catalog, err
-}
-
 // place opens the table's place in the lake. A place that is there already keeps its own definition, in which the log goes
 // on; the source's of now counts for a new one only.
 func (r *run) place(ctx context.Context, t *table) error {
 	if t.lake != nil {
 		return nil
 	}
-	now, catalog, err := r.tableNow(ctx, t.source.OID)
+	d, err := r.definedNow(ctx, t.source.OID)
 	if err != nil {
 		return err
 	}
+	return r.placeAs(ctx, t, d)
+}
+
+// placeAs is place with a definition of now that was just read.
+func (r *run) placeAs(ctx context.Context, t *table, d definition) error {
+	now := d.table
 	if now == nil {
 		now = t.source
 	}
-	plan, err := catalog.Plan(r.published(t.named(now)), r.o.Policies)
+	plan, err := d.catalog.Plan(ctx, r.published(t.named(now)), r.o.Policies)
 	if err != nil {
 		return err
 	}
@@ -430,7 +426,11 @@ func (r *run) evolve(ctx context.Context, t *table, now *change.Table, catalog *
 		}
 		switch s.Kind {
 		case postgres.StepRetyped:
-			rewrites = retype(&d, catalog, s) || rewrites
+			wrote, err := retype(ctx, &d, catalog, s)
+			if err != nil {
+				return err
+			}
+			rewrites = wrote || rewrites
 		case postgres.StepAdded:
 			if err := r.fill(ctx, t, plan, s.To.Attnum, d.Fill); err != nil {
 				return err

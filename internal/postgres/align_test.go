@@ -235,8 +235,7 @@ func TestAConversionIsExactOnlyWhereTheTypesAloneDecide(t *testing.T) {
 		{"an enum to character(3)", 5001, 1042, -1, 7, 0, 0, unknown},
 		{"an enum[] to text[]", 5005, 1009, -1, -1, 1, 1, none},
 	} {
-		catalog := &Catalog{carry: carriers{types: types}}
-		got := catalog.Conversion(change.Column{TypeOID: c.from, Typmod: c.fromMod, Dims: c.fromDims}, change.Column{TypeOID: c.to, Typmod: c.toMod, Dims: c.toDims})
+		got := types.conversion(change.Column{TypeOID: c.from, Typmod: c.fromMod, Dims: c.fromDims}, change.Column{TypeOID: c.to, Typmod: c.toMod, Dims: c.toDims})
 		if got != c.want {
 			t.Errorf("%s: %d, not %d", c.name, got, c.want)
 		}

@@ -59,9 +59,7 @@ func TestWhatTheCatalogHasFrozenWasWrittenLongAgo(t *testing.T) {
 			db.Exec("create table leat_t (id int primary key, v text, gone int); alter table leat_t drop column gone")
 			db.Exec("vacuum freeze pg_attribute")
 			db.Exec("alter table leat_t add column new int")
-			catalog, err := sourceOf(t, db).Catalog(t.Context())
-			must(t, err)
-			tables, err := catalog.Tables(t.Context(), tablesLike("leat"))
+			tables, err := sourceOf(t, db).Catalog().Tables(t.Context(), tablesLike("leat"))
 			must(t, err)
 			for _, trace := range tables[0].Traces {
 				if frozen := trace.By == 0; frozen != (trace.Attnum != 4) || frozen && trace.After(1<<31+5) {

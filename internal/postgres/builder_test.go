@@ -32,10 +32,7 @@ func newBuilt(t *testing.T, ddl string) *built {
 	b.Exec("create publication leat for table t")
 	b.Exec("select pg_create_logical_replication_slot('" + b.Name + "', 'pgoutput')")
 	b.source = sourceOf(t, b.DB)
-	var err error
-	if b.catalog, err = b.source.Catalog(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	b.catalog = b.source.Catalog()
 	return b
 }
 
@@ -57,7 +54,7 @@ func (b *built) take(policies postgres.Policies) (errs []error) {
 			if err != nil {
 				b.t.Fatal(err)
 			}
-			if b.plan, err = b.catalog.Plan(table, policies); err != nil {
+			if b.plan, err = b.catalog.Plan(b.t.Context(), table, policies); err != nil {
 				b.t.Fatal(err)
 			}
 			if b.builder, err = postgres.NewChangesBuilder(b.plan, e.Relation); err != nil {
@@ -218,10 +215,7 @@ func TestALogOfATableAndTypesThatAreGoneIsReadAsText(t *testing.T) {
 	if _, err := b.catalog.Table(t.Context(), known[0].OID); !fault.Is(err, fault.SourceMissing) {
 		t.Errorf("the dropped table gives %v", err)
 	}
-	later, err := b.source.Catalog(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	later := b.source.Catalog()
 	events(t, b.DB, b.source, postgres.LogOptions{Slot: b.Name, Publications: []string{"leat"}}, func(e *postgres.Event) {
 		if e.Kind != postgres.EventInsert {
 			return
@@ -232,7 +226,7 @@ func TestALogOfATableAndTypesThatAreGoneIsReadAsText(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			plan, err := catalog.Plan(table, postgres.Policies{})
+			plan, err := catalog.Plan(t.Context(), table, postgres.Policies{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -266,10 +260,7 @@ create domain with_default as integer default 5;
 create table p (id integer, r text) partition by list (r); create table p1 partition of p default; insert into p values (1, 'x');
 create table fresh (id integer); insert into fresh values (1); alter table fresh add v integer; alter table fresh alter v set default 7`)
 		source := sourceOf(t, db)
-		catalog, err := source.Catalog(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		catalog := source.Catalog()
 		for i, c := range []struct {
 			table, added string
 			kind         postgres.DefaultKind
@@ -317,7 +308,7 @@ create table fresh (id integer); insert into fresh values (1); alter table fresh
 			if err != nil {
 				t.Fatal(err)
 			}
-			plan, err := catalog.Plan(table, postgres.Policies{})
+			plan, err := catalog.Plan(t.Context(), table, postgres.Policies{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -206,7 +206,7 @@ func describeTables(ctx context.Context, c *pgconn.PgConn, rels []relation, lock
 		oids[r.oid] = true
 	}
 	list := oidArray(oids)
-	rows, err := query(ctx, c, fmt.Sprintf(tablesSQL, sizes), list)
+	rows, err := prepared(ctx, c, fmt.Sprintf(tablesSQL, sizes), list)
 	if err != nil {
 		return nil, err
 	}
@@ -221,7 +221,7 @@ func describeTables(ctx context.Context, c *pgconn.PgConn, rels []relation, lock
 		byOID[t.OID] = t
 		tables = append(tables, t)
 	}
-	rows, err = query(ctx, c, columnsSQL, list)
+	rows, err = prepared(ctx, c, columnsSQL, list)
 	if err != nil {
 		return nil, err
 	}
@@ -277,11 +277,9 @@ type typeTable map[uint32]typeInfo
 // json_populate_record does not take, for they begin at index 0.
 const typesSQL = `
 with recursive need(oid) as (
-  select distinct atttypid from pg_catalog.pg_attribute where attrelid = any($1::oid[]) and attnum > 0 and not attisdropped
+  select pg_catalog.unnest($1::oid[])
   union
-` + typesBelowSQL
-
-const typesBelowSQL = `  select below.oid
+  select below.oid
   from need join pg_catalog.pg_type t on t.oid = need.oid, lateral (
     select t.typbasetype where t.typtype = 'd'
     union all select t.typelem where t.typelem <> 0 and t.typlen = -1 and t.typoutput = 'pg_catalog.array_out'::regproc
@@ -305,12 +303,20 @@ select t.oid, t.typtype, t.typbasetype, t.typtypmod,
        t.typdelim, o.prosrc = 'textout' and exists (select from pg_catalog.pg_proc s where s.oid = t.typsend and s.prosrc = 'textsend')
 from need join pg_catalog.pg_type t on t.oid = need.oid left join pg_catalog.pg_proc o on o.oid = t.typoutput`
 
-func readTypes(ctx context.Context, c *pgconn.PgConn, tables []*change.Table) (typeTable, error) {
+// typesOf are the types of the tables' columns.
+func typesOf(tables ...*change.Table) map[uint32]bool {
 	oids := map[uint32]bool{}
 	for _, t := range tables {
-		oids[t.OID] = true
+		for _, col := range t.Columns {
+			oids[col.TypeOID] = true
+		}
 	}
-	rows, err := query(ctx, c, typesSQL, oidArray(oids))
+	return oids
+}
+
+// readTypes reads types and those below them. One that is gone is not among them.
+func readTypes(ctx context.Context, c *pgconn.PgConn, oids map[uint32]bool) (typeTable, error) {
+	rows, err := prepared(ctx, c, typesSQL, oidArray(oids))
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -14,49 +15,40 @@ import (
 	"github.com/leatdata/leat/internal/fault"
 )
 
-// Catalog knows tables and types as they are now, which may be later than what the log tells. It may be used by
-// many at once.
+// Catalog knows tables and types as they are now, which may be later than what the log tells. It reads what it is asked for, and of types
+// those alone that the tables in question use: a database may have thousands of others. It may be used by many at once.
 type Catalog struct {
 	source *Source
-	mu     sync.Mutex // guards carry.types
+	mu     sync.Mutex // guards what follows
 	carry  carriers
+	asked  map[uint32]bool // types that were looked for; those that carry.types lacks are gone
 }
 
-// ownTypesSQL begins with every type but tables' rows: the log may still hold values of types that no table uses any more.
-const ownTypesSQL = `
-with recursive need(oid) as (
-  select t.oid from pg_catalog.pg_type t left join pg_catalog.pg_class k on k.oid = t.typrelid
-  left join pg_catalog.pg_type e on e.oid = t.typelem and t.typlen = -1 left join pg_catalog.pg_class ek on ek.oid = e.typrelid
-  where t.typtype <> 'p' and coalesce(k.relkind, 'c') = 'c' and coalesce(ek.relkind, 'c') = 'c'
-  union
-` + typesBelowSQL
-
-// Catalog reads the types.
-func (s *Source) Catalog(ctx context.Context) (*Catalog, error) {
-	c := &Catalog{source: s, carry: carriers{version: s.Version, ascii: s.ascii(), asTextIfGone: true}}
-	err := c.read(ctx, func(conn *pgconn.PgConn) error {
-		rows, err := query(ctx, conn, ownTypesSQL)
-		if err != nil {
-			return err
-		}
-		c.carry.types = typesFrom(rows)
-		c.carry.money, err = moneyDigits(ctx, conn)
-		return err
-	})
-	if err != nil {
-		return nil, err
+// Catalog reads nothing yet.
+func (s *Source) Catalog() *Catalog {
+	return &Catalog{
+		source: s, asked: map[uint32]bool{},
+		carry: carriers{version: s.Version, ascii: s.ascii(), asTextIfGone: true, types: typeTable{}},
 	}
-	return c, nil
 }
 
 // read runs f in one moment of the database.
 func (c *Catalog) read(ctx context.Context, f func(*pgconn.PgConn) error) error {
+	return c.readWith(ctx, "", f)
+}
+
+// planOnce has prepared statements keep their plan for any parameters. What is asked of one table goes by indexes, whichever table it is,
+// and planning takes ten times longer than that.
+const planOnce = "; set local plan_cache_mode = force_generic_plan"
+
+// readWith is read with settings of its own.
+func (c *Catalog) readWith(ctx context.Context, settings string, f func(*pgconn.PgConn) error) error {
 	conn, err := c.source.session(ctx)
 	if err != nil {
 		return err
 	}
 	defer leave(conn)
-	if err = exec(ctx, conn, "begin transaction isolation level repeatable read, read only"); err == nil {
+	if err = exec(ctx, conn, "begin transaction isolation level repeatable read, read only"+settings); err == nil {
 		err = f(conn)
 	}
 	if fault.Of(err) != nil {
@@ -79,7 +71,7 @@ func (c *Catalog) Tables(ctx context.Context, sel Selection) (tables []*change.T
 
 // Table describes one table. One that does not exist any more is a SourceMissing fault.
 func (c *Catalog) Table(ctx context.Context, oid uint32) (table *change.Table, err error) {
-	err = c.read(ctx, func(conn *pgconn.PgConn) error {
+	err = c.readWith(ctx, planOnce, func(conn *pgconn.PgConn) error {
 		tables, err := c.describe(ctx, conn, []relation{{oid: oid}})
 		if err == nil && len(tables) == 0 {
 			return fault.New(fault.SourceMissing, c.source.Name, "there is no table of OID %d any more", oid)
@@ -92,26 +84,59 @@ func (c *Catalog) Table(ctx context.Context, oid uint32) (table *change.Table, e
 	return table, err
 }
 
+// describe reads tables and the types of their columns in one moment.
 func (c *Catalog) describe(ctx context.Context, conn *pgconn.PgConn, rels []relation) ([]*change.Table, error) {
 	tables, err := describeTables(ctx, conn, rels, false)
 	if err != nil {
 		return nil, err
 	}
-	types, err := readTypes(ctx, conn, tables)
+	return tables, c.learn(ctx, conn, typesOf(tables...))
+}
+
+// learn reads types as they are at the moment of the connection.
+func (c *Catalog) learn(ctx context.Context, conn *pgconn.PgConn, oids map[uint32]bool) error {
+	types, err := readTypes(ctx, conn, oids)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	var money int32
+	if types[oidMoney].oid != 0 {
+		if money, err = moneyDigits(ctx, conn); err != nil {
+			return err
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for oid, t := range types {
-		c.carry.types[oid] = t
+	maps.Copy(c.carry.types, types)
+	maps.Copy(c.asked, oids)
+	if money != 0 {
+		c.carry.money = money
 	}
-	return tables, nil
+	return nil
+}
+
+// know reads the types of columns that are not known yet: the log may hold values of types that no table uses any more.
+func (c *Catalog) know(ctx context.Context, columns ...change.Column) error {
+	unknown := map[uint32]bool{}
+	c.mu.Lock()
+	for _, col := range columns {
+		if _, known := c.carry.types[col.TypeOID]; !known && !c.asked[col.TypeOID] {
+			unknown[col.TypeOID] = true
+		}
+	}
+	c.mu.Unlock()
+	if len(unknown) == 0 {
+		return nil
+	}
+	return c.readWith(ctx, planOnce, func(conn *pgconn.PgConn) error { return c.learn(ctx, conn, unknown) })
 }
 
 // Plan decides how the table's columns are carried, as Snapshot.Plan does. Columns whose type is gone from the catalog
 // are carried as the text that the log has.
-func (c *Catalog) Plan(t *change.Table, policies Policies) (*Plan, error) {
+func (c *Catalog) Plan(ctx context.Context, t *change.Table, policies Policies) (*Plan, error) {
+	if err := c.know(ctx, t.Columns...); err != nil {
+		return nil, err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	named := *t

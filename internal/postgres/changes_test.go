@@ -148,7 +148,7 @@ func (f *follower) build(e *postgres.Event, skip func(*postgres.Plan) bool) {
 			f.t.Fatal(err)
 		}
 		for _, p := range f.policies {
-			plan, err := f.catalog.Plan(table, p)
+			plan, err := f.catalog.Plan(f.t.Context(), table, p)
 			if err != nil {
 				f.t.Fatal(err)
 			}
@@ -269,10 +269,7 @@ func sameInLogAndSnapshot(t *testing.T, db *testlab.DB, major int) {
 		}
 	}
 	source := sourceOf(t, db)
-	catalog, err := source.Catalog(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	catalog := source.Catalog()
 	snap, err := source.Snapshot(t.Context(), postgres.SnapshotOptions{Selection: tablesLike("odd_"), LSN: postgres.LSNApproximate, Typed: true})
 	if err != nil {
 		t.Fatal(err)

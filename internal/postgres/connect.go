@@ -172,6 +172,31 @@ func query(ctx context.Context, c *pgconn.PgConn, sql string, args ...string) ([
 	return res.Rows, res.Err
 }
 
+// prepared is query for a statement that a session runs again and again: the server parses it once.
+func prepared(ctx context.Context, c *pgconn.PgConn, sql string, args ...string) ([][][]byte, error) {
+	known, _ := c.CustomData()[preparedKey].(map[string]string)
+	if known == nil {
+		known = map[string]string{}
+		c.CustomData()[preparedKey] = known
+	}
+	name := known[sql]
+	if name == "" {
+		name = fmt.Sprintf("leat_%d", len(known)+1)
+		if _, err := c.Prepare(ctx, name, sql, nil); err != nil {
+			return nil, err
+		}
+		known[sql] = name
+	}
+	params := make([][]byte, len(args))
+	for i, a := range args {
+		params[i] = []byte(a)
+	}
+	res := c.ExecPrepared(ctx, name, params, nil, nil).Read()
+	return res.Rows, res.Err
+}
+
+const preparedKey = "leat.prepared" // in a connection's own data: the names of its statements, by their SQL
+
 // exec runs statements that take no parameters and give no rows.
 func exec(ctx context.Context, c *pgconn.PgConn, sql string) error {
 	_, err := c.Exec(ctx, sql).ReadAll()

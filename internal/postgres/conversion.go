@@ -1,6 +1,10 @@
 package postgres
 
-import "github.com/leatdata/leat/internal/change"
+import (
+	"context"
+
+	"github.com/leatdata/leat/internal/change"
+)
 
 // Conversion says what a change of a column's type does to its values when the server converts them by its own cast. That an
 // ALTER … TYPE … USING computed other values is not to be seen from here.
@@ -18,12 +22,20 @@ const (
 	ConversionCut
 )
 
-// Conversion judges the change of a column's type from one to the other. A domain is what it stands for.
-func (c *Catalog) Conversion(from, to change.Column) Conversion {
+// Conversion judges the change of a column's type from one to the other.
+func (c *Catalog) Conversion(ctx context.Context, from, to change.Column) (Conversion, error) {
+	if err := c.know(ctx, from, to); err != nil {
+		return ConversionUnknown, err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	from, enum := c.carry.types.below(from)
-	to, toEnum := c.carry.types.below(to)
+	return c.carry.types.conversion(from, to), nil
+}
+
+// conversion takes a domain for what it stands for.
+func (types typeTable) conversion(from, to change.Column) Conversion {
+	from, enum := types.below(from)
+	to, toEnum := types.below(to)
 	switch {
 	case from.Dims != to.Dims:
 		return ConversionUnknown
@@ -56,7 +68,7 @@ func conversionOfLabels(from, to change.Column, enum, toEnum bool) Conversion {
 // Lengths of character(n) and numeric's precision and scale stand behind 4 bytes in a type's modifier.
 const typmodHeader = 4
 
-// TextLength is how many characters a column takes, 0 for any number.
+// TextLength is how many characters a column takes whose [Catalog.Conversion] was judged, 0 for any number.
 func (c *Catalog) TextLength(col change.Column) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -322,8 +322,7 @@ insert into root select i, 1, repeat('x', 1000) from generate_series(1, 100) i; 
 			if given, err := s.Published(ctx, o.Publications); err != nil || len(given) != 3 && len(given) != 2 {
 				t.Errorf("the publication gives %+v, %v", given, err)
 			}
-			catalog, err := s.Catalog(ctx)
-			must(t, err)
+			catalog := s.Catalog()
 			for _, name := range []string{"root", "flat"} {
 				if table, err := catalog.Table(ctx, oidOf(db, name)); err != nil || table.Bytes == 0 {
 					t.Errorf("%s: %v, %+v", name, err, table)

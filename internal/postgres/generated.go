@@ -147,6 +147,13 @@ func (c *Catalog) exprInputs(ctx context.Context, conn *pgconn.PgConn, x *Expres
 	if err != nil {
 		return err
 	}
+	types := map[uint32]bool{}
+	for _, r := range rows {
+		types[oid(r[3])] = true
+	}
+	if err := c.learn(ctx, conn, types); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range rows {

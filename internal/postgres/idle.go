@@ -21,8 +21,11 @@ const (
 type idleSessions struct {
 	keep  time.Duration // how long one waits
 	mu    sync.Mutex
-	conns []*pgconn.PgConn
+	conns []*idleSession
 }
+
+// idleSession is one that waits, from one use to the next.
+type idleSession struct{ *pgconn.PgConn }
 
 const idleKey = "leat.idle" // in a connection's own data: where it may wait
 
@@ -34,7 +37,7 @@ func (p *idleSessions) take(ctx context.Context) *pgconn.PgConn {
 			p.mu.Unlock()
 			return nil
 		}
-		c := p.conns[len(p.conns)-1]
+		c := p.conns[len(p.conns)-1].PgConn
 		p.conns = p.conns[:len(p.conns)-1]
 		p.mu.Unlock()
 		ctx, cancel := context.WithTimeout(ctx, alive)
@@ -64,20 +67,21 @@ func (p *idleSessions) put(c *pgconn.PgConn) bool {
 	if len(p.conns) == mostIdle {
 		return false
 	}
-	p.conns = append(p.conns, c)
-	time.AfterFunc(p.keep, func() { p.drop(c) })
+	s := &idleSession{c}
+	p.conns = append(p.conns, s)
+	time.AfterFunc(p.keep, func() { p.drop(s) })
 	return true
 }
 
-// drop ends a session that still waits.
-func (p *idleSessions) drop(c *pgconn.PgConn) {
+// drop ends a session that has not been taken since it was left.
+func (p *idleSessions) drop(s *idleSession) {
 	p.mu.Lock()
-	i := slices.Index(p.conns, c)
+	i := slices.Index(p.conns, s)
 	if i >= 0 {
 		p.conns = slices.Delete(p.conns, i, i+1)
 	}
 	p.mu.Unlock()
 	if i >= 0 {
-		closeSession(c)
+		closeSession(s.PgConn)
 	}
 }

@@ -28,9 +28,8 @@ func TestRowsAreNotReadByAPlanOfAnEarlierDefinition(t *testing.T) {
 			db.Exec("create table leat_t (id int primary key, v text, u text); insert into leat_t values (1, 'a', 'b')")
 			source := sourceOf(t, db)
 			table := tablesOf(t, source, "leat")["leat_t"]
-			catalog, err := source.Catalog(t.Context())
-			must(t, err)
-			plan, err := catalog.Plan(table, postgres.Policies{})
+			catalog := source.Catalog()
+			plan, err := catalog.Plan(t.Context(), table, postgres.Policies{})
 			must(t, err)
 			db.Exec(alter)
 			b := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema([]arrow.Field{{Name: "id", Type: arrow.PrimitiveTypes.Int32}}, nil))

@@ -183,7 +183,7 @@ func (p *preflight) tables() error {
 	if err != nil {
 		return err
 	}
-	types, err := readTypes(p.ctx, p.conn, tables)
+	types, err := readTypes(p.ctx, p.conn, typesOf(tables...))
 	if err != nil {
 		return err
 	}

@@ -105,7 +105,7 @@ func (sn *Snapshot) take(ctx context.Context, sel Selection, fix func() error) e
 	if sn.Tables, err = describeTables(ctx, sn.leader, rels, true); err != nil {
 		return classify(ctx, err, sn.source.Name, "cannot read the catalog")
 	}
-	if sn.types, err = readTypes(ctx, sn.leader, sn.Tables); err != nil {
+	if sn.types, err = readTypes(ctx, sn.leader, typesOf(sn.Tables...)); err != nil {
 		return classify(ctx, err, sn.source.Name, "cannot read the types")
 	}
 	if sn.money, err = moneyDigits(ctx, sn.leader); err != nil {

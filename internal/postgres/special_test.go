@@ -59,9 +59,8 @@ func TestTheTextOfASpecialValueIsTheServersOwn(t *testing.T) {
 	db.Exec("create table leat_t (" + strings.Join(columns, ", ") + "); insert into leat_t values (" + strings.Join(values, ", ") + ")")
 	source := sourceOf(t, db)
 	table := tablesOf(t, source, "leat")["leat_t"]
-	catalog, err := source.Catalog(t.Context())
-	must(t, err)
-	plan, err := catalog.Plan(table, allAside)
+	catalog := source.Catalog()
+	plan, err := catalog.Plan(t.Context(), table, allAside)
 	must(t, err)
 	b := array.NewRecordBuilder(memory.DefaultAllocator, arrow.NewSchema([]arrow.Field{{Name: "id", Type: arrow.PrimitiveTypes.Int32}}, nil))
 	defer b.Release()
