@@ -206,7 +206,7 @@ func (c *checker) ddlTold(ctx context.Context) error {
 	case st.Usable:
 		c.add(code, fault.SeverityOK, c.o.Slot, drop, "the event triggers are there: "+st.Why)
 	case may:
-		c.add(code, fault.SeverityOK, c.o.Slot, create, "leat run makes the event triggers: "+st.Why)
+		c.add(code, fault.SeverityOK, c.o.Slot, "", "leat run makes the event triggers: "+st.Why)
 	default:
 		c.add(code, severity, c.o.Slot, create, st.Why+", and the role may not make event triggers: "+lack)
 	}

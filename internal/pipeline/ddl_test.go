@@ -142,6 +142,10 @@ func TestARoleThatMayNotMakeEventTriggers(t *testing.T) {
 	if r := run("auto"); r.Exit != 0 || strings.Count(r.Stderr, "there are no event triggers") != 1 || strings.Contains(r.Stderr, "WARN") {
 		t.Errorf("by auto it ends with %d: %s", r.Exit, r.Stderr)
 	}
+	super := testlab.Leat(t).Run(b.db.Env(), "check", "--for", "run", "--set", "run.slot="+b.slot())
+	if !strings.Contains(super.Stdout, "leat run makes the event triggers") || strings.Contains(super.Stdout, "create or replace function") {
+		t.Errorf("whose role may make them is told their SQL: %s", super.Stdout)
+	}
 	check := testlab.Leat(t).Run(b.db.EnvOf(role), "check", "--for", "run", "--set", "run.slot="+b.slot())
 	_, sql, found := strings.Cut(check.Stdout, "A superuser can make them: ")
 	if !found {
