@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -112,6 +114,29 @@ func TestOwnPostgresKeepsWhatWasCommittedThroughACrash(t *testing.T) {
 	}
 	if got := db.One("SELECT i FROM kept"); got != "1" {
 		t.Errorf("the table has %s", got)
+	}
+}
+
+func TestACrashedServerStartsWhenItsLastBackendHasEnded(t *testing.T) {
+	t.Parallel()
+	db := testlab.OwnPostgres(t, testlab.ServerOptions{})
+	conn, err := pgx.Connect(context.Background(), db.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	backend := int(conn.PgConn().PID())
+	if err := syscall.Kill(backend, syscall.SIGSTOP); err != nil { // it holds the server's memory until it goes on
+		t.Fatal(err)
+	}
+	goesOn := time.AfterFunc(time.Second, func() { _ = syscall.Kill(backend, syscall.SIGCONT) })
+	defer goesOn.Stop()
+	db.Server.Crash()
+	if err := db.Server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if got := db.One("SELECT 1"); got != "1" {
+		t.Errorf("it answers %s", got)
 	}
 }
 
