@@ -10,10 +10,10 @@ LINT     := bin/golangci-lint-v2.15.0
 VULN     := bin/govulncheck-v1.9.0
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-deps lint fuzz crash bench demo cover release docs clean
+.PHONY: help build test test-deps lint fuzz crash bench bench-peers demo cover release docs clean
 
 help: ## Show this
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build bin/leat for this machine
 	CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o bin/leat ./cmd/leat
@@ -62,6 +62,10 @@ crash: test-deps ## Run the long kill tests, those of the largest values, and wh
 
 bench: test-deps ## Measure speed and memory against COPY, gzip, pigz and pg_dump (BENCH='-n 1 -only parquet' for less)
 	CGO_ENABLED=0 $(GO) run ./bench $(BENCH)
+
+bench-peers: test-deps ## Measure against DuckDB, ADBC, connectorx, Polars, chdb, Spark, dlt, pg_dump and Debezium
+	./hack/bench-peers
+	CGO_ENABLED=0 $(GO) run ./bench -peers $$(./hack/bench-peers where) -only peers-dump,peers-types,peers-changes $(BENCH)
 
 demo: build ## Dump a sample shop into an S3 bucket, all on this machine (DEMO_KEEP=1 keeps it running)
 	@CGO_ENABLED=0 $(GO) run ./demo

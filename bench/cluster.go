@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -38,7 +39,7 @@ const superuser = "bench"
 // settings keep the disk and the server's own chores out of the figures. With wal_level logical leat does all
 // it does elsewhere, an exact log position included.
 const settings = `
-listen_addresses = ''
+listen_addresses = '127.0.0.1'
 shared_buffers = 2GB
 max_wal_size = 8GB
 checkpoint_timeout = 1h
@@ -53,6 +54,7 @@ max_locks_per_transaction = 256
 type cluster struct {
 	bin    string
 	socket string
+	port   int // of 127.0.0.1, and part of the socket's name
 	data   string
 	log    string
 	as     *syscall.Credential // nil: us
@@ -159,8 +161,13 @@ func (c *cluster) initdb(ctx context.Context) error {
 }
 
 func (c *cluster) start(ctx context.Context) error {
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	c.port = port
 	conf := filepath.Join(c.data, "postgresql.auto.conf")
-	text := settings + "unix_socket_directories = '" + c.socket + "'\n"
+	text := fmt.Sprintf("%sunix_socket_directories = '%s'\nport = %d\n", settings, c.socket, c.port)
 	if err := errors.Join(os.WriteFile(conf, []byte(text), 0o600), c.own(conf)); err != nil {
 		return err
 	}
@@ -182,6 +189,15 @@ func (c *cluster) start(ctx context.Context) error {
 		close(c.ended)
 	}()
 	return c.ready(ctx)
+}
+
+// freePort is a port of 127.0.0.1 that nothing listens on.
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
 func (c *cluster) ready(ctx context.Context) error {
@@ -213,11 +229,16 @@ func (c *cluster) stop() {
 
 // env is how leat, psql and pg_dump find a database.
 func (c *cluster) env(database string) []string {
-	return []string{"PGHOST=" + c.socket, "PGUSER=" + superuser, "PGDATABASE=" + database}
+	return []string{"PGHOST=" + c.socket, "PGPORT=" + strconv.Itoa(c.port), "PGUSER=" + superuser, "PGDATABASE=" + database}
+}
+
+// byTCP is env for those that connect by the network.
+func (c *cluster) byTCP(database string) []string {
+	return append(c.env(database), "PGHOST=127.0.0.1", "PGSSLMODE=disable")
 }
 
 func (c *cluster) connect(ctx context.Context, database string) (*pgx.Conn, error) {
-	return pgx.Connect(ctx, fmt.Sprintf("host='%s' user=%s dbname=%s", c.socket, superuser, database))
+	return pgx.Connect(ctx, fmt.Sprintf("host='%s' port=%d user=%s dbname=%s", c.socket, c.port, superuser, database))
 }
 
 func (c *cluster) do(ctx context.Context, database string, statements ...string) error {

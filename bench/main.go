@@ -67,6 +67,7 @@ type options struct {
 	bin    string
 	leat   string
 	python string
+	peers  string
 	readme string
 }
 
@@ -85,6 +86,7 @@ func readFlags(args []string) (options, error) {
 	f.StringVar(&o.bin, "pgbin", "", "folder with PostgreSQL's programs (the newest of Debian's, else PATH)")
 	f.StringVar(&o.leat, "leat", "", "a leat to measure instead of this tree's")
 	f.StringVar(&o.python, "python", "/var/cache/leat-test/python/bin/python", "a Python with pyiceberg and pyarrow, for run-scan")
+	f.StringVar(&o.peers, "peers", "/var/cache/leat-test/peers", "folder with the programs of others, which hack/bench-peers makes, for the peers- parts")
 	f.StringVar(&o.readme, "readme", "", "file to write the result into, between the two marks for this number of rows: bench/README.md")
 	if err := f.Parse(args); err != nil {
 		return o, err

@@ -21,6 +21,7 @@ var parts = []part{
 	{"run-latency", runLatency}, {"run-scan", runScan}, {"run-tables", runTables},
 	{"run-first-changes", runFirstChanges}, {"run-first-copy", runFirstCopy},
 	{"mirror-small", mirrorSmall}, {"mirror-large", mirrorLarge}, {"mirror-same", mirrorSame}, {"mirror-list", mirrorList},
+	{"peers-dump", peersLineitem}, {"peers-types", peersTypes}, {"peers-changes", peersChanges},
 }
 
 func partNames() []string {

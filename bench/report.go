@@ -19,6 +19,8 @@ type report struct {
 	head    []string
 	reaches []string
 	costs   []string
+	types   []string // a table of its own
+	notes   []string
 }
 
 // newReport notes where and how the figures come about.
@@ -131,12 +133,17 @@ func perMillion(d time.Duration, rows int64) float64 { return d.Seconds() / (flo
 // markdown is the whole report.
 func (r *report) markdown() string {
 	lines := append([]string{}, r.head...)
-	lines = append(lines, "", "| measured | | got | reach | reached |", "| --- | --- | ---: | ---: | --- |")
-	lines = append(lines, r.reaches...)
-	lines = append(lines, "",
-		"| run | wall, s | least to most | CPU, s | server's CPU, s | CPU-s per million rows | with the server's | peak RSS, MiB | written, MiB |",
+	table := func(rows []string, head ...string) {
+		if len(rows) > 0 {
+			lines = append(append(append(lines, ""), head...), rows...)
+		}
+	}
+	table(r.reaches, "| measured | | got | reach | reached |", "| --- | --- | ---: | ---: | --- |")
+	table(r.costs, "| run | wall, s | least to most | CPU, s | server's CPU, s | CPU-s per million rows | with the server's | peak RSS, MiB | written, MiB |",
 		"| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-	return strings.Join(append(lines, r.costs...), "\n") + "\n"
+	table(r.types)
+	table(r.notes)
+	return strings.Join(lines, "\n") + "\n"
 }
 
 // publish prints the report and, if asked, puts it into a file, between the marks of this name.
