@@ -172,8 +172,12 @@ func query(ctx context.Context, c *pgconn.PgConn, sql string, args ...string) ([
 	return res.Rows, res.Err
 }
 
-// prepared is query for a statement that a session runs again and again: the server parses it once.
+// prepared is query for a statement that a session which is used again runs again and again: the server parses it once. In any other session it
+// is query: behind a pooler by transactions the name would outlive us, and the next one would find it taken.
 func prepared(ctx context.Context, c *pgconn.PgConn, sql string, args ...string) ([][][]byte, error) {
+	if c.CustomData()[idleKey] == nil {
+		return query(ctx, c, sql, args...)
+	}
 	known, _ := c.CustomData()[preparedKey].(map[string]string)
 	if known == nil {
 		known = map[string]string{}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/leatdata/leat/internal/testlab"
 )
 
 // backend is a server of one kind: it opens sessions in a transaction or not, and a rollback ends the transaction or does not.
@@ -163,5 +165,27 @@ func TestASessionThatWaitedLongEnoughEnds(t *testing.T) {
 	}
 	if p.take(t.Context()) != nil {
 		t.Error("a session that has ended is taken")
+	}
+}
+
+func TestOnlySessionsThatAreUsedAgainPrepareStatements(t *testing.T) {
+	t.Parallel()
+	db := testlab.Postgres(t)
+	for key, want := range map[string]string{idleKey: "1", "another": "0"} {
+		c, err := pgconn.Connect(t.Context(), db.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { closeSession(c) })
+		c.CustomData()[key] = &idleSessions{}
+		for range 2 {
+			if _, err := prepared(t.Context(), c, "select $1::int", "7"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rows, err := query(t.Context(), c, "select count(*) from pg_prepared_statements")
+		if err != nil || string(rows[0][0]) != want {
+			t.Errorf("a session with %s in its data has %s statements and %v, want %s", key, rows, err, want)
+		}
 	}
 }
