@@ -24,7 +24,7 @@ func (c *cli) maintainCommand() *cobra.Command {
 		Long: `Maintain does once what leat run does in the background. It takes the pipeline's lease:
 beside a run it is refused, for the run does it itself.`,
 		Example: `  leat lake maintain -f leat.yaml
-  leat lake maintain -f leat.yaml --set lake.keep_snapshots=10 --set lake.snapshot_age=1h`,
+  leat lake maintain -f leat.yaml --set lake.snapshots.keep=10 --set lake.snapshots.daily=168h`,
 		Args: cobra.NoArgs,
 	}
 	c.pipelineFlags(cmd)

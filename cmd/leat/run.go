@@ -175,7 +175,11 @@ func maintainOptions(cfg *config.Config) lake.MaintainOptions {
 }
 
 func snapshots(cfg *config.Config) lake.Retention {
-	return lake.Retention{Keep: cfg.Lake.KeepSnapshots, All: time.Duration(cfg.Lake.SnapshotAge)}
+	s := cfg.Lake.Snapshots
+	return lake.Retention{
+		Keep: s.Keep, All: time.Duration(s.All), Minutely: time.Duration(s.Minutely), Hourly: time.Duration(s.Hourly), Daily: time.Duration(s.Daily),
+		Grace: time.Duration(s.Grace),
+	}
 }
 
 func orName(given, name string) string {

@@ -98,10 +98,19 @@ type Lake struct {
 	PartitionBy     []TableSetting `yaml:"partition_by" env:"-" doc:"Partitions of a table: public.orders = bucket(16, id)."`
 	SortBy          []TableSetting `yaml:"sort_by" env:"-" doc:"Sort order of a table, by which the rows of each row group are sorted: public.orders = created_at desc, id."`
 	ForeignWrites   ForeignWrites  `yaml:"foreign_writes" default:"warn" doc:"Rows that another program adds to a lake table or removes from it: allow and warn go on (warn says so), stop leaves the table as it is. A table that was rolled back is always copied again."`
-	KeepSnapshots   int            `yaml:"keep_snapshots" default:"100" min:"1" max:"1000000" doc:"Least number of snapshots kept for time travel."`
-	SnapshotAge     Duration       `yaml:"snapshot_age" default:"24h" doc:"Age from which snapshots beyond keep_snapshots are expired."`
 	OrphanAge       Duration       `yaml:"orphan_age" default:"72h" doc:"Age from which files that no table knows are removed by leat lake maintain."`
+	Snapshots       Snapshots      `yaml:"snapshots" doc:"Which snapshots stay for time travel."`
 	Catalog         Catalog        `yaml:"catalog" doc:"Where tables are registered."`
+}
+
+// Snapshots says which snapshots of a table stay for time travel. One that any of these keeps stays.
+type Snapshots struct {
+	Keep     int      `yaml:"keep" default:"100" min:"1" max:"1000000" doc:"Number of newest snapshots that stay regardless of their age."`
+	All      Duration `yaml:"all" default:"0s" doc:"Age up to which every snapshot stays."`
+	Minutely Duration `yaml:"minutely" default:"1h" doc:"Age up to which the last snapshot of each minute stays."`
+	Hourly   Duration `yaml:"hourly" default:"24h" doc:"Age up to which the last snapshot of each hour stays."`
+	Daily    Duration `yaml:"daily" default:"720h" doc:"Age up to which the last snapshot of each day (UTC) stays."`
+	Grace    Duration `yaml:"grace" default:"24h" doc:"How long the files of expired snapshots stay for readers that still read them."`
 }
 
 // Catalog says where the lake's tables are registered.

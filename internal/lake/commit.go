@@ -35,6 +35,7 @@ const (
 	propCopy      = "leat.copy"         // the last copy that was finished
 	propSnapshot  = "leat.snapshot"     // the last snapshot that we made; not in its summary
 	propForeign   = "leat.foreign-rows" // how many rows other programs have added or removed
+	propExpired   = "leat.expired"      // the last note of expired snapshots: later ones are not of this table's past
 	propLine      = "leat.line"         // the sequence number after which the history is one line: see lineSince
 )
 
@@ -60,6 +61,10 @@ type icebergTable struct {
 	expiring  sync.Mutex // of the one goroutine that expires snapshots
 	room      int        // under expiring: with fewer snapshots than this many none is looked for that might go
 	expiredAt time.Time  // under expiring
+	// Under expiring: what is known of notes of expired snapshots, if it is.
+	notes      []noteKey
+	notesKnown bool
+	specUsers  map[int]int64 // snapshots that were seen to need a partition spec which the current one does not
 }
 
 // liveFile is a data or delete file of the current snapshot.
@@ -246,7 +251,7 @@ func (t *icebergTable) commitOnce(ctx context.Context, d delta) error {
 func (t *icebergTable) commitLocked(ctx context.Context, d delta) error {
 	base := t.now().Metadata()
 	mark := fresh()
-	props := iceberg.Properties{propCommit: mark, propPipeline: t.lake.Pipeline, propEpoch: strconv.FormatInt(t.lake.Epoch, 10)}
+	props := iceberg.Properties{propCommit: mark[strings.IndexByte(mark, '-')+1:]}
 	if d.position > 0 {
 		props[propPosition] = d.position.String()
 	} else if held := t.property(propPosition); held != "" && d.rewrite {
@@ -255,7 +260,8 @@ func (t *icebergTable) commitLocked(ctx context.Context, d delta) error {
 	if !d.at.IsZero() {
 		props[propCommitted] = d.at.UTC().Format(time.RFC3339Nano)
 	}
-	own := maps.Clone(props)
+	own := maps.Clone(props) // of the snapshot: each has one for as long as it stays, so it has no more than is asked for
+	props[propCommit], props[propPipeline], props[propEpoch] = mark, t.lake.Pipeline, strconv.FormatInt(t.lake.Epoch, 10)
 	maps.Copy(props, d.props)
 	reqs := []table.Requirement{table.AssertTableUUID(base.TableUUID()), table.AssertRefSnapshotID(table.MainBranch, currentID(base))}
 	evolves := slices.Clone(d.updates)
@@ -279,6 +285,11 @@ func (t *icebergTable) commitLocked(ctx context.Context, d delta) error {
 	}
 	if s != nil && (base.Properties()[propLine] == "" || t.foreign.Snapshots > 0 || t.foreign.RolledBack) {
 		props[propLine] = strconv.FormatInt(base.LastSequenceNumber(), 10)
+	}
+	for key, want := range t.lake.Snapshots.properties() {
+		if base.Properties()[key] != want {
+			props[key] = want
+		}
 	}
 	updates := append(slices.Clone(evolves), table.NewSetPropertiesUpdate(props))
 	if s != nil {

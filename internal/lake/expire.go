@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -41,25 +42,38 @@ func (t *icebergTable) expire(ctx context.Context, o MaintainOptions) (snapshots
 	t.expiring.Lock()
 	defer t.expiring.Unlock()
 	x := o.Snapshots.expiryOf(t.now().Metadata())
-	if len(x.gone) < o.Snapshots.slack() && !o.Thorough && time.Since(t.expiredAt) < longRest {
-		return 0, 0, nil
+	if len(x.gone) >= o.Snapshots.slack() || o.Thorough || time.Since(t.expiredAt) >= longRest {
+		if snapshots, objects, err = t.expireLocked(ctx, x); err != nil {
+			return snapshots, objects, err
+		}
 	}
-	return t.expireLocked(ctx, x)
+	if err := t.learnNotes(ctx); err != nil {
+		return snapshots, objects, err
+	}
+	if t.due(x.grace) {
+		if err := t.refresh(ctx); err != nil {
+			return snapshots, objects, err
+		}
+		objects += t.followNotes(ctx, x.grace, math.MaxInt)
+	}
+	return snapshots, objects, nil
 }
 
 // expiry is which snapshots of a table stay and which go, and how that was decided.
 type expiry struct {
 	split      func(table.Metadata) (keep, gone []table.Snapshot)
 	keep, gone []table.Snapshot
+	sequence   int64         // the table's last one
+	grace      time.Duration // how long the files of those that go stay
 }
 
 func (r Retention) expiryOf(meta table.Metadata) expiry {
-	x := expiry{split: r.split}
+	x := expiry{split: r.split, sequence: meta.LastSequenceNumber(), grace: r.Grace}
 	x.keep, x.gone = x.split(meta)
 	return x
 }
 
-// expireLocked holds t.expiring.
+// expireLocked holds t.expiring. The objects of the snapshots go when the grace is over: see notes.go.
 func (t *icebergTable) expireLocked(ctx context.Context, x expiry) (snapshots, objects int, err error) {
 	t.expiredAt = time.Now()
 	if len(x.gone) == 0 {
@@ -80,20 +94,28 @@ func (t *icebergTable) expireLocked(ctx context.Context, x expiry) (snapshots, o
 	if keep, _ := x.split(t.now().Metadata()); slices.ContainsFunc(keep, func(s table.Snapshot) bool { return ids[s.SnapshotID] }) {
 		return 0, 0, nil
 	}
+	if err := t.learnNotes(ctx); err != nil {
+		return 0, 0, err
+	}
+	t.notesKnown = false // what is written until the commit may have to be looked for
+	notes, err := t.writeNotes(ctx, x, unneeded)
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(notes) > 0 {
+		props[propExpired] = notes[len(notes)-1].name
+	}
 	updates := []table.Update{table.NewRemoveSnapshotsUpdate(slices.Collect(maps.Keys(ids)), false)}
 	if err := t.commitOnce(ctx, delta{updates: updates, props: props}); err != nil {
 		return 0, 0, err
 	}
-	return len(x.gone), t.removeExpired(ctx, unneeded), nil
-}
-
-// removeExpired deletes the objects of snapshots that are gone. What cannot be deleted is left to Sweep.
-func (t *icebergTable) removeExpired(ctx context.Context, unneeded objects) int {
-	n, err := t.lake.removeAll(ctx, slices.Sorted(maps.Keys(unneeded.names))...)
-	if err != nil && ctx.Err() == nil {
-		t.lake.Log.Warn("files of expired snapshots could not be removed", "table", t.where(), "error", err)
+	for _, n := range notes {
+		n.at = time.Now().UnixMilli()
+		t.notes = append(t.notes, n)
 	}
-	return n
+	t.notesKnown = true
+	objects = t.followNotes(ctx, x.grace, notesAtOnce)
+	return len(x.gone), objects, t.dropUnused(ctx)
 }
 
 // unneeded lists the objects that only the snapshots need which go. Where the table's history is one line, the neighbours of each gap
@@ -109,6 +131,7 @@ func (t *icebergTable) unneeded(ctx context.Context, keep, gone []table.Snapshot
 			return objects{}, nil, err
 		}
 	}
+	addStatistics(meta, gone, to)
 	props := map[string]string{propLine: strconv.FormatInt(since, 10)}
 	if len(rest) == 0 {
 		return to, props, nil

@@ -76,12 +76,24 @@ func branch(t *testing.T, ice *icebergTable, r *rand.Rand) {
 	}
 }
 
+// tag has another program name a snapshot of ours.
+func tag(t *testing.T, ice *icebergTable, r *rand.Rand) {
+	t.Helper()
+	all := ice.now().Metadata().Snapshots()
+	name := fmt.Sprint("tag-", r.IntN(4)) // which it may have had
+	_, _, err := ice.lake.catalog.CommitTable(t.Context(), ice.ident, nil, []table.Update{
+		table.NewSetSnapshotRefUpdate(name, all[r.IntN(len(all))].SnapshotID, table.TagRef, 0, 0, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestExpiryRemovesWhatNoSnapshotNeedsAndNothingElse(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		version int
-		branch  bool
-	}{"v2": {2, false}, "v3": {3, false}, "v2 with a branch": {2, true}, "v3 with a branch": {3, true}} {
+		version      int
+		branch, tags bool
+	}{"v2": {2, false, false}, "v3": {3, false, true}, "v2 with a branch": {2, true, false}, "v3 with a branch": {3, true, true}} {
 		seeds, rounds := uint64(1), 24
 		if os.Getenv("LEAT_TEST_LONG") != "" {
 			seeds, rounds = 8, 80
@@ -104,6 +116,10 @@ func TestExpiryRemovesWhatNoSnapshotNeedsAndNothingElse(t *testing.T) {
 					}
 					if c.branch && r.IntN(6) == 0 {
 						branch(t, b.table.current.t, r)
+						b.reopen(t, false)
+					}
+					if c.tags && r.IntN(6) == 0 {
+						tag(t, b.table.current.t, r)
 						b.reopen(t, false)
 					}
 					if r.IntN(6) == 0 {
@@ -249,7 +265,8 @@ func TestTheHistoryIsALineAsFarAsItIsOurs(t *testing.T) {
 		"another program wrote":     {map[string]string{propLine: "10"}, []table.Snapshot{ours(11, 10), foreign, ours(13, 12)}, nil, 13},
 		"that is behind us":         {map[string]string{propLine: "12"}, []table.Snapshot{ours(11, 10), foreign, ours(13, 12)}, nil, 12},
 		"it was rolled back":        {map[string]string{propLine: "10"}, []table.Snapshot{ours(11, 10), ours(12, 11), rolled}, nil, 13},
-		"there is a tag":            {map[string]string{propLine: "10"}, []table.Snapshot{ours(11, 10)}, []table.Update{table.NewSetSnapshotRefUpdate("r", 4, table.TagRef, 1, 0, 0)}, 11},
+		"there is a tag":            {map[string]string{propLine: "10"}, []table.Snapshot{ours(11, 10)}, []table.Update{table.NewSetSnapshotRefUpdate("r", 4, table.TagRef, 1, 0, 0)}, 10},
+		"there is a branch":         {map[string]string{propLine: "10"}, []table.Snapshot{ours(11, 10)}, []table.Update{table.NewSetSnapshotRefUpdate("r", 4, table.BranchRef, 1, 0, 0)}, 11},
 		"the property is no number": {map[string]string{propLine: "x"}, []table.Snapshot{ours(11, 10)}, nil, 11},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"net/url"
 	"path"
+	"slices"
+	"strings"
 	"time"
 
 	iceio "github.com/apache/iceberg-go/io"
@@ -117,16 +119,22 @@ func (f fileIO) Remove(name string) error {
 }
 
 // removeAll deletes objects by the names that metadata has for them, many in one request where the store can, and says how many. A name
-// outside the lake is refused with a warning, and so is one that no object can have.
+// outside the lake is refused with a warning, and so is one of leat's own objects, or one that no object can have.
 func (l *Lake) removeAll(ctx context.Context, names ...string) (int, error) {
 	files, keys := l.files(ctx), make([]string, 0, len(names))
 	for _, name := range names {
 		key, err := files.key(name)
+		if err == nil && slices.Contains(strings.Split(key, "/"), ".leat") {
+			err = fault.New(fault.LakeForeign, name, "is leat's own and no table's")
+		}
 		if err != nil {
-			l.Log.Warn("a file outside the lake is not removed", "file", name, "error", err)
+			l.Log.Warn("a file that is not a table's is not removed", "file", name, "error", err)
 			continue
 		}
 		keys = append(keys, key)
+	}
+	if len(keys) == 0 {
+		return 0, nil
 	}
 	err := l.Bucket.Delete(ctx, keys...)
 	if noKey(err) { // one such key must not keep the others

@@ -45,8 +45,8 @@ func lineSince(meta table.Metadata) int64 {
 	if err != nil {
 		return last
 	}
-	for name := range meta.Refs() {
-		if name != table.MainBranch {
+	for name, ref := range meta.Refs() {
+		if name != table.MainBranch && ref.SnapshotRefType != table.TagRef {
 			return last
 		}
 	}

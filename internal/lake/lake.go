@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"path"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -101,7 +102,8 @@ type Lake struct {
 	createNamespace func(context.Context, table.Identifier) error
 	closeCatalog    func() error
 	stores          *storeEntry
-	places          places // of names in metadata, which other programs spell in other ways
+	places          places      // of names in metadata, which other programs spell in other ways
+	keepsUnused     atomic.Bool // the catalog does not take schemas and specs out of a table
 }
 
 // Open opens a lake. It writes nothing yet.

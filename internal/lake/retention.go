@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"strconv"
 	"time"
 
+	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
 )
 
@@ -17,9 +19,26 @@ type Retention struct {
 	All time.Duration
 	// Minutely, Hourly and Daily are the ages up to which the last snapshot of each minute, hour and day (UTC) stays.
 	Minutely, Hourly, Daily time.Duration
+	// Grace is how long the files of snapshots that are gone stay for those who still read them.
+	Grace time.Duration
 }
 
-func (r Retention) expires() bool { return r != Retention{} }
+func (r Retention) expires() bool {
+	r.Grace = 0
+	return r != Retention{}
+}
+
+// properties tell other engines which snapshots stay, so that their expiry without arguments takes none that ours keeps.
+func (r Retention) properties() iceberg.Properties {
+	if !r.expires() {
+		return nil
+	}
+	oldest := max(r.All, r.Minutely, r.Hourly, r.Daily, time.Millisecond)
+	return iceberg.Properties{
+		table.MaxSnapshotAgeMsKey:   strconv.FormatInt(oldest.Milliseconds(), 10),
+		table.MinSnapshotsToKeepKey: strconv.Itoa(max(1, r.Keep)),
+	}
+}
 
 // slack is how many snapshots may be beyond the retention before they are worth a commit of their own.
 func (r Retention) slack() int { return max(1, r.Keep/4) }

@@ -80,7 +80,7 @@ func (t *icebergTable) snapshot(ctx context.Context, meta table.Metadata, d delt
 	if t.v3() {
 		s.FirstRowID, s.AddedRows = &first, &rows
 	}
-	key := t.metadataKey(fmt.Sprintf("snap-%d-%s.avro", w.id, w.name))
+	key := t.metadataKey(fmt.Sprintf("snap-%d.avro", w.id)) // an id is drawn for each attempt
 	if err := t.put(ctx, key, list.Bytes()); err != nil {
 		return nil, err
 	}

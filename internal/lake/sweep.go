@@ -12,10 +12,13 @@ import (
 )
 
 // Sweep removes what dead processes and lost commits left in the folders of this pipeline's tables: objects that no
-// snapshot, no version of the metadata and no copy mentions, and that are older than olderThan, which must be longer
+// snapshot, no version of the metadata, no copy and no note of expired snapshots mentions, and that are older than olderThan, which must be longer
 // than any commit takes. It returns how many there were and their bytes. Tables of others are left alone.
 func (l *Lake) Sweep(ctx context.Context, olderThan time.Duration) (n int, size int64, err error) {
 	before := time.Now().Add(-olderThan)
+	if err := l.sweepNotes(ctx, before); err != nil {
+		return 0, 0, err
+	}
 	folders, err := l.folders(ctx)
 	if err != nil {
 		return 0, 0, err
@@ -24,22 +27,30 @@ func (l *Lake) Sweep(ctx context.Context, olderThan time.Duration) (n int, size 
 	if err != nil {
 		return 0, 0, err
 	}
-	for _, ident := range folders {
-		var objects int
-		var bytes int64
-		err := fault.Catching(l.Log, strings.Join(ident, "."), func() (err error) {
-			objects, bytes, err = l.sweepTable(ctx, ident, before, copied)
-			return err
-		})()
+	err = l.eachReadable(folders, func(ident table.Identifier) error {
+		objects, bytes, err := l.sweepTable(ctx, ident, before, copied)
 		n, size = n+objects, size+bytes
-		if fault.Is(err, fault.LakeUnreadable) || fault.Panicked(err) { // nobody knows whose it is, and which objects it needs
-			l.Log.Warn("nothing is swept in the folder of a table that cannot be read", "table", strings.Join(ident, "."), "error", err)
-		} else if err != nil {
-			return n, size, err
-		}
+		return err
+	})
+	if err != nil {
+		return n, size, err
 	}
 	unfinished, err := l.Bucket.Sweep(ctx, l.key(), before)
 	return n + unfinished, size, err
+}
+
+// eachReadable does something with each table that can be read. Of others it is not known whose they are, and which objects they need.
+func (l *Lake) eachReadable(tables []table.Identifier, do func(table.Identifier) error) error {
+	for _, ident := range tables {
+		name := strings.Join(ident, ".")
+		err := fault.Catching(l.Log, name, func() error { return do(ident) })()
+		if fault.Is(err, fault.LakeUnreadable) || fault.Panicked(err) {
+			l.Log.Warn("nothing is swept in the folder of a table that cannot be read", "table", name, "error", err)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *Lake) sweepTable(ctx context.Context, ident table.Identifier, before time.Time, copied map[string]bool) (n int, size int64, err error) {
@@ -116,6 +127,9 @@ func (t *icebergTable) sweep(ctx context.Context, before time.Time, copied map[s
 		return 0, 0, t.failed(err, "it cannot be opened")
 	}
 	used, err := t.mentioned(ctx)
+	if err == nil {
+		err = t.addNoted(ctx, used) // after the table was read: whatever it needed no longer by then has a note
+	}
 	if err != nil {
 		return 0, 0, err
 	}
@@ -130,20 +144,8 @@ func (t *icebergTable) sweep(ctx context.Context, before time.Time, copied map[s
 
 // mentioned is every object that the table's metadata names, in any of its snapshots, by its canonical name.
 func (t *icebergTable) mentioned(ctx context.Context) (objects, error) {
-	meta := t.now().Metadata()
-	used := t.lake.noObjects()
-	used.add(t.now().MetadataLocation())
-	for e := range meta.PreviousFiles() {
-		used.add(e.MetadataFile)
-	}
-	for s := range meta.Statistics() {
-		used.add(s.StatisticsPath)
-	}
-	for s := range meta.PartitionStatistics() {
-		used.add(s.StatisticsPath)
-	}
-	for _, s := range meta.Snapshots() {
-		used.add(s.ManifestList)
+	used := t.named()
+	for _, s := range t.now().Metadata().Snapshots() {
 		manifests, err := s.Manifests(t.lake.avroFiles(ctx))
 		if err != nil {
 			return used, unreadable(ctx, t.where(), err, "the manifests of snapshot %d cannot be read", s.SnapshotID)
@@ -163,6 +165,26 @@ func (t *icebergTable) mentioned(ctx context.Context) (objects, error) {
 		}
 	}
 	return used, nil
+}
+
+// named is every object that the table's metadata names itself: versions, statistics, lists of manifests.
+func (t *icebergTable) named() objects {
+	meta := t.now().Metadata()
+	used := t.lake.noObjects()
+	used.add(t.now().MetadataLocation())
+	for e := range meta.PreviousFiles() {
+		used.add(e.MetadataFile)
+	}
+	for s := range meta.Statistics() {
+		used.add(s.StatisticsPath)
+	}
+	for s := range meta.PartitionStatistics() {
+		used.add(s.StatisticsPath)
+	}
+	for _, s := range meta.Snapshots() {
+		used.add(s.ManifestList)
+	}
+	return used
 }
 
 // objects is a set of objects that metadata names, in any spelling.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -344,6 +345,7 @@ func (t *lakeTable) create(ctx context.Context, ice *icebergTable) error {
 		propKind:                                  ice.kind,
 		propColumns:                               encodeColumns(form.columns),
 	}
+	maps.Copy(props, t.lake.Snapshots.properties())
 	_, err = t.lake.catalog.CreateTable(ctx, ice.ident, form.schema, append(form.layout, catalog.WithLocation(t.lake.url(ice.folder())), catalog.WithProperties(props))...)
 	if err != nil && !errors.Is(err, catalog.ErrTableAlreadyExists) {
 		return ice.failed(err, "it cannot be made")

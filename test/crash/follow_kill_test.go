@@ -128,6 +128,7 @@ func whileFollowing() []handOff {
 		both("a data file", aData), both("a manifest list", put("/metadata/snap-")), both("a commit", aCommit),
 		both("a hint", put("/version-hint.text")), both("a state", put("/state.json")), both("a lease", put("/lease.json")),
 		both("an expired file's deletion", deletion("/data/")),
+		both("a note of expired snapshots", put("/.leat/expired/")), both("the deletion of such a note", deletion("/.leat/expired/")),
 	)
 }
 

@@ -244,7 +244,8 @@ func newFollower(t testing.TB, s *shop, to string) *follower {
 	f.args = []string{
 		"--to", to, "--name", f.name, "--work-dir", f.work, "--keep", "both", "--commit-interval", "300ms", "--table", "public.*", "--table", "side.*",
 		"--set", "run.heartbeat=1s", "--set", "dump.lock_timeout=2s", "--set", "run.lease_ttl=8s", "--set", "run.copy_chunk=64KiB", "--set", "run.max_retry_delay=1s",
-		"--set", "run.maintain_interval=3s", "--set", "lake.keep_snapshots=5", "--set", "lake.snapshot_age=1s",
+		"--set", "run.maintain_interval=3s", "--set", "lake.snapshots.keep=5", "--set", "lake.snapshots.all=1s", "--set", "lake.snapshots.minutely=0s", "--set", "lake.snapshots.hourly=0s",
+		"--set", "lake.snapshots.daily=0s", "--set", "lake.snapshots.grace=1s",
 	}
 	return f
 }

@@ -105,7 +105,8 @@ func TestTheLakeIsMaintainedByHand(t *testing.T) {
 	t.Parallel()
 	db := testlab.Postgres(t)
 	db.Exec("create table notes (id int primary key, note text); insert into notes select i from generate_series(1, 300) i")
-	p := newPipeline(t, db).with("run.maintain_interval=0s", "lake.keep_snapshots=1", "lake.snapshot_age=0s", "lake.orphan_age=0s")
+	p := newPipeline(t, db).with("run.maintain_interval=0s", "lake.snapshots.keep=1", "lake.snapshots.minutely=0s", "lake.snapshots.hourly=0s",
+		"lake.snapshots.daily=0s", "lake.snapshots.grace=0s", "lake.orphan_age=0s")
 	p.catchUp()
 	for i := range 5 {
 		db.Exec(fmt.Sprintf("update notes set note = 'round %d' where id %% 5 = %d; insert into notes values (%d)", i, i, 1000+i))
