@@ -20,16 +20,24 @@ func (r *run) maintainAll(ctx context.Context) error {
 	if r.o.Maintain <= 0 {
 		return nil
 	}
-	for {
+	for wait := r.firstUpkeep(); ; wait = min(r.o.Maintain, dueEvery) {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(min(r.o.Maintain, dueEvery)):
+		case <-time.After(wait):
 		}
 		if err := r.maintainDue(ctx, r.isDue); err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
+}
+
+// firstUpkeep is how long after its beginning a run looks for upkeep. One that is to end may end soon, and tendAtEnd decides then.
+func (r *run) firstUpkeep() time.Duration {
+	if r.o.UntilCaughtUp {
+		return r.o.Maintain
+	}
+	return min(r.o.Maintain, dueEvery)
 }
 
 // dueEvery is how often the run looks which tables are due for upkeep.

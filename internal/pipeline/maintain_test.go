@@ -68,3 +68,21 @@ func TestWhatFailsOnceThePipelineIsAnothersIsToldAsThat(t *testing.T) {
 		t.Errorf("what did not fail: got %v", err)
 	}
 }
+
+func TestARunThatIsToEndDoesNoUpkeepBesideItsFirstMinute(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		ends            bool
+		interval, first time.Duration
+	}{
+		{true, time.Minute, time.Minute},
+		{true, time.Second, time.Second},
+		{false, time.Minute, 10 * time.Second},
+		{false, time.Second, time.Second},
+	} {
+		r := &run{o: Options{UntilCaughtUp: c.ends, Maintain: c.interval}}
+		if got := r.firstUpkeep(); got != c.first {
+			t.Errorf("a run that ends by itself (%t), every %s: upkeep begins after %s, not %s", c.ends, c.interval, got, c.first)
+		}
+	}
+}
