@@ -1,6 +1,7 @@
 package format
 
 import (
+	"fmt"
 	"math"
 	"math/bits"
 	"sort"
@@ -60,6 +61,20 @@ type column struct {
 	ints     intDict[int32]
 	longs    intDict[int64]
 	strings  byteDict
+
+	// The values of an open page that the chunk's dictionary takes are not staged: found are their indexes.
+	found    []uint32
+	distinct int // entries of the dictionary before the page
+
+	// A page that does not shrink is a sign that those after it will not: as many as left are stored as they are.
+	stored stored
+}
+
+// stored says which pages are not compressed.
+type stored struct {
+	encoding int32 // of the pages
+	left     int
+	step     int // how many were left after the last page that did not shrink
 }
 
 // shop is what the columns of one writer share: sizes, and space that only one needs at a time.
@@ -163,16 +178,49 @@ func (c *column) cut() error {
 	if p.raw > math.MaxInt32-1<<20 {
 		return fault.New(fault.ValueUncarriable, c.name(), "a row of %d bytes is longer than a Parquet page can be", p.raw)
 	}
-	if err := s.codec.pack(s.parts, &c.held); err != nil {
+	if err := c.pack(&p); err != nil {
 		return err
 	}
-	p.packed, p.crc = int(c.held.since()), c.held.crc
 	c.pages = append(c.pages, p)
 	clear(s.parts)
 	s.body = reusable(s.body)
 	c.reset()
+	if c.found = c.found[:0]; 4*cap(c.found) > maxKept {
+		c.found = nil
+	}
 	c.def, c.rep = c.def[:0], c.rep[:0]
 	c.rows, c.levels, c.weight = 0, 0, 0
+	return nil
+}
+
+// mostStored is how many pages are stored after one that did not shrink before another is tried.
+const mostStored = 7
+
+// pack compresses the page in the shop's parts, or stores it where those before it say that it would not shrink. One is tried again
+// after one page, then after three, then after seven, so that what begins to shrink is found soon.
+func (c *column) pack(p *page) error {
+	s, k := c.shop, &c.stored
+	store := k.left > 0 && k.encoding == p.encoding && s.codec.stores(p.raw)
+	put := s.codec.pack
+	if store {
+		put = s.codec.store
+	}
+	if err := put(s.parts, p.raw, &c.held); err != nil {
+		return fmt.Errorf("compressing a Parquet page: %w", err)
+	}
+	p.packed, p.crc = int(c.held.since()), c.held.crc
+	switch {
+	case store:
+		k.left--
+	case 50*p.packed <= 49*p.raw:
+		*k = stored{}
+	default:
+		if k.encoding != p.encoding {
+			*k = stored{encoding: p.encoding}
+		}
+		k.step = min(2*k.step+1, mostStored)
+		k.left = k.step
+	}
 	return nil
 }
 
@@ -234,7 +282,7 @@ func encodeInts[T int32 | int64](c *column, d *intDict[T], v []T, p *page) bool 
 		}
 		if ok {
 			s.body = s.body[:start]
-			c.encodeIndexes(len(d.entries), p)
+			c.encodeIndexes(s.indexes, len(d.entries), p)
 			return true
 		}
 		d.entries = d.entries[:before]
@@ -261,24 +309,27 @@ func (c *column) pays(entries, dictBytes, other int) bool {
 	return 10*(dictBytes+indexes) <= 9*other
 }
 
-func (c *column) encodeIndexes(entries int, p *page) {
+func (c *column) encodeIndexes(indexes []uint32, entries int, p *page) {
 	width := max(1, bits.Len(uint(entries-1)))
 	c.shop.body = append(c.shop.body, byte(width))
-	c.shop.body = appendHybrid(c.shop.body, c.shop.indexes, uint(width))
+	c.shop.body = appendHybrid(c.shop.body, indexes, uint(width))
 	p.encoding = encDict
 	c.dictRows += p.rows
 }
 
 func (c *column) encodeBytes(p *page) {
 	e := byteExtremes{order: c.order}
+	s := c.shop
+	if len(c.found) > 0 {
+		c.encodeFound(c.found, p, &e)
+		return
+	}
 	if c.dict && len(c.large) == 0 {
-		d, s := &c.strings, c.shop
+		d := &c.strings
 		before := len(d.entries)
 		var ok bool
 		if s.indexes, ok = d.index(c.buf, s.indexes[:0]); ok && c.pays(len(d.entries), len(d.arena), len(c.buf)) {
-			c.encodeIndexes(len(d.entries), p)
-			c.usedExtremes(&e)
-			p.bounds = e.bounds(c.phys == physBytes)
+			c.encodeFound(s.indexes, p, &e)
 			return
 		}
 		d.truncate(before)
@@ -288,27 +339,30 @@ func (c *column) encodeBytes(p *page) {
 	for _, l := range c.large {
 		c.plainValues(c.buf[at:l.at-4], &e)
 		c.observe(l.value, &e)
-		c.shop.parts = append(c.shop.parts, c.buf[at:l.at], l.value)
+		s.parts = append(s.parts, c.buf[at:l.at], l.value)
 		at = l.at
 	}
 	c.plainValues(c.buf[at:], &e)
-	if at == 0 {
-		c.shop.body = append(c.shop.body, c.buf...)
-	} else {
-		c.shop.parts = append(c.shop.parts, c.buf[at:])
-	}
+	s.parts = append(s.parts, c.buf[at:])
+	p.bounds = e.bounds(c.phys == physBytes)
+}
+
+// encodeFound writes a page of indexes of the dictionary of byte strings.
+func (c *column) encodeFound(indexes []uint32, p *page, e *byteExtremes) {
+	c.encodeIndexes(indexes, len(c.strings.entries), p)
+	c.usedExtremes(indexes, e)
 	p.bounds = e.bounds(c.phys == physBytes)
 }
 
 // usedExtremes looks at each dictionary entry that the page uses once.
-func (c *column) usedExtremes(e *byteExtremes) {
+func (c *column) usedExtremes(indexes []uint32, e *byteExtremes) {
 	s, n := c.shop, len(c.strings.entries)
 	if cap(s.used) < n {
 		s.used = make([]bool, n, 2*n)
 	}
 	s.used = s.used[:n]
 	clear(s.used)
-	for _, i := range s.indexes {
+	for _, i := range indexes {
 		s.used[i] = true
 	}
 	for i, used := range s.used {

@@ -2,7 +2,6 @@ package format
 
 import (
 	"encoding/binary"
-	"fmt"
 	"hash/crc32"
 	"io"
 	"sync"
@@ -151,9 +150,10 @@ type codec struct {
 	id   int32
 	zstd *zstd.Encoder
 	gzip *gzip.Writer
-	join []byte // a page put together
-	out  []byte // a page compressed
-	pool pool   // of blocks for what is compressed
+	flat *gzip.Writer // beside gzip: compresses nothing
+	join []byte       // a page put together
+	out  []byte       // a page compressed
+	pool pool         // of blocks for what is compressed
 	home *sync.Pool
 }
 
@@ -205,7 +205,9 @@ func newCodec(c Compression, level int) (*codec, error) {
 		if level == 0 {
 			level = gzip.DefaultCompression
 		}
-		k.gzip, err = gzip.NewWriterLevel(nil, level)
+		if k.gzip, err = gzip.NewWriterLevel(nil, level); err == nil {
+			k.flat, err = gzip.NewWriterLevel(nil, gzip.NoCompression)
+		}
 	}
 	if err != nil {
 		return nil, fault.New(fault.FormatUnusable, "", "%s has no level %d", c, level).Because(err)
@@ -213,24 +215,20 @@ func newCodec(c Compression, level int) (*codec, error) {
 	return k, nil
 }
 
-// pack compresses a page, given in parts, into the chain.
-func (k *codec) pack(parts [][]byte, to *chain) error {
+// pack compresses a page of so many bytes, given in parts, into the chain.
+func (k *codec) pack(parts [][]byte, size int, to *chain) error {
 	to.page()
-	size := 0
-	for _, p := range parts {
-		size += len(p)
-	}
 	if k.gzip == nil && k.id != codecIDs[CodecNone] && size <= maxKept {
 		k.packWhole(parts, to)
 		return nil
 	}
-	if err := k.packParts(parts, size, to); err != nil {
-		return fmt.Errorf("compressing a Parquet page: %w", err)
-	}
-	return nil
+	return k.packParts(parts, size, to)
 }
 
 func (k *codec) packWhole(parts [][]byte, to *chain) {
+	if len(parts) == 2 && len(parts[0]) == 0 {
+		parts = parts[1:]
+	}
 	src := parts[0]
 	if len(parts) > 1 {
 		k.join = k.join[:0]
@@ -247,6 +245,40 @@ func (k *codec) packWhole(parts [][]byte, to *chain) {
 	to.Write(k.out) // a chain takes everything
 }
 
+// stores says whether a page of so many bytes may be stored instead of compressed. Snappy passes over what does not shrink as fast as it is copied.
+func (k *codec) stores(size int) bool {
+	return (k.zstd != nil || k.gzip != nil) && size > 0 && size <= maxKept
+}
+
+// rawBlock is the most bytes that a block of a zstd frame has (RFC 8878, section 3.1.1.2).
+const rawBlock = 128 << 10
+
+// store puts a page into the chain as its codec does with bytes that it cannot compress: all readers know that.
+func (k *codec) store(parts [][]byte, size int, to *chain) error {
+	to.page()
+	if k.gzip != nil {
+		k.flat.Reset(to)
+		return feed(k.flat, parts)
+	}
+	// A frame of one segment whose length is told in four bytes, and after it raw blocks (RFC 8878, sections 3.1.1.1 and 3.1.1.2).
+	head := binary.LittleEndian.AppendUint32([]byte{0x28, 0xb5, 0x2f, 0xfd, 0xa0}, uint32(size))
+	to.Write(head)
+	for _, p := range parts {
+		for len(p) > 0 {
+			n := min(len(p), rawBlock)
+			size -= n
+			block := uint32(n) << 3
+			if size == 0 {
+				block |= 1 // the last
+			}
+			to.Write([]byte{byte(block), byte(block >> 8), byte(block >> 16)})
+			to.Write(p[:n])
+			p = p[n:]
+		}
+	}
+	return nil
+}
+
 // packParts compresses what is too large to be put together first, or has a codec that streams anyway.
 func (k *codec) packParts(parts [][]byte, size int, to *chain) error {
 	var w io.Writer = to
@@ -261,6 +293,11 @@ func (k *codec) packParts(parts [][]byte, size int, to *chain) error {
 		to.Write(binary.AppendUvarint(nil, uint64(size)))
 		w = snappyPieces{k, to}
 	}
+	return feed(w, parts)
+}
+
+// feed writes the parts of a page and ends it.
+func feed(w io.Writer, parts [][]byte) error {
 	for _, p := range parts {
 		if _, err := w.Write(p); err != nil {
 			return err

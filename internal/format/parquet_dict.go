@@ -37,9 +37,9 @@ func (s *slots) reset() {
 	s.used = 0
 }
 
-// enter puts the tag at a free place and returns the new index plus one. The table stays at
+// place puts the tag at a free place and returns the new index plus one. The table stays at
 // most half full.
-func (s *slots) enter(tag, at uint32) uint32 {
+func (s *slots) place(tag, at uint32) uint32 {
 	s.used++
 	s.table[at] = slot{tag, uint32(s.used)}
 	if 2*s.used > len(s.table) {
@@ -107,7 +107,7 @@ func (d *intDict[T]) find(x T) uint32 {
 				return 0
 			}
 			d.entries = append(d.entries, x)
-			return d.enter(tag, at)
+			return d.place(tag, at)
 		}
 		if s.tag == tag && d.entries[s.index-1] == x {
 			return s.index
@@ -124,6 +124,7 @@ type byteDict struct {
 	width   int // bytes of every value; 0 when each carries its length
 	arena   []byte
 	entries []span
+	single  [256]uint32 // indexes plus one of values of one byte
 }
 
 // span is where a value stands in arena.
@@ -132,6 +133,7 @@ type span struct{ from, to uint32 }
 func (d *byteDict) reset() {
 	d.slots.reset()
 	d.arena, d.entries = d.arena[:0], d.entries[:0]
+	d.single = [256]uint32{}
 }
 
 // truncate forgets the entries from n on; the table still names them, so no search may follow.
@@ -149,25 +151,38 @@ func (d *byteDict) value(i int) []byte {
 	return d.arena[e.from:e.to]
 }
 
-// index is intDict.index for the values that plain holds in PLAIN form. It looks at the
-// likely place itself: find is for the rest.
+// index is intDict.index for the values that plain holds in PLAIN form.
 func (d *byteDict) index(plain []byte, out []uint32) ([]uint32, bool) {
-	if len(d.table) == 0 {
-		d.grow()
-	}
 	for len(plain) > 0 {
 		var v []byte
 		v, plain = nextPlain(plain, d.width)
-		tag := hashBytes(v)
-		s := d.table[tag>>d.shift]
-		if s.tag != tag || s.index == 0 || string(d.value(int(s.index-1))) != string(v) {
-			if s.index = d.find(v, tag); s.index == 0 {
-				return out, false
-			}
+		at := d.enter(v)
+		if at == 0 {
+			return out, false
 		}
-		out = append(out, s.index-1)
+		out = append(out, at-1)
 	}
 	return out, true
+}
+
+// enter returns v's index plus one, or 0 when it is new and there is no room. It looks at the
+// likely place itself: find is for the rest.
+func (d *byteDict) enter(v []byte) uint32 {
+	if len(v) == 1 && d.single[v[0]] != 0 {
+		return d.single[v[0]]
+	}
+	if len(d.table) == 0 {
+		d.grow()
+	}
+	tag := hashBytes(v)
+	s := d.table[tag>>d.shift]
+	if s.tag != tag || s.index == 0 || string(d.value(int(s.index-1))) != string(v) {
+		s.index = d.find(v, tag)
+	}
+	if len(v) == 1 {
+		d.single[v[0]] = s.index
+	}
+	return s.index
 }
 
 func (d *byteDict) find(v []byte, tag uint32) uint32 {
@@ -195,7 +210,19 @@ func (d *byteDict) add(v []byte, tag, at uint32) uint32 {
 	from := uint32(len(d.arena))
 	d.arena = append(d.arena, v...)
 	d.entries = append(d.entries, span{from, from + uint32(len(v))})
-	return d.enter(tag, at)
+	return d.place(tag, at)
+}
+
+// plain appends the values of the given indexes in PLAIN form.
+func (d *byteDict) plain(dst []byte, indexes []uint32) []byte {
+	for _, i := range indexes {
+		e := d.entries[i]
+		if d.width == 0 {
+			e.from -= 4 // the length
+		}
+		dst = append(dst, d.arena[e.from:e.to]...)
+	}
+	return dst
 }
 
 // nextPlain cuts the first value off PLAIN bytes.

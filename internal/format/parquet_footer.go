@@ -2,6 +2,7 @@ package format
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math"
 	"slices"
 )
@@ -122,8 +123,8 @@ func (w *parquetWriter) writeDictionary(k *chunk, body []byte, n int) error {
 	k.dictAt = w.at
 	s := w.shop
 	held := chain{pool: &s.codec.pool}
-	if err := s.codec.pack([][]byte{body}, &held); err != nil {
-		return err
+	if err := s.codec.pack([][]byte{body}, len(body), &held); err != nil {
+		return fmt.Errorf("compressing a Parquet page: %w", err)
 	}
 	t := thrift{}
 	t.open()

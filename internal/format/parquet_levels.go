@@ -64,6 +64,7 @@ func (c *column) descend(s int, arr arrow.Array, lo, hi int, rep, def uint8) err
 	}
 	if lo < hi {
 		c.emit(rep, st.again, def, hi-lo)
+		lo += c.find(arr, lo, hi-lo)
 		c.load(&c.staged, arr, lo, hi-lo)
 	}
 	return nil

@@ -159,18 +159,68 @@ func loadFixed(s *staged, arr arrow.Array, off, n int) {
 // loadBytes takes strings and binaries, with offsets of 32 or 64 bits.
 func loadBytes(s *staged, arr arrow.Array, off, n int) {
 	s.n += n
+	if short, long, bytes := byteValues(arr, off, n); long != nil {
+		stageBytes(s, long, bytes)
+	} else {
+		stageBytes(s, short, bytes)
+	}
+}
+
+// byteValues are the offsets of n strings or binaries from off on, of 32 or of 64 bits, and what they point into.
+func byteValues(arr arrow.Array, off, n int) (short []int32, long []int64, bytes []byte) {
 	data := arr.Data()
 	off += data.Offset()
-	var bytes []byte
 	if b := data.Buffers()[2]; b != nil {
 		bytes = b.Bytes()
 	}
 	offsets := data.Buffers()[1].Bytes()
 	if id := data.DataType().ID(); id == arrow.LARGE_STRING || id == arrow.LARGE_BINARY {
-		stageBytes(s, arrow.Int64Traits.CastFromBytes(offsets)[off:off+n+1], bytes)
-	} else {
-		stageBytes(s, arrow.Int32Traits.CastFromBytes(offsets)[off:off+n+1], bytes)
+		return nil, arrow.Int64Traits.CastFromBytes(offsets)[off : off+n+1], bytes
 	}
+	return arrow.Int32Traits.CastFromBytes(offsets)[off : off+n+1], nil, bytes
+}
+
+// find takes n strings or binaries into the open page by the chunk's dictionary, where its earlier pages are in it, and returns how many.
+// They are fewer where the dictionary is full: then the whole page goes in PLAIN form.
+func (c *column) find(arr arrow.Array, off, n int) int {
+	if !c.dict || c.dictRows == 0 || c.phys != physBytes {
+		return 0
+	}
+	if len(c.found) == 0 {
+		c.distinct = len(c.strings.entries)
+	}
+	before := len(c.found)
+	if short, long, bytes := byteValues(arr, off, n); long != nil {
+		findBytes(c, long, bytes)
+	} else {
+		findBytes(c, short, bytes)
+	}
+	took := len(c.found) - before
+	c.n += took
+	if took < n {
+		c.buf = c.strings.plain(c.buf, c.found)
+		c.strings.truncate(c.distinct)
+		c.dict, c.found = false, c.found[:0]
+	}
+	return took
+}
+
+// findBytes appends indexes to found until a value is large or has no room.
+func findBytes[O int32 | int64](c *column, offsets []O, bytes []byte) {
+	found, from := c.found, offsets[0]
+	for _, to := range offsets[1:] {
+		v := bytes[from:to]
+		if len(v) >= c.bigSize {
+			break
+		}
+		at := c.strings.enter(v)
+		if at == 0 {
+			break
+		}
+		found = append(found, at-1)
+		from = to
+	}
+	c.found = found
 }
 
 func stageBytes[O int32 | int64](s *staged, offsets []O, bytes []byte) {

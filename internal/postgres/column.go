@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -43,6 +44,9 @@ func newColumn(c carrier) *column {
 // keepBytes is the most a buffer may hold and still be kept for the next batch: one huge value must not
 // occupy memory for the rest of a table.
 const keepBytes = 4 << 20
+
+// shortValue is the length from which a value is copied as scratch copies large ones.
+const shortValue = 4 << 10
 
 // kept is a buffer for the next batch, or nil where it has become too large.
 func kept(b []byte) []byte {
@@ -117,24 +121,60 @@ func (c *column) bool(v bool) {
 	c.n++
 }
 
+// place is room for a value of so many bytes behind the others.
+func (c *column) place(n int) []byte {
+	at := len(c.data)
+	if n > cap(c.data)-at {
+		c.grow()
+	}
+	c.data = c.data[:at+n]
+	return c.data[at:]
+}
+
+// grow makes room for the largest value of a fixed width.
+func (c *column) grow() { c.data = slices.Grow(c.data, 16) }
+
 func (c *column) int32(v int32) {
-	c.data = binary.LittleEndian.AppendUint32(c.data, uint32(v))
+	binary.LittleEndian.PutUint32(c.place(4), uint32(v))
 	c.n++
 }
 
 func (c *column) int64(v int64) {
-	c.data = binary.LittleEndian.AppendUint64(c.data, uint64(v))
+	binary.LittleEndian.PutUint64(c.place(8), uint64(v))
 	c.n++
 }
 
 func (c *column) int128(hi int64, lo uint64) {
-	c.data = binary.LittleEndian.AppendUint64(c.data, lo)
-	c.data = binary.LittleEndian.AppendUint64(c.data, uint64(hi))
+	b := c.place(16)
+	binary.LittleEndian.PutUint64(b, lo)
+	binary.LittleEndian.PutUint64(b[8:], uint64(hi))
 	c.n++
 }
 
 func (c *column) string(b []byte) {
-	c.data = scratch.Append(c.data, b)
+	at := len(c.data)
+	if end := at + len(b); end <= cap(c.data) && len(b) < shortValue {
+		c.data = c.data[:end]
+		copy(c.data[at:], b)
+	} else {
+		c.data = scratch.Append(c.data, b)
+	}
+	c.offsets = append(c.offsets, int32(len(c.data)))
+	c.n++
+}
+
+// near is how many bytes of a short value are copied at once, whether they belong to it or not.
+const near = 32
+
+// stringNear is string for bytes in a buffer that nothing writes to meanwhile: those behind the value may be read with it.
+func (c *column) stringNear(b []byte) {
+	at := len(c.data)
+	if len(b) > near || cap(b) < near || cap(c.data)-at < near {
+		c.string(b)
+		return
+	}
+	*(*[near]byte)(c.data[at : at+near]) = *(*[near]byte)(b[:near])
+	c.data = c.data[:at+len(b)]
 	c.offsets = append(c.offsets, int32(len(c.data)))
 	c.n++
 }

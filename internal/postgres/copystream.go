@@ -51,12 +51,13 @@ func (s *copyStream) start(sql string) error {
 	return err
 }
 
-// fill reads until at least n bytes stand in the buffer; n is at most the buffer's size.
+// fill reads until at least n bytes stand in the buffer; n is at most the buffer's size. A read is offered half of the buffer at least: what is
+// left over is moved before it.
 func (s *copyStream) fill(n int) error {
 	if s.w-s.r >= n {
 		return nil
 	}
-	if s.r+n > len(s.buf) || s.r == s.w {
+	if s.r+n > len(s.buf) || len(s.buf)-s.w < len(s.buf)/2 {
 		s.w = copy(s.buf, s.buf[s.r:s.w])
 		s.r = 0
 	}
@@ -107,6 +108,21 @@ func (s *copyStream) next() (bool, error) {
 		}
 	}
 	return true, nil
+}
+
+// whole returns the payload of the next CopyData if it stands in the buffer already, else nil: most rows need no more than that.
+func (s *copyStream) whole() []byte {
+	if s.left != 0 || s.w-s.r < 5 || s.buf[s.r] != 'd' {
+		return nil
+	}
+	size := int(int32(binary.BigEndian.Uint32(s.buf[s.r+1:]))) - 4
+	if size <= 0 || size > s.w-s.r-5 {
+		return nil
+	}
+	s.r += 5
+	s.left = size
+	s.total += int64(size)
+	return s.buf[s.r : s.r+size]
 }
 
 // message handles everything that is not CopyData.

@@ -122,9 +122,9 @@ func (c *column) date(v int32) error {
 		return c.special("infinity", func() { c.int32(maxDate) })
 	case math.MinInt32:
 		return c.special("-infinity", func() { c.int32(minDate) })
-	default:
-		c.int32(v + epochDays) // the last date is 5874897-12-31: far from overflow
 	}
+	binary.LittleEndian.PutUint32(c.place(4), uint32(v+epochDays)) // the last date is 5874897-12-31: far from overflow
+	c.n++
 	return nil
 }
 
@@ -177,64 +177,117 @@ const (
 
 var pow10 = [19]uint64{1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18}
 
-// appendNumeric turns base-10000 digits into a decimal of the column's scale. Nearly all
-// values have at most 18 digits, which fit one word.
+// tenths[k] is 2^32 / 10^k, rounded up: a 16-bit number times it, shifted by 32, is exactly the number divided by 10^k.
+var tenths = [4]uint64{1 << 32, (1<<32 + 9) / 10, (1<<32 + 99) / 100, (1<<32 + 999) / 1000}
+
+// appendNumeric turns groups of four digits into a decimal of the column's scale. Nearly all values have at most 18 digits, which fit
+// one word.
 func (c *column) appendNumeric(b []byte) error {
 	if len(b) < 8 {
 		return malformed("a numeric of %d bytes", len(b))
 	}
-	digits := int(binary.BigEndian.Uint16(b))
-	weight := int(int16(binary.BigEndian.Uint16(b[2:])))
-	sign := binary.BigEndian.Uint16(b[4:])
+	head := binary.BigEndian.Uint64(b) // groups, weight, sign, and the decimals that are shown
+	groups, weight, sign := int(head>>48), int(int16(head>>32)), uint16(head>>16)
 	b = b[8:]
-	if len(b) != 2*digits {
-		return malformed("a numeric of %d digits in %d bytes", digits, len(b))
+	if len(b) != 2*groups {
+		return malformed("a numeric of %d digits in %d bytes", groups, len(b))
 	}
+	if sign&^numericNeg != numericPos {
+		return c.numericSpecial(sign)
+	}
+	if groups == 0 {
+		c.int128(0, 0)
+		return nil
+	}
+	// exponent of the last group, in units of the column's last place
+	exp := 4*(weight-groups+1) + int(c.scale)
+	if groups > 4 || exp < -3 || 4*groups+exp > 18 {
+		return c.appendLong(b, exp, sign == numericNeg)
+	}
+	end := len(b) - 2
+	var v uint64
+	for i := 0; i < end; i += 2 {
+		v = v*10000 + uint64(binary.BigEndian.Uint16(b[i:]))
+	}
+	last := uint64(binary.BigEndian.Uint16(b[end:]))
+	if exp >= 0 {
+		v = (v*10000 + last) * pow10[exp]
+	} else {
+		whole := last * tenths[-exp] >> 32
+		if whole*pow10[-exp] != last {
+			return c.appendWide(b, exp, sign == numericNeg)
+		}
+		v = v*pow10[4+exp] + whole
+	}
+	if c.precision <= 18 && v >= pow10[c.precision] {
+		return c.special("a number with more digits than the column has", func() { c.limit(sign == numericNeg) })
+	}
+	if sign == numericNeg {
+		v = -v
+	}
+	out := c.place(16)
+	binary.LittleEndian.PutUint64(out, v)
+	binary.LittleEndian.PutUint64(out[8:], uint64(int64(v)>>63)) // no group makes a number of 63 bits
+	c.n++
+	return nil
+}
+
+// numericSpecial is for what the sign says of a value that is no number.
+func (c *column) numericSpecial(sign uint16) error {
 	switch sign {
-	case numericPos, numericNeg:
 	case numericNaN:
 		return c.special("NaN", nil)
 	case numericPosInf:
 		return c.special("Infinity", func() { c.limit(false) })
 	case numericNegInf:
 		return c.special("-Infinity", func() { c.limit(true) })
-	default:
-		return malformed("a numeric of sign %#x", sign)
 	}
-	if digits == 0 {
-		c.int128(0, 0)
-		return nil
+	return malformed("a numeric of sign %#x", sign)
+}
+
+// appendLong is appendNumeric for numbers of up to 38 digits, which fit two words.
+func (c *column) appendLong(b []byte, exp int, neg bool) error {
+	first := binary.BigEndian.Uint16(b)
+	digits := 2*len(b) + exp // of a number whose first group has four
+	for end := uint16(1000); end > first && end > 1; end /= 10 {
+		digits--
 	}
-	// exponent of the last digit group, in units of the column's last place
-	exp := 4*(weight-digits+1) + int(c.scale)
-	if digits > 4 || exp > 2 || exp < -18 || 4*digits+exp > 18 {
-		return c.appendWide(b, exp, sign == numericNeg)
+	if exp < -3 || digits > maxDecimal128 {
+		return c.appendWide(b, exp, neg)
 	}
-	var v uint64
-	for i := 0; i < len(b); i += 2 {
-		v = v*10000 + uint64(binary.BigEndian.Uint16(b[i:]))
-	}
-	if exp >= 0 {
-		v *= pow10[exp]
-	} else {
-		q := v / pow10[-exp]
-		if q*pow10[-exp] != v {
-			return c.appendWide(b, exp, sign == numericNeg) // a policy's case, too rare for a road of its own
+	var v uint128
+	for i := 0; i+2 < len(b); i += 2 {
+		group := binary.BigEndian.Uint16(b[i:])
+		if group >= 10000 { // the server sends none
+			return c.appendWide(b, exp, neg)
 		}
-		v = q
+		v = v.times(10000, uint64(group))
 	}
-	if c.precision < 18 && v >= pow10[c.precision] {
-		return c.special("a number with more digits than the column has", func() { c.limit(sign == numericNeg) })
+	last := binary.BigEndian.Uint16(b[len(b)-2:])
+	switch {
+	case last >= 10000:
+		return c.appendWide(b, exp, neg)
+	case exp >= 0:
+		v = v.times(10000, uint64(last))
+		for ; exp > 18; exp -= 18 {
+			v = v.times(pow10[18], 0)
+		}
+		v = v.times(pow10[exp], 0)
+	default:
+		whole := uint64(last) * tenths[-exp] >> 32
+		if whole*pow10[-exp] != uint64(last) {
+			return c.appendWide(b, exp, neg)
+		}
+		v = v.times(pow10[4+exp], whole)
 	}
-	if sign == numericNeg && v != 0 {
-		c.int128(-1, -v)
-		return nil
+	if !v.less(decimalEnds[c.precision]) {
+		return c.special("a number with more digits than the column has", func() { c.limit(neg) })
 	}
-	c.int128(0, v)
+	c.signed(v, neg)
 	return nil
 }
 
-// appendWide is the road for numbers of more than one word.
+// appendWide is for numbers of any length, and for what a policy rules.
 func (c *column) appendWide(b []byte, exp int, neg bool) error {
 	v := new(big.Int)
 	group := new(big.Int)

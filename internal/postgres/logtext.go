@@ -160,10 +160,11 @@ func (c *column) textFloat(b []byte) error {
 // uint128 is large enough for the digits of any decimal.
 type uint128 struct{ hi, lo uint64 }
 
-func (v uint128) times10plus(d byte) uint128 {
-	over, lo := bits.Mul64(v.lo, 10)
-	lo, carry := bits.Add64(lo, uint64(d), 0)
-	return uint128{v.hi*10 + over + carry, lo}
+// times is v*m + plus, for results below 2^128.
+func (v uint128) times(m, plus uint64) uint128 {
+	over, lo := bits.Mul64(v.lo, m)
+	lo, carry := bits.Add64(lo, plus, 0)
+	return uint128{v.hi*m + over + carry, lo}
 }
 
 func (v uint128) less(w uint128) bool { return v.hi < w.hi || v.hi == w.hi && v.lo < w.lo }
@@ -225,13 +226,13 @@ func (c *column) textNumeric(b []byte) error {
 			small = small*10 + uint64(d)
 			v.lo = small
 		case digits <= maxDecimal128:
-			v = v.times10plus(d)
+			v = v.times(10, uint64(d))
 		}
 	}
 	for ; decimals < int(c.scale) && digits > 0; decimals++ {
 		digits++
 		if digits <= maxDecimal128 {
-			v = v.times10plus(0)
+			v = v.times(10, 0)
 		}
 	}
 	return c.decimal(v, digits, neg, rest, up)

@@ -82,7 +82,8 @@ type Reader struct {
 	shared Shared
 	conn   *pgconn.PgConn // only to cancel by: its connection is the stream's
 	stream *copyStream
-	huge   bool // Shared.Huge is held, until the batch is handed on
+	huge   bool     // Shared.Huge is held, until the batch is handed on
+	used   *decoder // of the last chunk that was read to its end
 }
 
 // Reader opens a connection and enters the snapshot.
@@ -158,7 +159,7 @@ func (r *Reader) Batches(ctx context.Context, p *Plan, chunk Chunk, yield func(c
 }
 
 func (r *Reader) batches(ctx context.Context, p *Plan, where string, yield func(change.Batch) error) (rows int64, applied []int64, err error) {
-	d := newDecoder(p)
+	d := r.decoder(p)
 	sql := "copy (select " + p.query + from(p.Table) + where + ") to stdout (format binary)"
 	position := change.Position{LSN: r.snap.LSN}
 	flush := func() error {
@@ -185,6 +186,7 @@ func (r *Reader) batches(ctx context.Context, p *Plan, where string, yield func(
 	if tagged != rows {
 		return 0, nil, fault.New(fault.SourceProtocol, p.Table.String(), "the server sent %d rows, %d were understood", tagged, rows)
 	}
+	r.used = d
 	return rows, d.applied(), nil
 }
 

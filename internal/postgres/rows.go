@@ -30,6 +30,21 @@ func newDecoder(p *Plan) *decoder {
 	return d
 }
 
+// decoder is that of the last chunk, whose buffers are there, or a new one.
+func (r *Reader) decoder(p *Plan) *decoder {
+	d := r.used
+	r.used = nil
+	if d == nil || d.plan != p {
+		return newDecoder(p)
+	}
+	for _, c := range d.columns {
+		for ; c != nil; c = c.child {
+			c.applied = 0
+		}
+	}
+	return d
+}
+
 func (d *decoder) reset() {
 	d.rows, d.wire = 0, 0
 	d.scratch = kept(d.scratch)
@@ -108,16 +123,18 @@ func (r *Reader) drain() error {
 // decodeSome decodes the rows of one message, or one row that is larger than the buffer. It
 // returns false after the trailer.
 func (r *Reader) decodeSome(ctx context.Context, d *decoder, flush func() error) (bool, error) {
-	ok, err := r.stream.next()
-	if err != nil {
-		return false, err
-	}
-	if !ok {
-		return false, io.ErrUnexpectedEOF // the trailer is missing
-	}
-	window, err := r.stream.window()
-	if err != nil {
-		return false, err
+	window := r.stream.whole()
+	if window == nil {
+		ok, err := r.stream.next()
+		if err != nil {
+			return false, err
+		}
+		if !ok {
+			return false, io.ErrUnexpectedEOF // the trailer is missing
+		}
+		if window, err = r.stream.window(); err != nil {
+			return false, err
+		}
 	}
 	for len(window) >= 2 {
 		fields := int(int16(binary.BigEndian.Uint16(window)))
@@ -165,7 +182,7 @@ func (r *Reader) slowRow(ctx context.Context, d *decoder, flush func() error) (b
 	return true, r.finishRow(ctx, d, 0, flush)
 }
 
-// row decodes columns for as long as their bytes stand in b, which begins with a row. It
+// row decodes columns for as long as their bytes stand in b, which begins with a row and lies in a buffer of this goroutine alone. It
 // returns the bytes used and the first column that was not decoded.
 func (d *decoder) row(b []byte) (used, column int, err error) {
 	pos := 2
@@ -174,24 +191,43 @@ func (d *decoder) row(b []byte) (used, column int, err error) {
 			return pos, i, nil
 		}
 		n := int(int32(binary.BigEndian.Uint32(b[pos:])))
-		if n == -1 {
+		if n < 0 {
+			if n != -1 {
+				return pos, i, malformed("a value of length %d", n)
+			}
 			pos += 4
 			c.null()
 			continue
 		}
-		if n < 0 {
-			return pos, i, malformed("a value of length %d", n)
-		}
 		if n > len(b)-pos-4 {
 			return pos, i, nil
 		}
-		pos += 4
-		if err := c.append(b[pos : pos+n]); err != nil {
-			if err = d.special(i, b[pos:pos+n], err); err != nil {
-				return pos, i, err
+		value := b[pos+4 : pos+4+n]
+		pos += 4 + n
+		switch c.op { // what most columns are, in short: append knows them all
+		case opInt32:
+			if n == 4 {
+				binary.LittleEndian.PutUint32(c.place(4), binary.BigEndian.Uint32(value))
+				c.n++
+				continue
+			}
+		case opInt64:
+			if n == 8 {
+				binary.LittleEndian.PutUint64(c.place(8), binary.BigEndian.Uint64(value))
+				c.n++
+				continue
+			}
+		case opBytes:
+			if c.undecoded == "" {
+				c.stringNear(value)
+				continue
 			}
 		}
-		pos += n
+		if err := c.append(value); err != nil {
+			if err = d.special(i, value, err); err != nil {
+				return pos - n, i, err
+			}
+		}
 	}
 	d.rows++
 	d.wire += pos
