@@ -129,7 +129,7 @@ func dumpOptions(cfg *config.Config, log *slog.Logger, watch dump.Watcher) dump.
 		Format:    format.Kind(d.Format), Compression: format.Compression(d.Compression), FileSize: int64(d.FileSize),
 		Layout: dump.Layout(d.Layout), Keep: d.Keep, Parallel: d.Workers(runtime.NumCPU()), MaxRate: int64(d.MaxRate),
 		LSN: postgres.LSNMode(d.LSN), SlotWait: time.Duration(d.SlotWait), Policies: policies(d.Types),
-		RoleForm: d.CSVForm == config.CSVRole, Generated: d.CSVGenerated,
+		RoleForm: d.CSVForm == config.CSVRole, Generated: d.CSVGenerated, GzipLevel: d.GzipLevel,
 		Version: version, Log: log, Watch: watch,
 		Bloom: func(schema, table, column string) (chosen, outright bool) {
 			for _, p := range d.Bloom {

@@ -105,3 +105,27 @@ insert into goods values (1, 1.5, default, true, '{t}')`)
 		}
 	}
 }
+
+// The header of a gzip file tells the fastest and the smallest level (RFC 1952, section 2.3.1: XFL).
+func TestTheLevelOfGzipIsTheSettings(t *testing.T) {
+	t.Parallel()
+	db := testlab.Postgres(t)
+	db.Exec("create table goods as select i from generate_series(1, 100) i")
+	for level, xfl := range map[string]byte{"": 0, "1": 4, "7": 0, "9": 2} {
+		out := t.TempDir()
+		args := []string{"dump", "--to", out, "--table", "public.goods", "--format", "csv.gz"}
+		if level != "" {
+			args = append(args, "--set", "dump.gzip_level="+level)
+		}
+		if r := testlab.Leat(t).Run(db.Env(), args...); r.Exit != 0 {
+			t.Fatalf("level %q: exit %d\n%s", level, r.Exit, r.Stderr)
+		}
+		got, err := os.ReadFile(one(t, out+"/*/public.goods/*.csv.gz"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got[8] != xfl {
+			t.Errorf("level %q: the header says %d, not %d", level, got[8], xfl)
+		}
+	}
+}

@@ -52,6 +52,8 @@ type Options struct {
 	Policies postgres.Policies
 	// RoleForm has the values of csv written as the role's own sessions would; the manifest records its settings.
 	RoleForm bool
+	// GzipLevel is that of text formats with .gz, 1 to 9; 0 is format.DefaultGzipLevel.
+	GzipLevel int
 	// Generated has generated columns in csv too, which COPY leaves out.
 	Generated bool
 	// Attempts is how often a unit, and how often the whole dump, is tried when the source fails for a moment.

@@ -208,7 +208,7 @@ func (w *worker) textInto(ctx context.Context, u unit, dst io.Writer) (int64, er
 	if !w.run.opts.Format.Gzipped() {
 		return w.reader.Text(ctx, u.table.table, form, u.table.chunks[u.index], count)
 	}
-	gz := format.NewGzip(dst, 0, 1)
+	gz := format.NewGzip(dst, w.run.opts.GzipLevel, 1)
 	count.w = gz
 	rows, err := w.reader.Text(ctx, u.table.table, form, u.table.chunks[u.index], count)
 	if err != nil {

@@ -16,9 +16,9 @@ const (
 	// 0.3 % of size against one endless stream and are big enough to share out.
 	gzipBlock = 1 << 20
 
-	// DefaultGzipLevel is the level that level 0 stands for. On text like TPC-H's lineitem
-	// it takes 5 CPU-seconds per GB for a file 1.16 times that of gzip -6, which takes 60;
-	// level 1 is larger and no faster, level 6 takes twice the time for 1.04 times.
+	// DefaultGzipLevel is the level that level 0 stands for. On text like TPC-H's lineitem it takes
+	// 4 CPU-seconds per GB for a file 1.19 times that of gzip -6, which takes 43; level 6 takes 7 for
+	// 1.07 times, level 7 takes 20 for 1.02 times (decision 50).
 	DefaultGzipLevel = 2
 
 	maxGzipLevel = 9

@@ -160,6 +160,9 @@ func TestGzipStaysSmall(t *testing.T) {
 	if got := len(gzipped(t, text, 0, 2, mib)); got > best.Len()*5/4 {
 		t.Errorf("%d bytes, more than 1.25 times the %d of gzip -6", got, best.Len())
 	}
+	if got := len(gzipped(t, text, 7, 2, mib)); got > best.Len()*105/100 {
+		t.Errorf("%d bytes at level 7, more than 1.05 times the %d of gzip -6", got, best.Len())
+	}
 	if got, most := len(gzipped(t, noise(2*mib), 0, 2, mib)), 2*mib+2*mib/1000; got > most {
 		t.Errorf("incompressible text grew to %d bytes, more than %d", got, most)
 	}
