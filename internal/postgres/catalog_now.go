@@ -37,9 +37,15 @@ func (c *Catalog) read(ctx context.Context, f func(*pgconn.PgConn) error) error 
 	return c.readWith(ctx, "", f)
 }
 
-// planOnce has prepared statements keep their plan for any parameters. What is asked of one table goes by indexes, whichever table it is,
-// and planning takes ten times longer than that.
-const planOnce = "; set local plan_cache_mode = force_generic_plan"
+// readOne is read for what is asked of one table after another, when each changes first: its queries are prepared, and keep their plan for
+// any parameters. They go by indexes, whichever table it is, and planning takes ten times longer than that.
+func (c *Catalog) readOne(ctx context.Context, f func(*pgconn.PgConn) error) error {
+	return c.readWith(ctx, "; set local plan_cache_mode = force_generic_plan", func(conn *pgconn.PgConn) error {
+		conn.CustomData()[keepsPlans] = true
+		defer delete(conn.CustomData(), keepsPlans)
+		return f(conn)
+	})
+}
 
 // readWith is read with settings of its own.
 func (c *Catalog) readWith(ctx context.Context, settings string, f func(*pgconn.PgConn) error) error {
@@ -71,7 +77,7 @@ func (c *Catalog) Tables(ctx context.Context, sel Selection) (tables []*change.T
 
 // Table describes one table. One that does not exist any more is a SourceMissing fault.
 func (c *Catalog) Table(ctx context.Context, oid uint32) (table *change.Table, err error) {
-	err = c.readWith(ctx, planOnce, func(conn *pgconn.PgConn) error {
+	err = c.readOne(ctx, func(conn *pgconn.PgConn) error {
 		tables, err := c.describe(ctx, conn, []relation{{oid: oid}})
 		if err == nil && len(tables) == 0 {
 			return fault.New(fault.SourceMissing, c.source.Name, "there is no table of OID %d any more", oid)
@@ -128,7 +134,7 @@ func (c *Catalog) know(ctx context.Context, columns ...change.Column) error {
 	if len(unknown) == 0 {
 		return nil
 	}
-	return c.readWith(ctx, planOnce, func(conn *pgconn.PgConn) error { return c.learn(ctx, conn, unknown) })
+	return c.readOne(ctx, func(conn *pgconn.PgConn) error { return c.learn(ctx, conn, unknown) })
 }
 
 // Plan decides how the table's columns are carried, as Snapshot.Plan does. Columns whose type is gone from the catalog

@@ -172,10 +172,10 @@ func query(ctx context.Context, c *pgconn.PgConn, sql string, args ...string) ([
 	return res.Rows, res.Err
 }
 
-// prepared is query for a statement that a session which is used again runs again and again: the server parses it once. In any other session it
-// is query: behind a pooler by transactions the name would outlive us, and the next one would find it taken.
+// prepared is query for a statement that a session runs again and again while it [keepsPlans]: the server parses it once. Otherwise it is
+// query: behind a pooler by transactions, which serves a dump or a check, the name would outlive us, and the next one would find it taken.
 func prepared(ctx context.Context, c *pgconn.PgConn, sql string, args ...string) ([][][]byte, error) {
-	if c.CustomData()[idleKey] == nil {
+	if c.CustomData()[keepsPlans] == nil {
 		return query(ctx, c, sql, args...)
 	}
 	known, _ := c.CustomData()[preparedKey].(map[string]string)
@@ -199,7 +199,11 @@ func prepared(ctx context.Context, c *pgconn.PgConn, sql string, args ...string)
 	return res.Rows, res.Err
 }
 
-const preparedKey = "leat.prepared" // in a connection's own data: the names of its statements, by their SQL
+// In a connection's own data.
+const (
+	keepsPlans  = "leat.keeps"    // there while its statements are prepared
+	preparedKey = "leat.prepared" // the names of its statements, by their SQL
+)
 
 // exec runs statements that take no parameters and give no rows.
 func exec(ctx context.Context, c *pgconn.PgConn, sql string) error {

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"net"
 	"slices"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/testlab"
 )
 
@@ -168,24 +170,41 @@ func TestASessionThatWaitedLongEnoughEnds(t *testing.T) {
 	}
 }
 
-func TestOnlySessionsThatAreUsedAgainPrepareStatements(t *testing.T) {
+func TestOnlyLooksAtOneTablePrepareStatements(t *testing.T) {
 	t.Parallel()
 	db := testlab.Postgres(t)
-	for key, want := range map[string]string{idleKey: "1", "another": "0"} {
-		c, err := pgconn.Connect(t.Context(), db.URL)
-		if err != nil {
-			t.Fatal(err)
+	db.Exec("create table t (id int primary key)")
+	table := oidIn(db, "select 't'::regclass::oid")
+	all := Selection{Choose: func(names []Name, _ []string) (chosen []int, _ error) {
+		for i := range names {
+			chosen = append(chosen, i)
 		}
-		t.Cleanup(func() { closeSession(c) })
-		c.CustomData()[key] = &idleSessions{}
-		for range 2 {
-			if _, err := prepared(t.Context(), c, "select $1::int", "7"); err != nil {
-				t.Fatal(err)
-			}
+		return chosen, nil
+	}}
+	for name, c := range map[string]struct {
+		look func(*Catalog) error
+		want string
+	}{
+		"all tables, as a check does": {func(c *Catalog) error { _, err := c.Tables(t.Context(), all); return err }, "0"},
+		"one table":                   {func(c *Catalog) error { _, err := c.Table(t.Context(), table); return err }, "3"},
+		"all tables after the one": {func(c *Catalog) error {
+			_, e := c.Table(t.Context(), table)
+			_, err := c.Tables(t.Context(), all)
+			return cmp.Or(e, err)
+		}, "3"},
+		"the leaves of a table":         {func(c *Catalog) error { _, err := c.Leaves(t.Context(), []uint32{table}); return err }, "0"},
+		"a type that the table has not": {func(c *Catalog) error { return c.know(t.Context(), change.Column{TypeOID: 25}) }, "1"},
+	} {
+		s := catalogOf(t, db)
+		err := c.look(s.Catalog())
+		conn := s.idle.take(t.Context())
+		if err != nil || conn == nil {
+			t.Fatalf("%s: %v, and the session that waits is %v", name, err, conn)
 		}
-		rows, err := query(t.Context(), c, "select count(*) from pg_prepared_statements")
-		if err != nil || string(rows[0][0]) != want {
-			t.Errorf("a session with %s in its data has %s statements and %v, want %s", key, rows, err, want)
+		defer closeSession(conn)
+		rows, err := query(t.Context(), conn, "select count(*) from pg_prepared_statements")
+		if err != nil || string(rows[0][0]) != c.want || conn.CustomData()[keepsPlans] != nil {
+			t.Errorf("%s: the session has %s statements and %v, want %s", name, rows, err, c.want)
 		}
 	}
 }
