@@ -37,10 +37,14 @@ func (c *Catalog) read(ctx context.Context, f func(*pgconn.PgConn) error) error 
 	return c.readWith(ctx, "", f)
 }
 
-// readOne is read for what is asked of one table after another, when each changes first: its queries are prepared, and keep their plan for
-// any parameters. They go by indexes, whichever table it is, and planning takes ten times longer than that.
+// byIndex has prepared statements keep one plan for any parameters, which goes by indexes: a look at one table must not cost more where the
+// database has many. Left to itself the planner expects so many types that it reads the whole of pg_type and pg_proc.
+const byIndex = "; set local plan_cache_mode = force_generic_plan; set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off"
+
+// readOne is read for what is asked of one table after another, when each changes first: its queries are prepared, because to plan them
+// takes ten times longer than to run them.
 func (c *Catalog) readOne(ctx context.Context, f func(*pgconn.PgConn) error) error {
-	return c.readWith(ctx, "; set local plan_cache_mode = force_generic_plan", func(conn *pgconn.PgConn) error {
+	return c.readWith(ctx, byIndex, func(conn *pgconn.PgConn) error {
 		conn.CustomData()[keepsPlans] = true
 		defer delete(conn.CustomData(), keepsPlans)
 		return f(conn)
