@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
@@ -174,14 +174,18 @@ func (r *requests) take() (by map[string]int, bytes int64) {
 	return by, bytes
 }
 
-// counting stands before an S3 server. The name of the host stays as it was: it is signed.
-func (r *requests) counting(endpoint string) (*httptest.Server, error) {
+// counting stands before an S3 server until it is closed. The name of the host stays as it was: it is signed.
+func (r *requests) counting(endpoint string) (address string, closed func(), err error) {
 	to, err := url.Parse(endpoint)
 	if err != nil {
-		return nil, err
+		return "", nil, err
+	}
+	at, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
 	}
 	proxy := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(to); p.Out.Host = p.In.Host }}
-	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		method := q.Method
 		if q.URL.Query().Has("list-type") {
 			method = "LIST"
@@ -191,7 +195,13 @@ func (r *requests) counting(endpoint string) (*httptest.Server, error) {
 		r.bytes += max(0, q.ContentLength)
 		r.mu.Unlock()
 		proxy.ServeHTTP(w, q)
-	})), nil
+	})}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = server.Serve(at) // until it is closed
+	}()
+	return "http://" + at.Addr().String(), func() { server.Close(); <-ended }, nil
 }
 
 // commitRequests counts the requests of a commit to an S3 server. A POST here is a deletion of several objects, which costs nothing at AWS.
@@ -202,15 +212,15 @@ func (b *bench) commitRequests(ctx context.Context, keep string) error {
 	}
 	defer g.stop()
 	counts := &requests{by: map[string]int{}}
-	proxy, err := counts.counting(g.Endpoint)
+	proxy, closed, err := counts.counting(g.Endpoint)
 	if err != nil {
 		return err
 	}
-	defer proxy.Close()
+	defer closed()
 	folder := filepath.Join(b.scratch, "commits-s3")
 	defer os.RemoveAll(folder)
 	defer func() { _ = b.forget(context.WithoutCancel(ctx), "commits_run") }() // the cluster goes with the bench
-	t, err := b.openBusy(ctx, keep, folder, g.URL, append(slices.Clone(g.Env), "AWS_ENDPOINT_URL="+proxy.URL)...)
+	t, err := b.openBusy(ctx, keep, folder, g.URL, append(slices.Clone(g.Env), "AWS_ENDPOINT_URL="+proxy)...)
 	if err != nil {
 		return err
 	}
