@@ -23,9 +23,9 @@ type live struct {
 	said strings.Builder
 }
 
-func (b *bench) startLive(ctx context.Context, database string, args []string) (*live, error) {
+func (b *bench) startLive(ctx context.Context, database string, args []string, env ...string) (*live, error) {
 	p := &live{cmd: exec.CommandContext(ctx, args[0], args[1:]...)}
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + b.scratch}, b.cluster.env(database)...)
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + b.scratch}, append(b.cluster.env(database), env...)...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	return p, p.cmd.Start()

@@ -148,11 +148,11 @@ func peersTypes(ctx context.Context, b *bench) error {
 		return fmt.Errorf("the values of the awkward table: %w: %s", err, out)
 	}
 	progress("values of awkward types, as each program writes them")
-	b.report.types = append(b.report.types, "| program | "+strings.Join(awkwardColumns, " | ")+" |", "| --- |"+strings.Repeat(" --- |", len(awkwardColumns)))
+	b.report.more = append(b.report.more, "| program | "+strings.Join(awkwardColumns, " | ")+" |", "| --- |"+strings.Repeat(" --- |", len(awkwardColumns)))
 	for _, name := range append([]string{"leat"}, peers...) {
 		line := "| " + name + " | " + strings.Join(b.cells(ctx, name, truth), " | ") + " |"
 		progress("  %s", line)
-		b.report.types = append(b.report.types, line)
+		b.report.more = append(b.report.more, line)
 	}
 	return nil
 }

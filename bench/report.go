@@ -19,7 +19,7 @@ type report struct {
 	head    []string
 	reaches []string
 	costs   []string
-	types   []string // a table of its own
+	more    []string // a table of a part's own
 	notes   []string
 }
 
@@ -141,7 +141,7 @@ func (r *report) markdown() string {
 	table(r.reaches, "| measured | | got | reach | reached |", "| --- | --- | ---: | ---: | --- |")
 	table(r.costs, "| run | wall, s | least to most | CPU, s | server's CPU, s | CPU-s per million rows | with the server's | peak RSS, MiB | written, MiB |",
 		"| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-	table(r.types)
+	table(r.more)
 	table(r.notes)
 	return strings.Join(lines, "\n") + "\n"
 }
