@@ -57,14 +57,21 @@ func checkMetadata(ctx context.Context, name string, data []byte) (err error) {
 }
 
 // avroFiles reads lists of manifests and manifests.
-type avroFiles struct{ fileIO }
+type avroFiles struct {
+	fileIO
+	recent *recentFiles
+}
 
-func (l *Lake) avroFiles(ctx context.Context) avroFiles { return avroFiles{l.files(ctx)} }
+func (l *Lake) avroFiles(ctx context.Context) avroFiles { return avroFiles{l.files(ctx), &l.recent} }
 
-// Open reads the whole file: it is walked through before anything is made of it.
+// Open reads the whole file: it is walked through before anything is made of it, unless it is ours.
 func (f avroFiles) Open(name string) (iceio.File, error) {
-	data, err := f.whole(name, format.MostUnpacked)
-	if err == nil {
+	data, ours := f.recent.get(name)
+	var err error
+	if !ours {
+		data, err = f.whole(name, format.MostUnpacked)
+	}
+	if err == nil && !ours {
 		err = pathError("open", name, unreadable(f.ctx, name, checkAvro(f.ctx, data), "a file of the table's metadata cannot be understood"))
 	}
 	if err != nil {

@@ -49,14 +49,16 @@ type icebergTable struct {
 	widths  sync.Map                    // by the fields that were read: how many bytes a row has, where records had to be begun again for it
 
 	// mu guards what follows, and is held during a commit.
-	mu        sync.Mutex
-	staged    *staged                // of the one goroutine that writes: the definition that the next commit of data brings
-	manifests []iceberg.ManifestFile // of the current snapshot
-	inside    map[string][]liveFile  // manifests read so far, by path
-	foreign   Foreign                // what other programs had done when the table was loaded
-	broken    error                  // set when memory no longer agrees with the lake: the table must be opened again
-	watched   int64                  // the sequence number since which this process has seen every commit
-	removals  []int64                // the sequence numbers of those after it that removed files
+	mu         sync.Mutex
+	staged     *staged                // of the one goroutine that writes: the definition that the next commit of data brings
+	manifests  []iceberg.ManifestFile // of the current snapshot
+	inside     map[string][]liveFile  // manifests read so far, by path
+	foreign    Foreign                // what other programs had done when the table was loaded
+	broken     error                  // set when memory no longer agrees with the lake: the table must be opened again
+	watched    int64                  // the sequence number since which this process has seen every commit
+	removals   []int64                // the sequence numbers of those after it that removed files
+	drops      []drop                 // the manifests that went after dropsSince
+	dropsSince int64
 
 	expiring  sync.Mutex // of the one goroutine that expires snapshots
 	room      int        // under expiring: with fewer snapshots than this many none is looked for that might go
@@ -125,6 +127,7 @@ func (t *icebergTable) take(ctx context.Context, tbl *table.Table) (err error) {
 	t.adopt(tbl.Metadata(), tbl.MetadataLocation())
 	t.inside, t.manifests, t.broken, t.foreign = map[string][]liveFile{}, nil, nil, foreignTo(tbl.Metadata())
 	t.watched, t.removals = tbl.Metadata().LastSequenceNumber(), nil
+	t.dropsSince, t.drops = t.watched, nil
 	if s := t.now().CurrentSnapshot(); s != nil {
 		t.manifests, err = s.Manifests(t.lake.avroFiles(ctx))
 	}
@@ -301,6 +304,7 @@ func (t *icebergTable) commitLocked(ctx context.Context, d delta) error {
 	}
 	t.adopt(meta, location)
 	if s != nil {
+		t.noteDrops(s.SequenceNumber, t.manifests, s.manifests)
 		t.manifests = s.manifests
 		t.forget()
 		if s.removes {

@@ -1,7 +1,9 @@
 package lake
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/apache/iceberg-go/table"
 
+	"github.com/leatdata/leat/internal/bucket"
 	"github.com/leatdata/leat/internal/change"
 )
 
@@ -126,6 +129,11 @@ func TestExpiryRemovesWhatNoSnapshotNeedsAndNothingElse(t *testing.T) {
 						b.reopen(t, false)
 					}
 					ice := b.table.current.t
+					if r.IntN(3) == 0 { // after so many commits that not all of them are remembered
+						ice.mu.Lock()
+						ice.keepDrops(r.IntN(1 + len(ice.drops)))
+						ice.mu.Unlock()
+					}
 					if meta := ice.now().Metadata(); lineSince(meta) < meta.LastSequenceNumber() {
 						fast++
 					}
@@ -194,6 +202,42 @@ func TestSnapshotsStayFewHoweverManyCommitsThereAre(t *testing.T) {
 		t.Errorf("no snapshot needs\n%s", strings.Join(left, "\n"))
 	}
 	same(t, "rows", b.rows(t), m.rows())
+}
+
+// fetches is a bucket that notes which objects are fetched.
+type fetches struct {
+	bucket.Bucket
+	keys []string
+}
+
+func (f *fetches) Open(ctx context.Context, key string, off, length int64) (io.ReadCloser, error) {
+	f.keys = append(f.keys, key)
+	return f.Bucket.Open(ctx, key, off, length)
+}
+
+func TestCommitsThatOnlyAddRowsFetchNoManifests(t *testing.T) {
+	t.Parallel()
+	b := newCurrentBed(t, 2, false)
+	b.lake.Snapshots = Retention{Keep: 8}
+	store := &fetches{Bucket: b.lake.Bucket}
+	b.lake.Bucket = store
+	ice := b.table.current.t
+	expired, merged := false, false
+	for id := range int64(80) {
+		b.write(t, event{op: change.OpInsert, id: id, v: "v", big: "b"})
+		b.commit(t)
+		expired = expired || int64(len(ice.now().Metadata().Snapshots())) < id
+		merged = merged || int64(len(ice.manifests)) < id
+	}
+	if !expired || !merged {
+		t.Errorf("snapshots went: %t, manifests were merged: %t", expired, merged)
+	}
+	if got := slices.DeleteFunc(store.keys, func(key string) bool { return !strings.HasSuffix(key, ".avro") }); len(got) > 0 {
+		t.Errorf("%d were fetched: %q", len(got), got)
+	}
+	if left := without(objectsOf(t, ice), needs(t, ice)); len(left) > 0 {
+		t.Errorf("no snapshot needs\n%s", strings.Join(left, "\n"))
+	}
 }
 
 func TestSnapshotsAreThinnedWithAge(t *testing.T) {

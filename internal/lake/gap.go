@@ -72,26 +72,22 @@ func (g gap) onLine(since int64) bool {
 // unlink lists the objects that only the snapshots of a gap need, where the history is one line: what was added after before is in no
 // older snapshot, and what after does not have is in no later one.
 func (t *icebergTable) unlink(ctx context.Context, g gap, to objects) error {
-	stay, newest, err := t.manifestsAround(ctx, g)
-	if err != nil {
-		return err
-	}
 	oldest := int64(-1)
 	if g.before != nil {
 		oldest = g.before.SequenceNumber
 	}
-	var dead []iceberg.ManifestFile
 	for _, s := range g.gone {
 		to.add(s.ManifestList)
-		list, err := t.manifestsOf(ctx, s)
-		if err != nil {
+	}
+	dead, known := t.dropped(g, oldest)
+	if !known {
+		var err error
+		if dead, err = t.lostIn(ctx, g, oldest); err != nil {
 			return err
 		}
-		for _, m := range list {
-			if !stay.has(m.FilePath()) && m.SequenceNum() > oldest && to.add(m.FilePath()) {
-				dead = append(dead, m)
-			}
-		}
+	}
+	for _, m := range dead {
+		to.add(m.FilePath())
 	}
 	if t.quiet(g) {
 		return nil
@@ -100,25 +96,38 @@ func (t *icebergTable) unlink(ctx context.Context, g gap, to objects) error {
 	if err != nil || len(files) == 0 {
 		return err
 	}
-	return t.addDead(ctx, g, files, newest, to)
+	return t.addDead(ctx, g, files, to)
 }
 
-// manifestsAround are the manifests of the two snapshots that stay, and those of the later one.
-func (t *icebergTable) manifestsAround(ctx context.Context, g gap) (stay objects, newest []iceberg.ManifestFile, err error) {
-	stay = t.lake.noObjects()
-	if newest, err = t.manifestsOf(ctx, g.after); err != nil {
-		return stay, nil, err
-	}
-	older := []iceberg.ManifestFile{}
+// lostIn reads which manifests of a gap's snapshots neither of its neighbours has.
+func (t *icebergTable) lostIn(ctx context.Context, g gap, oldest int64) (dead []iceberg.ManifestFile, err error) {
+	beside := []table.Snapshot{g.after}
 	if g.before != nil {
-		if older, err = t.manifestsOf(ctx, *g.before); err != nil {
-			return stay, nil, err
+		beside = append(beside, *g.before)
+	}
+	seen := t.lake.noObjects()
+	for _, s := range beside {
+		list, err := t.manifestsOf(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range list {
+			seen.add(m.FilePath())
 		}
 	}
-	for _, m := range slices.Concat(older, newest) {
-		stay.add(m.FilePath())
+	for _, s := range g.gone {
+		list, err := t.manifestsOf(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range list {
+			if m.SequenceNum() > oldest && !seen.has(m.FilePath()) {
+				seen.add(m.FilePath())
+				dead = append(dead, m)
+			}
+		}
 	}
-	return stay, newest, nil
+	return dead, nil
 }
 
 // manifestsOf reads a snapshot's list.
@@ -145,7 +154,11 @@ func (t *icebergTable) liveIn(ctx context.Context, manifests []iceberg.ManifestF
 
 // addDead adds the files that the snapshot after the gap no longer has. What it has, and a manifest that goes had too, is in a manifest that
 // was written after the gap's first snapshot. Deletion vectors share files, of which each manifest may have a part.
-func (t *icebergTable) addDead(ctx context.Context, g gap, files []liveFile, newest []iceberg.ManifestFile, to objects) error {
+func (t *icebergTable) addDead(ctx context.Context, g gap, files []liveFile, to objects) error {
+	newest, err := t.manifestsOf(ctx, g.after)
+	if err != nil {
+		return err
+	}
 	shared := slices.ContainsFunc(files, func(f liveFile) bool { return f.File().FileFormat() == iceberg.PuffinFile })
 	live := t.lake.noObjects()
 	for _, m := range newest {
@@ -177,8 +190,11 @@ func (t *icebergTable) quiet(g gap) bool {
 	return from >= t.watched && !slices.ContainsFunc(t.removals, func(seq int64) bool { return from < seq && seq <= to })
 }
 
-// mostRemovals is how many commits that removed files are remembered.
-const mostRemovals = 256
+// mostRemovals is how many commits that removed files are remembered, and mostDrops how many manifests that went.
+const (
+	mostRemovals = 256
+	mostDrops    = 512
+)
 
 // noteRemoval remembers that a snapshot removed files. t.mu is held.
 func (t *icebergTable) noteRemoval(seq int64) {
@@ -186,4 +202,48 @@ func (t *icebergTable) noteRemoval(seq int64) {
 		t.watched, t.removals = t.removals[0], t.removals[1:]
 	}
 	t.removals = append(t.removals, seq)
+}
+
+// drop is a manifest that the snapshot of a sequence number no longer has, and the one before had.
+type drop struct {
+	seq      int64
+	manifest iceberg.ManifestFile
+}
+
+// noteDrops remembers which manifests a snapshot has dropped. t.mu is held.
+func (t *icebergTable) noteDrops(seq int64, before, after []iceberg.ManifestFile) {
+	has := make(map[string]bool, len(after))
+	for _, m := range after {
+		has[m.FilePath()] = true
+	}
+	for _, m := range before {
+		if !has[m.FilePath()] {
+			t.drops = append(t.drops, drop{seq, m})
+		}
+	}
+	t.keepDrops(mostDrops)
+}
+
+// keepDrops forgets the oldest of too many. t.mu is held.
+func (t *icebergTable) keepDrops(most int) {
+	if over := len(t.drops) - most; over > 0 {
+		t.dropsSince = t.drops[over-1].seq
+		t.drops = slices.DeleteFunc(t.drops, func(d drop) bool { return d.seq <= t.dropsSince })
+	}
+}
+
+// dropped is which manifests of a gap's snapshots neither of its neighbours has, if this process has seen them go.
+func (t *icebergTable) dropped(g gap, oldest int64) (dead []iceberg.ManifestFile, known bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	from, to := g.gone[0].SequenceNumber, g.after.SequenceNumber
+	if from < t.dropsSince {
+		return nil, false
+	}
+	for _, d := range t.drops {
+		if from < d.seq && d.seq <= to && d.manifest.SequenceNum() > oldest {
+			dead = append(dead, d.manifest)
+		}
+	}
+	return dead, true
 }

@@ -102,7 +102,8 @@ type Lake struct {
 	createNamespace func(context.Context, table.Identifier) error
 	closeCatalog    func() error
 	stores          *storeEntry
-	places          places      // of names in metadata, which other programs spell in other ways
+	places          places // of names in metadata, which other programs spell in other ways
+	recent          recentFiles
 	keepsUnused     atomic.Bool // the catalog does not take schemas and specs out of a table
 }
 

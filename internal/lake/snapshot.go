@@ -173,6 +173,9 @@ func (w *snapshotWriter) manifest(ctx context.Context, content iceberg.ManifestC
 	if err := t.put(ctx, key, out.Bytes()); err != nil {
 		return nil, err
 	}
+	if out.Len() < leastManifest {
+		t.lake.recent.put(t.lake.url(key), bytes.Clone(out.Bytes()))
+	}
 	m, err := mw.ToManifestFile(t.lake.url(key), int64(out.Len()), iceberg.WithManifestFileContent(content))
 	return m, t.failed(err, "a manifest cannot be written")
 }
