@@ -7,15 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
-	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -159,97 +154,51 @@ func (b *bench) manyCommits(ctx context.Context, keep string, commits int64) err
 	return nil
 }
 
-// requests counts what goes to an S3 server, by method.
-type requests struct {
-	mu    sync.Mutex
-	by    map[string]int
-	bytes int64 // of bodies
-}
-
-func (r *requests) take() (by map[string]int, bytes int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	by, bytes = r.by, r.bytes
-	r.by, r.bytes = map[string]int{}, 0
-	return by, bytes
-}
-
-// counting stands before an S3 server until it is closed. The name of the host stays as it was: it is signed.
-func (r *requests) counting(endpoint string) (address string, closed func(), err error) {
-	to, err := url.Parse(endpoint)
-	if err != nil {
-		return "", nil, err
-	}
-	at, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", nil, err
-	}
-	proxy := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(to); p.Out.Host = p.In.Host }}
-	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		method := q.Method
-		if q.URL.Query().Has("list-type") {
-			method = "LIST"
-		}
-		r.mu.Lock()
-		r.by[method]++
-		r.bytes += max(0, q.ContentLength)
-		r.mu.Unlock()
-		proxy.ServeHTTP(w, q)
-	})}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = server.Serve(at) // until it is closed
-	}()
-	return "http://" + at.Addr().String(), func() { server.Close(); <-ended }, nil
-}
-
-// commitRequests counts the requests of a commit to an S3 server. A POST here is a deletion of several objects, which costs nothing at AWS.
+// commitRequests counts the requests of a commit to an S3 server. A deletion costs nothing at AWS.
 func (b *bench) commitRequests(ctx context.Context, keep string) error {
 	g, err := startGateway()
 	if err != nil {
 		return err
 	}
 	defer g.stop()
-	counts := &requests{by: map[string]int{}}
-	proxy, closed, err := counts.counting(g.Endpoint)
+	c, err := countRequests(g.Endpoint)
 	if err != nil {
 		return err
 	}
-	defer closed()
+	defer c.server.Close()
 	folder := filepath.Join(b.scratch, "commits-s3")
 	defer os.RemoveAll(folder)
 	defer func() { _ = b.forget(context.WithoutCancel(ctx), "commits_run") }() // the cluster goes with the bench
-	t, err := b.openBusy(ctx, keep, folder, g.URL, append(slices.Clone(g.Env), "AWS_ENDPOINT_URL="+proxy)...)
+	t, err := b.openBusy(ctx, keep, folder, g.URL, append(slices.Clone(g.Env), "AWS_ENDPOINT_URL="+c.endpoint)...)
 	if err != nil {
 		return err
 	}
 	if err := t.run(ctx, "0s"); err != nil {
 		return err
 	}
-	counts.take()
+	c.take()
 	if err := t.run(ctx, "0s"); err != nil {
 		return err
 	}
-	idle, idleBytes := counts.take()
+	idle := c.take()
 	if err := t.change(ctx, 3*commitsAtOnce); err != nil {
 		return err
 	}
 	if err := t.run(ctx, "0s"); err != nil {
 		return err
 	}
-	busy, busyBytes := counts.take()
+	busy := c.take()
 	each := func(methods ...string) (n float64) {
 		for _, m := range methods {
-			n += float64(busy[m]-idle[m]) / (3 * commitsAtOnce)
+			n += float64(busy.kinds[m]-idle.kinds[m]) / (3 * commitsAtOnce)
 		}
 		return n
 	}
 	var told []string
-	for _, m := range slices.Sorted(maps.Keys(busy)) {
+	for _, m := range slices.Sorted(maps.Keys(busy.kinds)) {
 		told = append(told, fmt.Sprintf("%s %.2f", m, each(m)))
 	}
-	size := float64(busyBytes-idleBytes) / (3 * commitsAtOnce)
+	size := float64(busy.sent-idle.sent) / (3 * commitsAtOnce)
 	progress("  to S3, a commit: %s; %.1f KB written", strings.Join(told, ", "), size/1000)
 	name := "leat run, " + keep + ", a commit to S3"
 	b.report.reach(name+": written", strings.Join(told, ", ")+fmt.Sprintf("; %.1f KB", size/1000), fmt.Sprintf("%.2f PUT", each("PUT")), "5 PUT", each("PUT") <= 5)

@@ -105,7 +105,7 @@ func TestExpiryRemovesWhatNoSnapshotNeedsAndNothingElse(t *testing.T) {
 			t.Run(fmt.Sprint(name, " ", seed), func(t *testing.T) {
 				t.Parallel()
 				b := newCurrentBed(t, c.version, false)
-				m, r := model{}, rand.New(rand.NewPCG(seed, uint64(c.version)))
+				m, r, forgets := model{}, rand.New(rand.NewPCG(seed, uint64(c.version))), rand.New(rand.NewPCG(seed, 99))
 				fast := 0
 				for round := range rounds {
 					for range 1 + r.IntN(3) {
@@ -129,9 +129,9 @@ func TestExpiryRemovesWhatNoSnapshotNeedsAndNothingElse(t *testing.T) {
 						b.reopen(t, false)
 					}
 					ice := b.table.current.t
-					if r.IntN(3) == 0 { // after so many commits that not all of them are remembered
+					if forgets.IntN(3) == 0 { // as after so many commits that not all of them are remembered
 						ice.mu.Lock()
-						ice.keepDrops(r.IntN(1 + len(ice.drops)))
+						ice.keepDrops(forgets.IntN(1 + len(ice.drops)))
 						ice.mu.Unlock()
 					}
 					if meta := ice.now().Metadata(); lineSince(meta) < meta.LastSequenceNumber() {
