@@ -165,7 +165,7 @@ func (b *bench) commitRequests(ctx context.Context, keep string) error {
 	if err != nil {
 		return err
 	}
-	defer c.server.Close()
+	defer c.close()
 	folder := filepath.Join(b.scratch, "commits-s3")
 	defer os.RemoveAll(folder)
 	defer func() { _ = b.forget(context.WithoutCancel(ctx), "commits_run") }() // the cluster goes with the bench

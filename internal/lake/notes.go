@@ -260,7 +260,7 @@ func (l *Lake) sweepNotes(ctx context.Context, before time.Time) error {
 		}
 		parts := strings.SplitN(o.Key[len(prefix):], "/", 3)
 		if len(parts) == 3 && (len(noted) == 0 || !slices.Equal(noted[len(noted)-1], parts[:2])) {
-			noted = append(noted, table.Identifier(parts[:2]))
+			noted = append(noted, parts[:2])
 		}
 	}
 	return l.eachReadable(noted, func(ident table.Identifier) error {
