@@ -47,7 +47,7 @@ func (t *icebergTable) expire(ctx context.Context, o MaintainOptions) (snapshots
 			return snapshots, objects, err
 		}
 	}
-	if err := t.learnNotes(ctx); err != nil {
+	if err := t.learnNotes(ctx, anyNote); err != nil {
 		return snapshots, objects, err
 	}
 	if t.due(x.grace) {
@@ -94,7 +94,7 @@ func (t *icebergTable) expireLocked(ctx context.Context, x expiry) (snapshots, o
 	if keep, _ := x.split(t.now().Metadata()); slices.ContainsFunc(keep, func(s table.Snapshot) bool { return ids[s.SnapshotID] }) {
 		return 0, 0, nil
 	}
-	if err := t.learnNotes(ctx); err != nil {
+	if err := t.learnNotes(ctx, anyNote); err != nil {
 		return 0, 0, err
 	}
 	t.notesKnown = false // what is written until the commit may have to be looked for

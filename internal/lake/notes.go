@@ -65,9 +65,12 @@ func (l *Lake) listNotes(ctx context.Context, ident table.Identifier) (notes []n
 	return notes, nil
 }
 
+// anyNote is for the one that writes a table's notes: none of them is being written while it looks.
+const anyNote = math.MaxInt64
+
 // learnNotes lists the notes that earlier processes left, once. Those whose commit the table has not seen go, before a later one names the same
-// snapshots.
-func (t *icebergTable) learnNotes(ctx context.Context) error {
+// snapshots, if they were written before a time in milliseconds: the commit of a later one may be under way elsewhere.
+func (t *icebergTable) learnNotes(ctx context.Context, before int64) error {
 	if t.notesKnown {
 		return nil
 	}
@@ -79,7 +82,7 @@ func (t *icebergTable) learnNotes(ctx context.Context) error {
 	meta := t.now().Metadata()
 	notes = slices.DeleteFunc(notes, func(n noteKey) bool {
 		ahead := n.ahead(meta)
-		if ahead {
+		if ahead && n.at < before {
 			void = append(void, t.noteKey(n))
 		}
 		return ahead
@@ -271,7 +274,7 @@ func (l *Lake) sweepNotes(ctx context.Context, before time.Time) error {
 		if !found || t.property(propPipeline) != l.Pipeline {
 			return l.dropNotes(ctx, ident, before)
 		}
-		if err := t.learnNotes(ctx); err != nil {
+		if err := t.learnNotes(ctx, before.UnixMilli()); err != nil {
 			return err
 		}
 		t.followNotes(ctx, l.Snapshots.Grace, math.MaxInt)

@@ -384,6 +384,32 @@ func TestNotesThatNoOneFollowsAreSwept(t *testing.T) {
 	}
 }
 
+func TestASweepLeavesANoteWhoseCommitMayBeUnderWay(t *testing.T) {
+	t.Parallel()
+	b := newCurrentBed(t, 2, false)
+	b.insert(t, 1, 2, 3)
+	b.lake.Snapshots = Retention{Keep: 1, Grace: time.Hour}
+	ice := b.table.current.t
+	x := b.lake.Snapshots.expiryOf(ice.now().Metadata())
+	unneeded, _, err := ice.unneeded(t.Context(), x.keep, x.gone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ice.writeNotes(t.Context(), x, unneeded); err != nil {
+		t.Fatal(err)
+	}
+	for _, age := range []time.Duration{time.Minute, 3 * time.Hour} {
+		b.noteFiles(t, age)
+		if _, _, err := b.lake.Sweep(t.Context(), 2*time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if left := b.noteFiles(t, 0); (len(left) == 1) != (age < time.Hour) {
+			t.Errorf("when the note is %s old, %q are left", age, left)
+		}
+	}
+	b.clean(t)
+}
+
 func TestAHostileNoteDeletesNothingThatIsNeeded(t *testing.T) {
 	t.Parallel()
 	b := newCurrentBed(t, 2, false)
