@@ -57,21 +57,14 @@ func checkMetadata(ctx context.Context, name string, data []byte) (err error) {
 }
 
 // avroFiles reads lists of manifests and manifests.
-type avroFiles struct {
-	fileIO
-	recent *recentFiles
-}
+type avroFiles struct{ fileIO }
 
-func (l *Lake) avroFiles(ctx context.Context) avroFiles { return avroFiles{l.files(ctx), &l.recent} }
+func (l *Lake) avroFiles(ctx context.Context) avroFiles { return avroFiles{l.files(ctx)} }
 
-// Open reads the whole file: it is walked through before anything is made of it, unless it is ours.
+// Open reads the whole file: it is walked through before anything is made of it.
 func (f avroFiles) Open(name string) (iceio.File, error) {
-	data, ours := f.recent.get(name)
-	var err error
-	if !ours {
-		data, err = f.whole(name, format.MostUnpacked)
-	}
-	if err == nil && !ours {
+	data, err := f.whole(name, format.MostUnpacked)
+	if err == nil {
 		err = pathError("open", name, unreadable(f.ctx, name, checkAvro(f.ctx, data), "a file of the table's metadata cannot be understood"))
 	}
 	if err != nil {

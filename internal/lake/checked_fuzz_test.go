@@ -58,7 +58,7 @@ func FuzzManifests(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		putIn(t, b, "m.avro", data)
 		inBounds(t, data, func(ctx context.Context) {
-			in, err := avroFiles{fileIO{ctx: ctx, bucket: b, places: newPlaces("mem://", "mem://")}, new(recentFiles)}.Open("mem://m.avro")
+			in, err := avroFiles{fileIO{ctx: ctx, bucket: b, places: newPlaces("mem://", "mem://")}}.Open("mem://m.avro")
 			if err != nil {
 				if fault.Of(err) == nil {
 					t.Errorf("an error that is no fault: %v", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -212,7 +213,12 @@ func (t *icebergTable) readManifest(ctx context.Context, m iceberg.ManifestFile)
 		return nil, t.failed(err, "a manifest cannot be read")
 	}
 	defer f.Close()
-	entries, err := iceberg.ReadManifest(m, f, true)
+	return t.filesIn(ctx, m, f)
+}
+
+// filesIn are the live files of a manifest that is read from in.
+func (t *icebergTable) filesIn(ctx context.Context, m iceberg.ManifestFile, in io.Reader) ([]liveFile, error) {
+	entries, err := iceberg.ReadManifest(m, in, true)
 	if err != nil {
 		return nil, unreadable(ctx, t.where(), err, "the manifest %s cannot be understood", m.FilePath())
 	}

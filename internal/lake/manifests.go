@@ -1,6 +1,7 @@
 package lake
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"strconv"
@@ -113,7 +114,11 @@ func (w *snapshotWriter) mergeGroup(ctx context.Context, group []iceberg.Manifes
 	g.SetLimit(manifestsAtOnce)
 	for i, m := range group {
 		g.Go(w.table.safely(func() (err error) {
-			files[i], err = w.table.readManifest(gctx, m)
+			if data, ours := w.table.lake.recent.get(m.FilePath()); ours {
+				files[i], err = w.table.filesIn(gctx, m, bytes.NewReader(data))
+			} else {
+				files[i], err = w.table.readManifest(gctx, m)
+			}
 			return err
 		}))
 	}
