@@ -236,12 +236,15 @@ func (t *icebergTable) keepDrops(most int) {
 func (t *icebergTable) dropped(g gap, oldest int64) (dead []iceberg.ManifestFile, known bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	from, to := g.gone[0].SequenceNumber, g.after.SequenceNumber
-	if from < t.dropsSince {
+	to := g.after.SequenceNumber
+	if g.gone[0].SequenceNumber < t.dropsSince {
 		return nil, false
 	}
 	for _, d := range t.drops {
-		if from < d.seq && d.seq <= to && d.manifest.SequenceNum() > oldest {
+		had := func(s table.Snapshot) bool { // else an earlier expiry has taken all that had it
+			return d.manifest.SequenceNum() <= s.SequenceNumber && s.SequenceNumber < d.seq
+		}
+		if d.seq <= to && d.manifest.SequenceNum() > oldest && slices.ContainsFunc(g.gone, had) {
 			dead = append(dead, d.manifest)
 		}
 	}
