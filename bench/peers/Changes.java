@@ -46,7 +46,7 @@ public class Changes {
     OutputStream out = new BufferedOutputStream(new FileOutputStream(args[4]), 1 << 20);
     DebeziumEngine<ChangeEvent<String, String>> engine = DebeziumEngine.create(Json.class).using(p).notifying((events, committer) -> {
       for (ChangeEvent<String, String> e : events) {
-        if (e.value() != null && e.destination().startsWith("bench.")) {
+        if (e.value() != null && e.destination().equals("bench." + args[0])) {
           try {
             out.write(e.value().getBytes(StandardCharsets.UTF_8));
             out.write('\n');
