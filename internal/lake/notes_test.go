@@ -38,7 +38,7 @@ func (m *dyingStore) step(what string, do func() error) error {
 	}
 	m.dead, m.at = true, what
 	if m.after {
-		_ = do() // nobody hears of it
+		_ = do() // the process is dead: its error reaches no one
 	}
 	return errDied
 }

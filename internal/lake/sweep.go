@@ -128,7 +128,7 @@ func (t *icebergTable) sweep(ctx context.Context, before time.Time, copied map[s
 	}
 	used, err := t.mentioned(ctx)
 	if err == nil {
-		err = t.addNoted(ctx, used) // after the table was read: whatever it needed no longer by then has a note
+		err = t.addNoted(ctx, used) // after the table was read: what it no longer needed by then has a note
 	}
 	if err != nil {
 		return 0, 0, err

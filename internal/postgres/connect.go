@@ -164,11 +164,7 @@ func closeSession(c *pgconn.PgConn) {
 
 // query runs one statement with text parameters and returns all its rows as text; nil is NULL.
 func query(ctx context.Context, c *pgconn.PgConn, sql string, args ...string) ([][][]byte, error) {
-	params := make([][]byte, len(args))
-	for i, a := range args {
-		params[i] = []byte(a)
-	}
-	res := c.ExecParams(ctx, sql, params, nil, nil, nil).Read()
+	res := c.ExecParams(ctx, sql, texts(args), nil, nil, nil).Read()
 	return res.Rows, res.Err
 }
 
@@ -191,12 +187,17 @@ func prepared(ctx context.Context, c *pgconn.PgConn, sql string, args ...string)
 		}
 		known[sql] = name
 	}
+	res := c.ExecPrepared(ctx, name, texts(args), nil, nil).Read()
+	return res.Rows, res.Err
+}
+
+// texts are the parameters of a statement in the form of text.
+func texts(args []string) [][]byte {
 	params := make([][]byte, len(args))
 	for i, a := range args {
 		params[i] = []byte(a)
 	}
-	res := c.ExecPrepared(ctx, name, params, nil, nil).Read()
-	return res.Rows, res.Err
+	return params
 }
 
 // In a connection's own data.
