@@ -131,9 +131,9 @@ func (w *snapshotWriter) mergeGroup(ctx context.Context, group []iceberg.Manifes
 	}
 	slices.Reverse(files)
 	var err error
-	merged.file, err = w.manifest(ctx, group[0].ManifestContent(), func(out *iceberg.ManifestWriter) error {
+	merged.file, err = w.manifest(ctx, group[0].ManifestContent(), func(out *manifestWriter) error {
 		for _, f := range slices.Concat(files...) {
-			if err := out.Existing(f.entry); err != nil {
+			if err := out.existing(f.entry); err != nil {
 				return err
 			}
 		}

@@ -360,6 +360,7 @@ type avroFile struct {
 	sync   []byte
 	blocks []byte
 	schema *avroNode
+	text   []byte // of the schema
 	codec  string
 }
 
@@ -387,7 +388,7 @@ func openAvro(data []byte) (*avroFile, error) {
 				if err != nil {
 					return nil, err
 				}
-				f.schema = schema
+				f.schema, f.text = schema, value
 			}
 		}
 	}
@@ -469,17 +470,7 @@ func (f *avroFile) records(ctx context.Context, want avroFields, out *bytes.Buff
 		if w.at != len(data) {
 			return errAvroBlock
 		}
-		packed, err := avroPack(f.codec, changed.Bytes())
-		if err != nil {
-			return err
-		}
-		var head []byte
-		head = binary.AppendVarint(head, count)
-		head = binary.AppendVarint(head, int64(len(packed)))
-		out.Write(head)
-		out.Write(packed)
-		out.Write(f.sync)
-		return nil
+		return writeAvroBlock(out, f.codec, count, changed.Bytes(), f.sync)
 	})
 }
 

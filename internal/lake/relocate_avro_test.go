@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/leatdata/leat/internal/fault"
+	"github.com/leatdata/leat/internal/format"
 	"github.com/leatdata/leat/internal/testlab"
 )
 
@@ -20,7 +21,7 @@ func prefixed(s string) []byte { return append(varint(int64(len(s))), s...) }
 // container makes an Avro file of one block.
 func container(t *testing.T, schema, codec string, count int64, records []byte) []byte {
 	t.Helper()
-	packed, err := avroPack(codec, records)
+	packed, err := format.PackAvro(codec, records)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,9 +71,9 @@ func (t *icebergTable) snapshot(ctx context.Context, meta table.Metadata, d delt
 		Summary:     w.summary(d, own),
 	}}
 	s.removes = w.totals.removedFiles+w.totals.removedDeletes > 0
-	var list bytes.Buffer
 	first := t.now().Metadata().NextRowID()
-	rows, err := w.writeList(&list, parent, seq, first)
+	list := &manifestList{meta: meta, snapshot: w.id, parent: parent, seq: seq, firstRow: first}
+	data, manifests, rows, err := list.write(w.list)
 	if err != nil {
 		return nil, t.failed(err, "the list of manifests cannot be written")
 	}
@@ -81,34 +81,11 @@ func (t *icebergTable) snapshot(ctx context.Context, meta table.Metadata, d delt
 		s.FirstRowID, s.AddedRows = &first, &rows
 	}
 	key := t.metadataKey(fmt.Sprintf("snap-%d.avro", w.id)) // an id is drawn for each attempt
-	if err := t.put(ctx, key, list.Bytes()); err != nil {
+	if err := t.put(ctx, key, data); err != nil {
 		return nil, err
 	}
-	s.ManifestList = t.lake.url(key)
-	// Read back what the list gave the manifests: sequence numbers and first row ids.
-	if s.manifests, err = iceberg.ReadManifestList(&list); err != nil {
-		return nil, t.failed(err, "the list of manifests cannot be read back")
-	}
+	s.ManifestList, s.manifests = t.lake.url(key), manifests
 	return s, nil
-}
-
-func (w *snapshotWriter) writeList(out *bytes.Buffer, parent *int64, seq, firstRow int64) (rows int64, err error) {
-	var list *iceberg.ManifestListWriter
-	if w.table.v3() {
-		list, err = iceberg.NewManifestListWriterV3(out, w.id, seq, firstRow, parent)
-	} else {
-		list, err = iceberg.NewManifestListWriterV2(out, w.id, seq, parent)
-	}
-	if err != nil {
-		return 0, err
-	}
-	if err := list.AddManifests(w.list); err != nil {
-		return 0, err
-	}
-	if next := list.NextRowID(); next != nil {
-		rows = *next - firstRow
-	}
-	return rows, list.Close()
 }
 
 // snapshotID is a random positive number, as the format advises.
@@ -139,9 +116,9 @@ func (w *snapshotWriter) addFiles(ctx context.Context, files []iceberg.DataFile,
 	if len(files) == 0 {
 		return nil
 	}
-	m, err := w.manifest(ctx, content, func(out *iceberg.ManifestWriter) error {
+	m, err := w.manifest(ctx, content, func(out *manifestWriter) error {
 		for _, f := range files {
-			if err := out.Add(iceberg.NewManifestEntry(iceberg.EntryStatusADDED, &w.id, nil, nil, f)); err != nil {
+			if err := out.added(f); err != nil {
 				return err
 			}
 			w.totals.add(f)
@@ -155,28 +132,28 @@ func (w *snapshotWriter) addFiles(ctx context.Context, files []iceberg.DataFile,
 }
 
 // manifest writes one manifest.
-func (w *snapshotWriter) manifest(ctx context.Context, content iceberg.ManifestContent, fill func(*iceberg.ManifestWriter) error) (iceberg.ManifestFile, error) {
-	var out bytes.Buffer
+func (w *snapshotWriter) manifest(ctx context.Context, content iceberg.ManifestContent, fill func(*manifestWriter) error) (iceberg.ManifestFile, error) {
 	t := w.table
-	mw, err := iceberg.NewManifestWriter(w.meta.Version(), &out, avroSpec(w.meta.PartitionSpec()), w.meta.CurrentSchema(), w.id, iceberg.WithManifestWriterContent(content))
+	mw, err := newManifestWriter(w.meta.Version(), avroSpec(w.meta.PartitionSpec()), w.meta.CurrentSchema(), content, w.id)
 	if err == nil {
 		err = fill(mw)
 	}
+	var data []byte
 	if err == nil {
-		err = mw.Close()
+		data, err = mw.close()
 	}
 	if err != nil {
 		return nil, t.failed(err, "a manifest cannot be written")
 	}
 	key := t.metadataKey(fmt.Sprintf("%s-m%d.avro", w.name, w.count))
 	w.count++
-	if err := t.put(ctx, key, out.Bytes()); err != nil {
+	if err := t.put(ctx, key, data); err != nil {
 		return nil, err
 	}
-	if out.Len() < leastManifest {
-		t.lake.recent.put(t.lake.url(key), bytes.Clone(out.Bytes()))
+	if len(data) < leastManifest {
+		t.lake.recent.put(t.lake.url(key), bytes.Clone(data))
 	}
-	m, err := mw.ToManifestFile(t.lake.url(key), int64(out.Len()), iceberg.WithManifestFileContent(content))
+	m, err := mw.listed(t.lake.url(key), len(data))
 	return m, t.failed(err, "a manifest cannot be written")
 }
 
@@ -278,7 +255,7 @@ func (w *snapshotWriter) rewriteManifests(ctx context.Context, worn []iceberg.Ma
 	for _, content := range []iceberg.ManifestContent{iceberg.ManifestContentData, iceberg.ManifestContentDeletes} {
 		of := slices.DeleteFunc(slices.Clone(worn), func(m iceberg.ManifestFile) bool { return m.ManifestContent() != content })
 		for _, group := range bySize(of, iceberg.ManifestFile.Length) {
-			m, err := w.manifest(ctx, content, func(out *iceberg.ManifestWriter) error {
+			m, err := w.manifest(ctx, content, func(out *manifestWriter) error {
 				for _, m := range group {
 					if err := w.without(ctx, m, goes, out); err != nil {
 						return err
@@ -296,20 +273,20 @@ func (w *snapshotWriter) rewriteManifests(ctx context.Context, worn []iceberg.Ma
 }
 
 // without writes the entries of a manifest, and of the files that go that they went.
-func (w *snapshotWriter) without(ctx context.Context, m iceberg.ManifestFile, goes func(liveFile) bool, out *iceberg.ManifestWriter) error {
+func (w *snapshotWriter) without(ctx context.Context, m iceberg.ManifestFile, goes func(liveFile) bool, out *manifestWriter) error {
 	files, err := w.table.read(ctx, m)
 	if err != nil {
 		return err
 	}
 	for _, f := range files {
 		if !goes(f) {
-			if err := out.Existing(f.entry); err != nil {
+			if err := out.existing(f.entry); err != nil {
 				return err
 			}
 			continue
 		}
 		w.totals.remove(f.File())
-		if err := out.Delete(f.entry); err != nil {
+		if err := out.deleted(f.entry); err != nil {
 			return err
 		}
 	}
