@@ -50,16 +50,17 @@ func order() string {
 }
 
 // Open opens the index at a path, a prefix of file names in a folder that is there. Where there is none that was closed cleanly
-// at the snapshot asked for, it is empty and NeedsRebuild.
+// at the snapshot asked for, it is empty and NeedsRebuild, and has no file before the first place is put.
 func Open(path string, o Options) (*Index, error) {
 	x, err := resume(path, o)
 	if err != nil || x != nil {
 		return x, err
 	}
-	x = &Index{path: path, multi: o.Multi}
-	if err := x.create(); err != nil {
-		return nil, err
-	}
+	removeOld(path)
+	x = &Index{path: path, multi: o.Multi, rebuild: true}
+	var secret [16]byte
+	_, _ = rand.Read(secret[:])
+	x.seed = seed{K0: binary.LittleEndian.Uint64(secret[:]), K1: binary.LittleEndian.Uint64(secret[8:])}
 	return x, nil
 }
 
@@ -115,60 +116,73 @@ func (x *Index) attachAll(used uint32) bool {
 	return true
 }
 
-// create begins an empty index and removes what earlier ones left.
+// create makes the file of an empty index.
 func (x *Index) create() error {
-	removeOld(x.path)
 	x.name = filepath.Base(x.path) + "." + random() + ".pages"
 	f, err := os.OpenFile(filepath.Join(filepath.Dir(x.path), x.name), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fault.Wrap(err, fault.StateUnusable, x.path, "the key index cannot be created")
 	}
-	var secret [16]byte
-	_, _ = rand.Read(secret[:])
-	x.seed = seed{K0: binary.LittleEndian.Uint64(secret[:]), K1: binary.LittleEndian.Uint64(secret[8:])}
 	x.pages = pages{f: f}
-	x.n, x.note, x.rebuild = 0, nil, true
-	x.dir, x.depth = make([]uint32, 2), 1
-	for i := range x.dir {
+	dir := make([]uint32, 2)
+	for i := range dir {
 		n, p, err := x.pages.take()
 		if err != nil {
 			_ = x.pages.close(false)
+			os.Remove(f.Name())
 			return fault.Wrap(err, fault.StateUnusable, x.path, "the key index cannot be created")
 		}
 		p.set(0, 1)
-		x.dir[i] = n
+		dir[i] = n
 	}
+	x.dir, x.depth = dir, 1
 	return nil
 }
+
+// made says whether the index has a file.
+func (x *Index) made() bool { return x.dir != nil }
 
 var ours = regexp.MustCompile(`^\.(closed(\.[0-9a-f]{16})?|[0-9a-f]{16}\.pages)$`)
 
 // removeOld removes the files of indexes at this path.
 func removeOld(path string) {
-	all, err := os.ReadDir(filepath.Dir(path))
+	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return
 	}
-	for _, f := range all {
-		if rest, ok := strings.CutPrefix(f.Name(), filepath.Base(path)); ok && ours.MatchString(rest) {
-			os.Remove(filepath.Join(filepath.Dir(path), f.Name()))
+	defer dir.Close()
+	all, err := dir.Readdirnames(-1) // their order does not matter, and there may be many
+	if err != nil {
+		return
+	}
+	for _, name := range all {
+		if rest, ok := strings.CutPrefix(name, filepath.Base(path)); ok && ours.MatchString(rest) {
+			os.Remove(filepath.Join(filepath.Dir(path), name))
 		}
 	}
 }
 
 // Clear empties the index. Hashes of keys stay what they were.
 func (x *Index) Clear() error {
-	rebuild, secret := x.rebuild, x.seed
+	x.n, x.note = 0, nil
+	if !x.made() {
+		return nil
+	}
 	if err := x.pages.close(false); err != nil {
 		return fault.Wrap(err, fault.StateUnusable, x.path, "the key index cannot be emptied")
 	}
-	err := x.create()
-	x.rebuild, x.seed = rebuild, secret
-	return err
+	os.Remove(filepath.Join(filepath.Dir(x.path), x.name))
+	x.pages, x.dir, x.depth = pages{}, nil, 0
+	return nil
 }
 
 // CloseAt ends the use of the index and marks it as true for a snapshot. The note is kept with it.
 func (x *Index) CloseAt(snapshot int64, note []byte) error {
+	if !x.made() {
+		if err := x.create(); err != nil {
+			return err
+		}
+	}
 	used := x.pages.used
 	if err := x.pages.close(true); err != nil {
 		return fault.Wrap(err, fault.StateUnusable, x.path, "the key index cannot be written")
@@ -206,6 +220,9 @@ func (x *Index) putMark(data []byte) error {
 
 // Drop ends the use of the index and removes its files.
 func (x *Index) Drop() {
+	if !x.made() {
+		return
+	}
 	_ = x.pages.close(false)
 	os.Remove(filepath.Join(filepath.Dir(x.path), x.name))
 }

@@ -18,9 +18,9 @@ const (
 type Index struct {
 	path    string
 	pages   pages
-	name    string // of the pages' file
-	dir     []uint32
-	depth   uint // dir has 2^depth entries, chosen by the highest bits of Hi
+	name    string   // of the pages' file
+	dir     []uint32 // nil before there is a file
+	depth   uint     // dir has 2^depth entries, chosen by the highest bits of Hi
 	seed    seed
 	multi   bool
 	n       int64
@@ -51,6 +51,9 @@ func (x *Index) page(h Hash) *page { return x.pages.at(x.dir[h.Hi>>(64-x.depth)]
 
 // value finds the value of a hash, 0 without one.
 func (x *Index) value(h Hash) uint64 {
+	if !x.made() {
+		return 0
+	}
 	p := x.page(h)
 	if i, ok := p.find(h); ok {
 		return p.slot[i].value
@@ -60,6 +63,11 @@ func (x *Index) value(h Hash) uint64 {
 
 // store sets the value of a hash and returns what it was, 0 for none.
 func (x *Index) store(h Hash, value uint64) (uint64, error) {
+	if !x.made() {
+		if err := x.create(); err != nil {
+			return 0, err
+		}
+	}
 	for {
 		p := x.page(h)
 		i, ok := p.find(h)
@@ -81,6 +89,9 @@ func (x *Index) store(h Hash, value uint64) (uint64, error) {
 
 // drop removes a hash and returns its value, 0 for none.
 func (x *Index) drop(h Hash) uint64 {
+	if !x.made() {
+		return 0
+	}
 	p := x.page(h)
 	i, ok := p.find(h)
 	if !ok {

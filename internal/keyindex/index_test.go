@@ -283,3 +283,51 @@ func BenchmarkFiveMillionKeys(b *testing.B) {
 	})
 	x.Drop()
 }
+
+func TestAnIndexHasNoFileBeforeAPlaceIsPut(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	files := func() int {
+		all, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(all)
+	}
+	for _, multi := range []bool{false, true} {
+		path := filepath.Join(dir, "x")
+		x := open(t, path, keyindex.Options{Multi: multi})
+		h := x.HashWord(1)
+		if _, had := x.Get(h); had {
+			t.Error("a place is found")
+		}
+		if _, had := x.Delete(h); had {
+			t.Error("a place is deleted")
+		}
+		if _, done := x.Walk(0, 9, func(at uint64) uint64 { return at }); !done || x.Clear() != nil || files() != 0 {
+			t.Errorf("walked to its end: %t, %d files", done, files())
+		}
+		x.Drop()
+		x = open(t, path, keyindex.Options{Multi: multi})
+		h = x.HashWord(1)
+		for range 2 { // again after it was emptied
+			if _, had, err := x.Put(h, 3); had || err != nil || files() != 1 {
+				t.Fatalf("there before: %t, %d files, %v", had, files(), err)
+			}
+			if at, had := x.Get(h); !had || at != 3 || x.HashWord(1) != h {
+				t.Errorf("the place is %d, %t", at, had)
+			}
+			if err := x.Clear(); err != nil || x.Len() != 0 || files() != 0 {
+				t.Fatalf("emptied it has %d places and %d files, %v", x.Len(), files(), err)
+			}
+		}
+		if err := x.CloseAt(7, []byte("n")); err != nil {
+			t.Fatal(err)
+		}
+		again := open(t, path, keyindex.Options{Multi: multi, Snapshot: 7})
+		if again.NeedsRebuild() || string(again.Note()) != "n" || again.Len() != 0 {
+			t.Error("an empty index that was closed is not trusted")
+		}
+		again.Drop()
+	}
+}
