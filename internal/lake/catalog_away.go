@@ -24,21 +24,32 @@ import (
 )
 
 // remoteTables tells, where a catalog's errors are born, one that is away for a while from one that refuses.
-type remoteTables struct{ tables }
+type remoteTables struct{ catalogTables }
+
+// catalogTables is what we need of a catalog of the Iceberg library.
+type catalogTables interface {
+	LoadTable(context.Context, table.Identifier) (*table.Table, error)
+	CommitTable(context.Context, table.Identifier, []table.Requirement, []table.Update) (table.Metadata, string, error)
+	CreateTable(context.Context, table.Identifier, *iceberg.Schema, ...catalog.CreateTableOpt) (*table.Table, error)
+}
 
 func (r remoteTables) LoadTable(ctx context.Context, ident table.Identifier) (*table.Table, error) {
-	t, err := r.tables.LoadTable(ctx, ident)
+	t, err := r.catalogTables.LoadTable(ctx, ident)
 	return t, unreachable(ctx, err)
 }
 
 func (r remoteTables) CommitTable(ctx context.Context, ident table.Identifier, reqs []table.Requirement, updates []table.Update) (table.Metadata, string, error) {
-	meta, location, err := r.tables.CommitTable(ctx, ident, reqs, updates)
+	meta, location, err := r.catalogTables.CommitTable(ctx, ident, reqs, updates)
 	return meta, location, unreachable(ctx, err)
 }
 
-func (r remoteTables) CreateTable(ctx context.Context, ident table.Identifier, schema *iceberg.Schema, opts ...catalog.CreateTableOpt) (*table.Table, error) {
-	t, err := r.tables.CreateTable(ctx, ident, schema, opts...)
-	return t, unreachable(ctx, err)
+// NewTable makes the table at once: these catalogs let no commit make one. Whoever makes it at the same moment is found out by checkOwner.
+func (r remoteTables) NewTable(ctx context.Context, ident table.Identifier, schema *iceberg.Schema, opts ...catalog.CreateTableOpt) (*table.Table, error) {
+	_, err := r.CreateTable(ctx, ident, schema, opts...)
+	if err != nil && !errors.Is(err, catalog.ErrTableAlreadyExists) {
+		return nil, unreachable(ctx, err)
+	}
+	return r.LoadTable(ctx, ident)
 }
 
 // unreachable makes the error of a catalog that is away lake-unreachable, and that of a request which was ended interrupted. It leaves any

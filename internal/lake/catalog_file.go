@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -124,8 +123,8 @@ func (c *fileCatalog) listed(ctx context.Context, folder string) (int, error) {
 	return n, nil
 }
 
-// CreateTable writes version 1, or catalog.ErrTableAlreadyExists.
-func (c *fileCatalog) CreateTable(ctx context.Context, ident table.Identifier, schema *iceberg.Schema, opts ...catalog.CreateTableOpt) (*table.Table, error) {
+// NewTable drafts a table, which the first commit writes as version 1.
+func (c *fileCatalog) NewTable(_ context.Context, ident table.Identifier, schema *iceberg.Schema, opts ...catalog.CreateTableOpt) (*table.Table, error) {
 	cfg := catalog.NewCreateTableCfg()
 	for _, opt := range opts {
 		opt(&cfg)
@@ -135,13 +134,8 @@ func (c *fileCatalog) CreateTable(ctx context.Context, ident table.Identifier, s
 	if err != nil {
 		return nil, err
 	}
-	if err := c.write(ctx, folder, fileVersion{1, meta}); err != nil {
-		if errors.Is(err, table.ErrCommitFailed) {
-			return nil, fmt.Errorf("%w: %s", catalog.ErrTableAlreadyExists, strings.Join(ident, "."))
-		}
-		return nil, err
-	}
-	return c.table(ident, 1, meta), nil
+	c.remember(folder, fileVersion{0, meta})
+	return table.New(ident, meta, "", c.lake.fs, c), nil
 }
 
 // CommitTable writes the version after the one we know last; table.ErrCommitFailed if somebody else has done so.
@@ -161,7 +155,11 @@ func (c *fileCatalog) CommitTable(ctx context.Context, ident table.Identifier, r
 			return nil, "", fmt.Errorf("%w: %w", table.ErrCommitFailed, err)
 		}
 	}
-	meta, err := updated(base.meta, updates, c.lake.url(versionKey(folder, base.number)))
+	location := "" // of a draft
+	if base.number > 0 {
+		location = c.lake.url(versionKey(folder, base.number))
+	}
+	meta, err := updated(base.meta, updates, location)
 	if err != nil {
 		return nil, "", err
 	}

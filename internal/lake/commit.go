@@ -141,6 +141,9 @@ func (t *icebergTable) adopt(meta table.Metadata, location string) {
 	t.version.Store(table.New(t.ident, meta, location, t.lake.fs, cat))
 }
 
+// drafted says that the first commit makes the table.
+func (t *icebergTable) drafted() bool { return t.now().MetadataLocation() == "" }
+
 // now is the table as the last commit has left it. Maintenance commits beside the goroutine that writes files.
 func (t *icebergTable) now() *table.Table { return t.version.Load() }
 
@@ -331,9 +334,12 @@ func (t *icebergTable) nextSnapshot(ctx context.Context, d delta, evolves []tabl
 		return nil, nil
 	}
 	d.rewrite = d.rewrite || !d.hasFiles() // nothing came and nothing went
-	shaped, err := updated(base, evolves, "")
-	if err != nil {
-		return nil, t.failed(err, "its new definition does not fit")
+	shaped := base
+	if len(evolves) > 0 {
+		var err error
+		if shaped, err = updated(base, evolves, ""); err != nil {
+			return nil, t.failed(err, "its new definition does not fit")
+		}
 	}
 	return t.snapshot(ctx, shaped, d, own)
 }
@@ -352,6 +358,8 @@ func (t *icebergTable) judge(ctx context.Context, mark string, err error) error 
 	switch {
 	case ctx.Err() != nil:
 		return fault.Wrap(context.Cause(ctx), fault.Interrupted, t.where(), "the commit was interrupted: %s", err)
+	case errors.Is(loadErr, catalog.ErrNoSuchTable) && t.drafted(): // as before
+		return t.failed(err, "the commit failed")
 	case errors.Is(loadErr, catalog.ErrNoSuchTable):
 		return fault.New(fault.LakeMissing, t.where(), "the table has been dropped").Because(err)
 	case loadErr != nil:

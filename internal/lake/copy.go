@@ -2,6 +2,9 @@ package lake
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +14,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/codec"
+	"github.com/apache/iceberg-go/table"
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/fault"
@@ -21,8 +25,9 @@ import (
 type Copy interface {
 	// Done tells the chunks that are finished, each with the LSN of the snapshot it was read in.
 	Done() map[string]change.LSN
-	// Chunk begins a chunk that is read in the snapshot of the given LSN. Several chunks may be written at once.
-	Chunk(ctx context.Context, id string, stamp change.LSN) (ChunkWriter, error)
+	// Chunk begins a chunk that is read in the snapshot of the given LSN. Several chunks may be written at once. An only one has none beside
+	// it, and is done for this process alone.
+	Chunk(ctx context.Context, id string, stamp change.LSN, only bool) (ChunkWriter, error)
 	CopyEnd
 }
 
@@ -90,8 +95,34 @@ func (t *lakeTable) Copy(ctx context.Context, source *change.Table, schema *arro
 	if err := c.shape(ctx); err != nil {
 		return nil, err
 	}
-	c.copyLedgers, err = openCopyLedgers(ctx, t.lake.Bucket, t.copyFolder())
+	layouts := copyLayouts{Layouts: map[string]string{}}
+	for _, k := range t.kept {
+		if layouts.Layouts[k.ice.kind], err = k.ice.layout(); err != nil {
+			return nil, err
+		}
+		if k.ice.drafted() {
+			layouts.drafts = append(layouts.drafts, k.ice.kind)
+		}
+	}
+	c.copyLedgers, err = openCopyLedgers(ctx, t.lake.Bucket, t.copyFolder(), layouts)
 	return c, err
+}
+
+// layout is a hash of what makes files fit the table: fields by their ids, partitions, the sort order, the format, the place.
+func (t *icebergTable) layout() (string, error) {
+	meta := t.now().Metadata()
+	data, err := json.Marshal(struct {
+		Version   int
+		Location  string
+		Schema    *iceberg.Schema
+		Partition iceberg.PartitionSpec
+		Sort      table.SortOrder
+	}{meta.Version(), meta.Location(), meta.CurrentSchema(), meta.PartitionSpec(), meta.SortOrder()})
+	if err != nil {
+		return "", t.failed(err, "its definition has no JSON form")
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8]), nil
 }
 
 // shape finds the way of each kept table to the copy's definition. The history keeps what it told before under another name
@@ -153,8 +184,8 @@ func stampHex(stamp change.LSN) string {
 	return strings.Repeat("0", 16-len(text)) + text
 }
 
-func (c *lakeCopy) Chunk(ctx context.Context, id string, stamp change.LSN) (ChunkWriter, error) {
-	w := &chunkWriter{ctx: ctx, copy: c, id: id, stamp: stamp, at: time.Now().UnixMicro()}
+func (c *lakeCopy) Chunk(ctx context.Context, id string, stamp change.LSN, only bool) (ChunkWriter, error) {
+	w := &chunkWriter{ctx: ctx, copy: c, id: id, stamp: stamp, only: only, at: time.Now().UnixMicro()}
 	var err error
 	w.spec, w.parts, err = c.admit(ctx, nil)
 	w.begin()
@@ -167,6 +198,7 @@ type chunkWriter struct {
 	copy    *lakeCopy
 	id      string
 	stamp   change.LSN
+	only    bool
 	at      int64 // when it was begun, microseconds: the time of the history's rows
 	spec    Spec
 	parts   []copyPart
@@ -250,7 +282,7 @@ func (w *chunkWriter) Abort() {
 	}
 }
 
-// Commit writes the chunk's ledger: from then on the chunk is done.
+// Commit notes the chunk's files: from then on the chunk is done.
 func (w *chunkWriter) Commit(ctx context.Context) error {
 	c := w.copy
 	l := ledger{Chunk: w.id, Stamp: w.stamp, Files: map[string][][]byte{}, Special: w.special}
@@ -272,7 +304,7 @@ func (w *chunkWriter) Commit(ctx context.Context) error {
 	// The answer to the write may be lost: from here on the files may be named, so Abort must leave them. What nobody
 	// names is swept.
 	w.sets, w.ended = nil, nil
-	return c.add(ctx, w.id, w.stamp, l)
+	return c.add(ctx, w.id, w.stamp, l, w.only)
 }
 
 func (p *copyPart) filesOf(ledgers []ledger) ([]iceberg.DataFile, error) {
@@ -352,8 +384,9 @@ func (c *lakeCopy) finishOne(ctx context.Context, p *copyPart, ledgers []ledger,
 		return err
 	}
 	ice := p.ice
-	d := delta{add: files, position: position, at: time.Now(), replaceAll: ice.kind == kindCurrent, staged: p.staged, props: iceberg.Properties{propCopy: c.id}}
-	if p.history != nil && ice.now().CurrentSnapshot() != nil {
+	had := ice.now().CurrentSnapshot() != nil
+	d := delta{add: files, position: position, at: time.Now(), replaceAll: had && ice.kind == kindCurrent, staged: p.staged, props: iceberg.Properties{propCopy: c.id}}
+	if p.history != nil && had {
 		cut, err := p.cut(ctx, position)
 		if err != nil {
 			return err

@@ -32,6 +32,7 @@ type copyLedgers struct {
 
 	mu   sync.Mutex
 	done map[string]ledgerKey // by chunk
+	only any                  // the ledger of a copy's only chunk, which no object has
 }
 
 type ledgerKey struct {
@@ -41,26 +42,41 @@ type ledgerKey struct {
 
 type copyNote struct {
 	ID string `json:"id"`
+	copyLayouts
+}
+
+// copyLayouts are what a copy's files are written for: hashes by the kind of an Iceberg table.
+type copyLayouts struct {
+	Layouts map[string]string `json:"layouts,omitempty"`
+	drafts  []string          // kinds whose table is not there yet, so that nothing but the note tells its layout
+}
+
+// hold says whether files of the copy that a note tells of fit the tables of now.
+func (l copyLayouts) hold(note copyNote) bool {
+	return !slices.ContainsFunc(l.drafts, func(kind string) bool { return note.Layouts[kind] != l.Layouts[kind] })
 }
 
 // openCopyLedgers takes up the copy that the folder tells of, or begins one.
-func openCopyLedgers(ctx context.Context, b bucket.Bucket, folder string) (*copyLedgers, error) {
+func openCopyLedgers(ctx context.Context, b bucket.Bucket, folder string, layouts copyLayouts) (*copyLedgers, error) {
 	c := &copyLedgers{bucket: b, folder: folder, done: map[string]ledgerKey{}}
 	key := folder + "/" + copyNoteName
 	data, err := bucket.ReadAll(ctx, b, key, 4096)
 	var note copyNote
-	switch {
-	case fault.Is(err, fault.ObjectMissing):
-		note.ID = fresh()
-		data, _ := json.Marshal(note) // of a string: there is no error
-		if _, err := bucket.WriteAll(ctx, b, key, data, bucket.WriteOptions{ContentType: "application/json"}); err != nil {
-			return nil, err
-		}
-	case err != nil:
+	begins := fault.Is(err, fault.ObjectMissing)
+	if err != nil && !begins {
 		return nil, err
-	default:
+	}
+	if !begins {
 		if err := bucket.DecodeJSON(data, &note); err != nil || note.ID == "" {
 			return nil, fault.New(fault.StateUnusable, key, "the note of a copy cannot be understood")
+		}
+		begins = !layouts.hold(note) // its files are left to Sweep
+	}
+	if begins {
+		note = copyNote{ID: fresh(), copyLayouts: layouts}
+		data, _ := json.Marshal(note) // of strings: there is no error
+		if _, err := bucket.WriteAll(ctx, b, key, data, bucket.WriteOptions{ContentType: "application/json", Lazy: true}); err != nil {
+			return nil, err // it is on the disk before a ledger or the copy is
 		}
 	}
 	c.id = note.ID
@@ -119,8 +135,15 @@ func (c *copyLedgers) Done() map[string]change.LSN {
 	return out
 }
 
-// add writes the ledger of a chunk: from then on the chunk is done.
-func (c *copyLedgers) add(ctx context.Context, chunk string, stamp change.LSN, ledger any) error {
+// add writes the ledger of a chunk: from then on the chunk is done. That of an only chunk is kept here: the copy's end is next, and a process
+// that does not come so far reads the chunk again.
+func (c *copyLedgers) add(ctx context.Context, chunk string, stamp change.LSN, ledger any, only bool) error {
+	if only {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.done[chunk], c.only = ledgerKey{stamp: stamp}, ledger
+		return nil
+	}
 	data, err := json.Marshal(ledger)
 	if err != nil {
 		return fault.Wrap(err, fault.Internal, chunk, "the ledger of a chunk cannot be written")
@@ -140,6 +163,10 @@ const ledgersAtOnce = 16
 // readLedgers reads the ledgers of all finished chunks, in the order of their stamps.
 func readLedgers[L any](ctx context.Context, c *copyLedgers) ([]L, error) {
 	c.mu.Lock()
+	if only, ok := c.only.(L); ok {
+		c.mu.Unlock()
+		return []L{only}, nil
+	}
 	keys := slices.SortedFunc(maps.Values(c.done), func(a, b ledgerKey) int {
 		return cmp.Or(cmp.Compare(a.stamp, b.stamp), cmp.Compare(a.key, b.key))
 	})
@@ -172,6 +199,7 @@ func (c *copyLedgers) remove(ctx context.Context) error {
 		return err
 	}
 	clear(c.done)
+	c.only = nil
 	return nil
 }
 

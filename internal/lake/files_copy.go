@@ -45,13 +45,13 @@ func (t *filesTable) Copy(ctx context.Context, source *change.Table, schema *arr
 	if err != nil {
 		return nil, err
 	}
-	ledgers, err := openCopyLedgers(ctx, t.lake.Bucket, t.copyFolder())
+	ledgers, err := openCopyLedgers(ctx, t.lake.Bucket, t.copyFolder(), copyLayouts{})
 	return &filesCopy{copyLedgers: ledgers, table: t, spec: spec, form: form}, err
 }
 
-func (c *filesCopy) Chunk(_ context.Context, id string, stamp change.LSN) (ChunkWriter, error) {
+func (c *filesCopy) Chunk(_ context.Context, id string, stamp change.LSN, only bool) (ChunkWriter, error) {
 	spec, form, err := c.admit(false)
-	return &filesChunk{copy: c, id: id, stamp: stamp, at: time.Now().UnixMicro(), spec: spec, form: form, batch: c.table.batch(form)}, err
+	return &filesChunk{copy: c, id: id, stamp: stamp, only: only, at: time.Now().UnixMicro(), spec: spec, form: form, batch: c.table.batch(form)}, err
 }
 
 // admit gives the copy a place for special values where there are any.
@@ -73,6 +73,7 @@ type filesChunk struct {
 	copy  *filesCopy
 	id    string
 	stamp change.LSN
+	only  bool
 	at    int64 // when it was begun, microseconds: the time of its rows
 	batch *fileBatch
 
@@ -120,14 +121,14 @@ func (c *filesCopy) stem(chunk string, stamp change.LSN) string {
 	return stampHex(0) + "-" + stampHex(stamp) + "-" + hex.EncodeToString(sum[:8])
 }
 
-// Commit uploads the chunk's files and writes its ledger: from then on the chunk is done.
+// Commit uploads the chunk's files and notes them: from then on the chunk is done.
 func (w *filesChunk) Commit(ctx context.Context) error {
 	c := w.copy
 	files, err := w.batch.upload(ctx, c.table.folder, c.stem(w.id, w.stamp))
 	if err != nil {
 		return err
 	}
-	return c.add(ctx, w.id, w.stamp, fileLedger{Chunk: w.id, Stamp: w.stamp, Files: files, Special: w.special})
+	return c.add(ctx, w.id, w.stamp, fileLedger{Chunk: w.id, Stamp: w.stamp, Files: files, Special: w.special}, w.only)
 }
 
 // Finish names the files of all chunks in one manifest. A Finish that was broken off is taken up by the next one.

@@ -91,7 +91,8 @@ type Committed struct {
 type tables interface {
 	LoadTable(context.Context, table.Identifier) (*table.Table, error)
 	CommitTable(context.Context, table.Identifier, []table.Requirement, []table.Update) (table.Metadata, string, error)
-	CreateTable(context.Context, table.Identifier, *iceberg.Schema, ...catalog.CreateTableOpt) (*table.Table, error)
+	// NewTable begins a table. Where the catalog lets a commit make it, the table is not there before its first one: it is drafted.
+	NewTable(context.Context, table.Identifier, *iceberg.Schema, ...catalog.CreateTableOpt) (*table.Table, error)
 }
 
 // Lake is an open lake. Its methods may be called from several goroutines.

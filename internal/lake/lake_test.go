@@ -217,7 +217,7 @@ func TestOfTwoWritersOneFindsAConflict(t *testing.T) {
 func TestATableOfSomebodyElseIsRefused(t *testing.T) {
 	t.Parallel()
 	dir, spec := t.TempDir(), historySpec()
-	open(t, testLake(t, dir, nil), spec)
+	write(t, open(t, testLake(t, dir, nil), spec), changes(t, spec, 0x100, "c", `[{"id":1}]`), 0x108)
 	f := func(code fault.Code, o func(*Options)) {
 		t.Helper()
 		if _, err := testLake(t, dir, o).Table(t.Context(), spec); !fault.Is(err, code) {

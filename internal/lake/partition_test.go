@@ -211,7 +211,9 @@ func TestFoldersOfLongPartitionsAreShortAndTheirOwn(t *testing.T) {
 func TestASettingThatIsNotTheTablesPartitionIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	open(t, testLake(t, dir, nil), visits("region")).Close()
+	first := open(t, testLake(t, dir, nil), visits("region"))
+	write(t, first, changes(t, visits(), 0x100, "c", visitRows(0, 1, 0)), 0x108)
+	first.Close()
 	for _, other := range []Spec{visits("day(at)"), visits(), visits("region", "day(at)")} {
 		if _, err := testLake(t, dir, nil).Table(t.Context(), other); !fault.Is(err, fault.ConfigInvalid) {
 			t.Errorf("got %v", err)

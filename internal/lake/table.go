@@ -319,7 +319,7 @@ func (t *lakeTable) settle(ctx context.Context, ice *icebergTable) error {
 	return nil
 }
 
-// create makes the Iceberg table. Whoever makes it at the same moment is found out by checkOwner.
+// create begins the Iceberg table. Whoever makes it at the same moment is found out by checkOwner, or by the first commit.
 func (t *lakeTable) create(ctx context.Context, ice *icebergTable) error {
 	form, err := t.newForm(ice.kind)
 	if err != nil {
@@ -346,11 +346,11 @@ func (t *lakeTable) create(ctx context.Context, ice *icebergTable) error {
 		propColumns:                               encodeColumns(form.columns),
 	}
 	maps.Copy(props, t.lake.Snapshots.properties())
-	_, err = t.lake.catalog.CreateTable(ctx, ice.ident, form.schema, append(form.layout, catalog.WithLocation(t.lake.url(ice.folder())), catalog.WithProperties(props))...)
-	if err != nil && !errors.Is(err, catalog.ErrTableAlreadyExists) {
+	tbl, err := t.lake.catalog.NewTable(ctx, ice.ident, form.schema, append(form.layout, catalog.WithLocation(t.lake.url(ice.folder())), catalog.WithProperties(props))...)
+	if err != nil {
 		return ice.failed(err, "it cannot be made")
 	}
-	return ice.failed(ice.load(ctx), "it cannot be opened")
+	return ice.failed(ice.take(ctx, tbl), "it cannot be opened")
 }
 
 // checkFields sets the columns' fields right where the catalog gave a new table other ids than we expected. A table with
@@ -517,6 +517,9 @@ func (t *lakeTable) Close() error {
 func (t *lakeTable) maintain(ctx context.Context, o MaintainOptions) (Maintained, error) {
 	var sum Maintained
 	for _, k := range t.kept {
+		if k.ice.drafted() {
+			continue
+		}
 		var one Maintained
 		var err error
 		if k.part == part(t.current) {

@@ -144,7 +144,7 @@ func TestOtherEnginesAreToldWhichSnapshotsStay(t *testing.T) {
 		commit     bool
 		age, least string
 	}{
-		{usual, false, "2592000000", "100"},
+		{usual, true, "2592000000", "100"},
 		{Retention{Keep: 7, All: time.Hour}, false, "2592000000", "100"},
 		{Retention{Keep: 7, All: time.Hour}, true, "3600000", "7"},
 		{Retention{Keep: 7}, true, "1", "7"},

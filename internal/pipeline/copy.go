@@ -466,7 +466,7 @@ func (r *run) runCopies(ctx context.Context, snap *postgres.Snapshot, jobs []*co
 }
 
 func (r *run) copyChunk(ctx context.Context, snap *postgres.Snapshot, reader *postgres.Reader, j *copyJob, i int) error {
-	w, err := j.copy.Chunk(ctx, j.ids[i], j.chunkAt)
+	w, err := j.copy.Chunk(ctx, j.ids[i], j.chunkAt, j.total == 1)
 	if err != nil {
 		return err
 	}
@@ -508,6 +508,7 @@ func (r *run) finishCopy(ctx context.Context, j *copyJob) error {
 	if j.table.recopied {
 		j.table.copiedAt = j.began
 	}
+	j.source, j.plan, j.copy = nil, nil, nil // the other jobs may take hours
 	r.o.Log.Info("copied", "table", j.table.name, "rows", j.rows.Load(), "lsn", j.stamp)
 	r.copied.put(j.table)
 	r.copying.Add(-1)

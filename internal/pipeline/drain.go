@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/checkpoint"
 	"github.com/leatdata/leat/internal/fault"
@@ -83,10 +85,13 @@ func (r *run) drain(ctx context.Context, tables []*table) error {
 	if err := r.save(ctx); err != nil {
 		return err
 	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(r.o.CopyParallel)
 	for _, t := range tables {
-		if err := t.lake.ForgetCopy(ctx); err != nil {
-			return err
-		}
+		g.Go(fault.Catching(r.o.Log, t.name, func() error { return t.lake.ForgetCopy(gctx) }))
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	return r.trimSpool(ctx)
 }
