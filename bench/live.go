@@ -19,22 +19,50 @@ import (
 
 // live is a leat that runs until it is told to end.
 type live struct {
-	cmd  *exec.Cmd
-	said strings.Builder
+	cmd   *exec.Cmd
+	said  strings.Builder
+	ended chan struct{}
+	err   error // how it ended
 }
 
 func (b *bench) startLive(ctx context.Context, database string, args []string, env ...string) (*live, error) {
-	p := &live{cmd: exec.CommandContext(ctx, args[0], args[1:]...)}
+	p := &live{cmd: exec.CommandContext(ctx, args[0], args[1:]...), ended: make(chan struct{})}
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + b.scratch}, append(b.cluster.env(database), env...)...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	return p, p.cmd.Start()
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() { // ends with the process
+		p.err = p.cmd.Wait()
+		close(p.ended)
+	}()
+	return p, nil
+}
+
+// kill ends it as a crash does.
+func (p *live) kill() error {
+	err := p.cmd.Process.Kill()
+	<-p.ended
+	return err
+}
+
+// rss is what it has in memory now, in bytes.
+func (p *live) rss() (int64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	var size, resident int64
+	_, err = fmt.Sscan(string(data), &size, &resident) // in pages: proc_pid_statm(5)
+	return resident * int64(os.Getpagesize()), err
 }
 
 // stop asks it to end, which is an end by a signal, and returns its peak RSS.
 func (p *live) stop() (rss int64, err error) {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // one that has ended by itself is an error below
-	err = p.cmd.Wait()
+	<-p.ended
+	err = p.err
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 128+int(syscall.SIGTERM) {
 		err = nil

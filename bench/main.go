@@ -68,6 +68,8 @@ type options struct {
 	leat   string
 	python string
 	peers  string
+	spark  string
+	trino  string
 	readme string
 }
 
@@ -87,6 +89,8 @@ func readFlags(args []string) (options, error) {
 	f.StringVar(&o.leat, "leat", "", "a leat to measure instead of this tree's")
 	f.StringVar(&o.python, "python", "/var/cache/leat-test/python/bin/python", "a Python with pyiceberg and pyarrow, for run-scan")
 	f.StringVar(&o.peers, "peers", "/var/cache/leat-test/peers", "folder with the programs of others, which hack/bench-peers makes, for the peers- parts")
+	f.StringVar(&o.spark, "spark", "/var/cache/leat-test/spark", "folder with Spark and Iceberg's library, which hack/test-deps makes, for run-soak; empty leaves it out")
+	f.StringVar(&o.trino, "trino", "", "URL of a Trino server on this machine with a catalog called iceberg, to read what run-soak has left")
 	f.StringVar(&o.readme, "readme", "", "file to write the result into, between the two marks for this number of rows: bench/README.md")
 	if err := f.Parse(args); err != nil {
 		return o, err

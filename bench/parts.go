@@ -19,7 +19,7 @@ var parts = []part{
 	{"parquet", parquet}, {"csv", csv}, {"s3", overS3}, {"many", many}, {"wide", wide}, {"memory", memory},
 	{"run-history", runHistory}, {"run-current", runCurrent}, {"run-copy", runCopy}, {"run-large", runLarge},
 	{"run-latency", runLatency}, {"run-scan", runScan}, {"run-tables", runTables},
-	{"run-first-changes", runFirstChanges}, {"run-first-copy", runFirstCopy}, {"run-commits", runCommits}, {"run-requests", runRequests},
+	{"run-first-changes", runFirstChanges}, {"run-first-copy", runFirstCopy}, {"run-commits", runCommits}, {"run-requests", runRequests}, {"run-soak", runSoak},
 	{"mirror-small", mirrorSmall}, {"mirror-large", mirrorLarge}, {"mirror-same", mirrorSame}, {"mirror-list", mirrorList},
 	{"peers-dump", peersLineitem}, {"peers-types", peersTypes}, {"peers-changes", peersChanges},
 }

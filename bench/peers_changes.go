@@ -13,7 +13,8 @@ import (
 	"strconv"
 )
 
-// peersChanges holds the history and current rows of leat against Debezium's embedded engine, which writes the same changes as JSON.
+// peersChanges holds the history and current rows of leat against pg_recvlogical, and against Debezium's embedded engine, which writes the
+// same changes as JSON. All connect by TCP.
 func peersChanges(ctx context.Context, b *bench) error {
 	if b.peersFile("debezium/VERSION") == "" {
 		return fmt.Errorf("debezium is not in %s: run hack/bench-peers, or give -peers", b.peers)
@@ -22,15 +23,21 @@ func peersChanges(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	progress("changes against Debezium")
-	o, err := b.race(ctx, true, b.n, l.receiver("history"), l.debezium("history"), l.follower("leat run, history", "history", true),
-		l.follower("leat run, current", "current", true))
+	progress("changes against Debezium, by TCP")
+	o, err := b.race(ctx, true, b.n, b.byTCP(l.receiver("history"), l.database), l.debezium("history"),
+		b.byTCP(l.follower("leat run, history", "history", true), l.database),
+		b.byTCP(l.follower("leat run, current", "current", true), l.database))
 	if err != nil {
 		return err
 	}
+	received, debezium, history, current := o[0], o[1], o[2], o[3]
 	b.report.runs(l.changes, o...)
-	b.report.ratio(o[2], o[1], 1.0)
-	b.report.ratio(o[3], o[1], 1.0)
+	b.report.ratio(history, received, 1.0)
+	b.report.cpu(history, l.changes, 4.0)
+	b.report.ratio(current, received, 1.15)
+	b.report.cpu(current, l.changes, 6.0)
+	b.report.ratio(history, debezium, 1.0)
+	b.report.ratio(current, debezium, 1.0)
 	return nil
 }
 
