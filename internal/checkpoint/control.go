@@ -57,7 +57,7 @@ func Ask(ctx context.Context, b bucket.Bucket, prefix string, r Request) (Reques
 		if slices.ContainsFunc(have.Requests, func(q Request) bool { return q.ID == r.ID }) {
 			return r, nil // an answer that was lost: it had been written
 		}
-		s, _, err := readState(ctx, b, prefix)
+		s, _, err := readHead(ctx, b, prefix)
 		if err != nil {
 			return r, err
 		}

@@ -95,7 +95,7 @@ func (s *Store) storesTime(ctx context.Context) (time.Time, error) {
 
 // seize writes a lease of ours over the one that is free; false when somebody else was faster.
 func (s *Store) seize(ctx context.Context, held Lease) (bool, error) {
-	state, _, err := readState(ctx, s.bucket, s.prefix)
+	state, _, err := readHead(ctx, s.bucket, s.prefix)
 	if err != nil {
 		return false, err
 	}

@@ -243,26 +243,20 @@ func only(etag string) bucket.WriteOptions {
 
 // decode reads JSON of a version that we know.
 func decode(data []byte, where string, into any) error {
+	return decodeUpTo(Version, data, where, into)
+}
+
+func decodeUpTo(most int, data []byte, where string, into any) error {
 	var v struct {
 		Version int `json:"version"`
 	}
 	if err := bucket.DecodeJSON(data, &v); err != nil {
 		return fault.Wrap(err, fault.StateUnusable, where, "it is not JSON of ours")
 	}
-	if v.Version < 1 || v.Version > Version {
-		return fault.New(fault.StateUnusable, where, "it has version %d, and this leat knows up to %d", v.Version, Version)
+	if v.Version < 1 || v.Version > most {
+		return fault.New(fault.StateUnusable, where, "it has version %d, and this leat knows up to %d", v.Version, most)
 	}
 	return fault.Wrap(bucket.DecodeJSON(data, into), fault.StateUnusable, where, "it is not JSON of ours")
-}
-
-func readState(ctx context.Context, b bucket.Bucket, prefix string) (State, string, error) {
-	o, err := read(ctx, b, prefix+stateKey)
-	if err != nil || o.etag == "" {
-		return State{Version: Version}, "", err
-	}
-	var s State
-	err = decode(o.data, prefix+stateKey, &s)
-	return s, o.etag, err
 }
 
 func readLease(ctx context.Context, b bucket.Bucket, prefix string) (Lease, error) {
@@ -280,12 +274,12 @@ func readLease(ctx context.Context, b bucket.Bucket, prefix string) (Lease, erro
 // and Lease, with Epoch 0.
 func Read(ctx context.Context, b bucket.Bucket, prefix string) (State, Lease, error) {
 	prefix = folder(prefix)
-	s, _, err := readState(ctx, b, prefix)
+	s, err := readState(ctx, b, prefix)
 	if err != nil {
 		return State{}, Lease{}, err
 	}
 	l, err := readLease(ctx, b, prefix)
-	return s, l, err
+	return s.State, l, err
 }
 
 func folder(prefix string) string {

@@ -42,7 +42,10 @@ type Store struct {
 	state     State
 	stateETag string
 
-	saving   sync.Mutex // one Save at a time
+	saving      sync.Mutex // one Save at a time; guards what follows
+	base        baseState
+	formerBases []string // keys of bases before it that are still there
+
 	renewing sync.Mutex // one renewal at a time
 	stop     context.CancelFunc
 	done     sync.WaitGroup
@@ -78,7 +81,7 @@ func Open(ctx context.Context, b bucket.Bucket, prefix string, o Options) (*Stor
 		o.Log.Warn("the store has no conditional writes: two processes that start a pipeline at the same moment are only noticed afterwards", "store", b.Properties().URL)
 	}
 	// A state of another version is found out before anything is written.
-	if _, _, err := readState(ctx, b, s.prefix); err != nil {
+	if _, err := readState(ctx, b, s.prefix); err != nil {
 		return nil, err
 	}
 	if err := s.take(ctx); err != nil {
@@ -127,17 +130,22 @@ func (s *Store) adopt(ctx context.Context) error {
 		if err := pauseBefore(ctx, attempt, s.prefix+stateKey); err != nil {
 			return err
 		}
-		state, etag, err := readState(ctx, s.bucket, s.prefix)
+		state, err := readState(ctx, s.bucket, s.prefix)
 		if err != nil {
 			return err
 		}
 		if state.Epoch > s.lease.Epoch {
 			return s.isFenced(fault.New(fault.PipelineFenced, s.prefix+stateKey, "owner %s has taken the pipeline over", state.Owner))
 		}
+		s.saving.Lock()
+		s.base, s.formerBases = state.base, nil
+		s.saving.Unlock()
 		s.mu.Lock()
-		s.state, s.stateETag = state, etag
+		s.state, s.stateETag = state.State, state.etag
 		s.mu.Unlock()
-		err = s.save(ctx, state)
+		if err = s.save(ctx, state.State); err == nil {
+			s.sweepBases(ctx)
+		}
 		if !fault.Is(err, fault.ObjectExists) {
 			return err
 		}
@@ -183,10 +191,14 @@ func (s *Store) save(ctx context.Context, state State) error {
 	s.mu.Unlock()
 	state.Version, state.Epoch, state.Owner = Version, lease.Epoch, lease.Owner
 	state.Saved, state.Written = time.Now().UTC(), rand.Text()
+	next, err := s.compose(ctx, state)
+	if err != nil {
+		return err
+	}
 	for attempt := 1; ; attempt++ {
-		now, failed := s.saveOnce(ctx, state, etag)
+		now, failed := s.saveOnce(ctx, next, etag)
 		if failed != nil || now == "" {
-			have, found, err := readState(ctx, s.bucket, s.prefix)
+			have, found, err := readHead(ctx, s.bucket, s.prefix)
 			ours := err == nil && have.Owner == lease.Owner && have.Epoch == lease.Epoch
 			switch {
 			case err != nil && (failed == nil || fault.Is(failed, fault.ObjectExists) || fault.Is(failed, fault.ObjectMissing)):
@@ -212,11 +224,12 @@ func (s *Store) save(ctx context.Context, state State) error {
 		s.mu.Lock()
 		s.state, s.stateETag = state, now
 		s.mu.Unlock()
+		s.dropBases(ctx)
 		return nil
 	}
 }
 
-func (s *Store) saveOnce(ctx context.Context, state State, etag string) (string, error) {
+func (s *Store) saveOnce(ctx context.Context, state head, etag string) (string, error) {
 	if s.fenced {
 		return write(ctx, s.bucket, s.prefix+stateKey, state, only(etag))
 	}
