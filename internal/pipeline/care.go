@@ -180,7 +180,7 @@ const failedLooks = 4
 // never touches what the loop owns.
 func (r *run) tend(ctx context.Context) error {
 	beat := newTicker(r.o.Heartbeat)
-	look := time.NewTicker(slotEvery)
+	look := time.NewTicker(slotEvery / 2) // then halfway between the looks at the tables, which leave their session to it
 	ask := time.NewTicker(askEvery)
 	defer beat.Stop()
 	defer look.Stop()
@@ -194,6 +194,7 @@ func (r *run) tend(ctx context.Context) error {
 				r.o.Log.Warn("cannot write a heartbeat; the slot of a quiet database moves on only with other work", "error", err)
 			}
 		case <-look.C:
+			look.Reset(slotEvery)
 			r.lookAtSlot(ctx)
 		case <-ask.C:
 			select {
@@ -223,17 +224,13 @@ func newTicker(every time.Duration) *time.Ticker {
 // lookAtSlot measures the lag and how much log the server keeps for us.
 func (r *run) lookAtSlot(ctx context.Context) {
 	slot, err := r.source.Slot(ctx, r.o.Slot)
-	if err != nil {
-		return // the loop's own connection tells of a server that is gone
-	}
-	end, err := r.source.LogEnd(ctx)
-	if err != nil {
-		return
+	if err != nil || !slot.Exists {
+		return // the loop's own connection tells of a server or a slot that is gone
 	}
 	r.retained.Store(slot.Retained)
 	r.lost.Store(slot.Lost() != "")
 	position := change.LSN(r.seen.Load())
-	r.o.Watch.Lag(Lag{Server: end, Position: position, Retained: slot.Retained, SafeSize: slot.SafeWALSize, Age: r.age(end, position, time.Now())})
+	r.o.Watch.Lag(Lag{Server: slot.End, Position: position, Retained: slot.Retained, SafeSize: slot.SafeWALSize, Age: r.age(slot.End, position, time.Now())})
 }
 
 // age is how old the oldest change can be that is not saved yet. The log tells when transactions committed; where it has nothing for

@@ -17,7 +17,8 @@ import (
 // watched is what the looks at the source share: which facts are known, and that only one look runs.
 type watched struct {
 	looking sync.Mutex
-	mu      sync.Mutex // guards options
+	last    *postgres.Sight // of the latest look that left nothing open; nil where there is none
+	mu      sync.Mutex      // guards options
 	options postgres.LookOptions
 }
 
@@ -326,7 +327,7 @@ func (r *run) look(ctx context.Context) error {
 	r.watched.looking.Lock()
 	defer r.watched.looking.Unlock()
 	o := r.watched.now()
-	sight, err := r.source.Look(ctx, o)
+	sight, err := r.sightNow(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -366,6 +367,21 @@ func (r *run) look(ctx context.Context) error {
 		return cmp.Or(sight.Locked, err)
 	}
 	return sight.Locked
+}
+
+// sightNow looks, unless the last look would be repeated: it left nothing open, so all depends on what the catalog has.
+func (r *run) sightNow(ctx context.Context, o postgres.LookOptions) (postgres.Sight, error) {
+	if last := r.watched.last; last != nil && len(o.Claims) == 0 {
+		if still, err := r.source.Still(ctx, last); still || err != nil {
+			return *last, err
+		}
+	}
+	r.watched.last = nil
+	sight, err := r.source.Look(ctx, o)
+	if err == nil && len(o.Claims)+len(sight.Doubts) == 0 && sight.Locked == nil {
+		r.watched.last = &sight
+	}
+	return sight, err
 }
 
 // show has the loop take what a look has found. What one of before has found and the loop has not taken yet is found again, but for

@@ -48,7 +48,7 @@ func (s *Source) LogEnd(ctx context.Context) (change.LSN, error) {
 		return 0, err
 	}
 	defer leave(c)
-	rows, err := query(ctx, c, "select coalesce("+strings.Replace(logEnd, "pg_current_wal_lsn", "pg_current_wal_flush_lsn", 1)+", '0/0')")
+	rows, err := query(ctx, c, "select "+followable)
 	if err != nil {
 		return 0, classify(ctx, err, s.Name, "cannot read the log's position")
 	}

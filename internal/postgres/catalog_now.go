@@ -53,15 +53,22 @@ func (c *Catalog) readOne(ctx context.Context, f func(*pgconn.PgConn) error) err
 
 // readWith is read with settings of its own.
 func (c *Catalog) readWith(ctx context.Context, settings string, f func(*pgconn.PgConn) error) error {
+	return c.once(ctx, func(conn *pgconn.PgConn) error {
+		if err := exec(ctx, conn, "begin transaction isolation level repeatable read, read only"+settings); err != nil {
+			return err
+		}
+		return f(conn)
+	})
+}
+
+// once runs f, whose statements see a moment each.
+func (c *Catalog) once(ctx context.Context, f func(*pgconn.PgConn) error) error {
 	conn, err := c.source.session(ctx)
 	if err != nil {
 		return err
 	}
 	defer leave(conn)
-	if err = exec(ctx, conn, "begin transaction isolation level repeatable read, read only"+settings); err == nil {
-		err = f(conn)
-	}
-	if fault.Of(err) != nil {
+	if err = f(conn); fault.Of(err) != nil {
 		return err
 	}
 	return classify(ctx, err, c.source.Name, "cannot read the catalog")

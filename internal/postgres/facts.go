@@ -161,11 +161,14 @@ const schemaMembersSQL = `
   join pg_catalog.pg_publication_namespace n on n.pnnspid = c.relnamespace join p on p.oid = n.pnpubid
   left join pg_catalog.pg_type t on t.oid = c.reltype`
 
+// sumOfClass is RelationFacts.Sum.
+const sumOfClass = `pg_catalog.hashtext(pg_catalog.concat_ws('/', c.relname, c.relnamespace, c.relowner, c.relam, c.reltablespace, c.relrowsecurity,
+         c.relforcerowsecurity, c.relreplident, c.relnatts, c.relchecks, c.relhasrules, c.relhastriggers, c.relhassubclass, c.relacl::text, c.reloptions::text))`
+
 // ANALYZE, VACUUM and CREATE INDEX change pg_class in place, which gives no new version.
 var holdersSQL = `
 select w.oid, c.oid, coalesce(i.inhparent, 0), coalesce(i.xmin, '0'), c.xmin, c.relfilenode, c.reltoastrelid,
-       pg_catalog.hashtext(pg_catalog.concat_ws('/', c.relname, c.relnamespace, c.relowner, c.relam, c.reltablespace, c.relrowsecurity,
-         c.relforcerowsecurity, c.relreplident, c.relnatts, c.relchecks, c.relhasrules, c.relhastriggers, c.relhassubclass, c.relacl::text, c.reloptions::text)),
+       ` + sumOfClass + `,
        c.relpersistence = 'p' and c.relkind in ('r','p')
 from pg_catalog.unnest($1::oid[]) w(oid) cross join lateral ` + below("w.oid") + ` m
 join pg_catalog.pg_class c on c.oid = m.relid

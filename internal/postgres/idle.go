@@ -10,9 +10,9 @@ import (
 )
 
 // A session that reads costs the server a process and a login, and a look at the catalog takes several, one after the other. One that has
-// been left waits for a moment for the next use.
+// been left waits for the next use: longer than the looks of a run at rest are apart, so that such a run has one session and no logins.
 const (
-	idleFor  = time.Second
+	idleFor  = 8 * time.Second
 	mostIdle = 2
 	alive    = 2 * time.Second // how long an idle session may take to answer
 )

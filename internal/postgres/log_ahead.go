@@ -11,13 +11,16 @@ import (
 const aheadBuffer = 8 << 20
 
 const (
+	aheadFirst  = 256 << 10       // where it begins, and what it goes back to
+	aheadQuiet  = 5 * time.Second // of silence, after which a stream is at rest
 	aheadEnough = 128 << 10
 	// aheadWait is the least time between two looks at a busy stream that gives little at once: to be woken for every
 	// read costs more than what was read.
 	aheadWait = 2 * time.Millisecond
 )
 
-// readAhead reads a stream into a ring. Its goroutine alone reads the connection.
+// readAhead reads a stream into a ring, which grows while the consumer is slower and shrinks when the stream comes to rest. Its goroutine alone
+// reads the connection.
 type readAhead struct {
 	stream *walStream
 	buf    []byte
@@ -27,6 +30,7 @@ type readAhead struct {
 	err    error // what ended the connection; comes after all that was read
 	hungry bool  // the consumer waits for data
 	full   bool  // the reader waits for room
+	quiet  bool  // what came last came after a silence
 
 	data, room chan struct{}
 	last       time.Time     // when the consumer took something
@@ -38,7 +42,7 @@ type readAhead struct {
 
 func newReadAhead(s *walStream) *readAhead {
 	a := &readAhead{
-		stream: s, buf: make([]byte, aheadBuffer), data: make(chan struct{}, 1), room: make(chan struct{}, 1),
+		stream: s, buf: make([]byte, aheadFirst), data: make(chan struct{}, 1), room: make(chan struct{}, 1),
 		leaving: make(chan struct{}), ended: make(chan struct{}),
 	}
 	go a.run()
@@ -56,15 +60,17 @@ func (a *readAhead) run() {
 		s.reading.Store(true)
 		n, err := s.conn.Read(free)
 		s.reading.Store(false)
+		quiet := false
 		if n > 0 {
-			s.heard.Store(time.Now().UnixNano())
+			now := time.Now().UnixNano()
+			quiet = now-s.heard.Swap(now) > int64(aheadQuiet)
 		}
 		if failed := s.failed.Load(); err != nil && failed != nil {
 			err = *failed
 		}
 		a.mu.Lock()
 		a.w += n
-		a.err = err
+		a.err, a.quiet = err, quiet
 		wake := a.hungry && (n > 0 || err != nil)
 		a.hungry = a.hungry && !wake
 		a.mu.Unlock()
@@ -85,6 +91,12 @@ func (a *readAhead) free() []byte {
 		if a.r == a.w {
 			a.r, a.w = 0, 0 // what is used again soon stays in the processor's cache
 		}
+		switch have := a.w - a.r; {
+		case have == len(a.buf) && have < aheadBuffer:
+			a.resize(2 * have)
+		case a.quiet && len(a.buf) > aheadFirst && have < aheadFirst/2:
+			a.resize(aheadFirst)
+		}
 		if room := len(a.buf) - (a.w - a.r); room > 0 {
 			at := a.w % len(a.buf)
 			a.mu.Unlock()
@@ -100,6 +112,22 @@ func (a *readAhead) free() []byte {
 			return nil
 		}
 	}
+}
+
+// resize moves what has come and was not taken to another ring. mu is held.
+func (a *readAhead) resize(n int) {
+	fresh := make([]byte, n)
+	at, have := a.r%len(a.buf), a.w-a.r
+	first := copy(fresh, a.buf[at:min(at+have, len(a.buf))])
+	copy(fresh[first:], a.buf[:have-first])
+	a.buf, a.r, a.w = fresh, 0, have
+}
+
+// rests says whether the stream has come to rest.
+func (a *readAhead) rests() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.quiet
 }
 
 func (a *readAhead) discard() {
@@ -153,10 +181,10 @@ func (a *readAhead) take(p []byte) (int, error) {
 		defer a.mu.Unlock()
 		return 0, a.err
 	}
-	at := a.r % len(a.buf)
-	n := min(len(p), a.w-a.r, len(a.buf)-at)
+	buf, at := a.buf, a.r%len(a.buf)
+	n := min(len(p), a.w-a.r, len(buf)-at)
 	a.mu.Unlock()
-	copy(p, a.buf[at:at+n]) // what has come stays as it is until r moves on
+	copy(p, buf[at:at+n]) // what has come stays as it is until r moves on, also where the ring is another one by then
 	a.mu.Lock()
 	a.r += n
 	a.small = a.r == a.w && n < aheadEnough

@@ -95,6 +95,57 @@ func TestWhatIsReadAheadComesInOrderAndItsEndLast(t *testing.T) {
 	}
 }
 
+// What a busy hour has made of the buffers must not stay: a process may hold many pipelines at rest.
+func TestBuffersOfTheLogShrinkWhenTheStreamComesToRest(t *testing.T) {
+	t.Parallel()
+	ours, theirs := sockets(t)
+	s := followed(t, ours)
+	message := func(size int) []byte {
+		m := make([]byte, 5+size)
+		m[0] = 'd'
+		binary.BigEndian.PutUint32(m[1:], uint32(4+size))
+		return m
+	}
+	read := func(size int) {
+		t.Helper()
+		if kind, body, err := s.next(); kind != 'd' || len(body) != size || err != nil {
+			t.Fatalf("a message %q of %d bytes, %v; want %d", kind, len(body), err, size)
+		}
+	}
+	ring := func() int {
+		s.ahead.mu.Lock()
+		defer s.ahead.mu.Unlock()
+		return len(s.ahead.buf)
+	}
+	write := func(m []byte) {
+		t.Helper()
+		_ = theirs.SetWriteDeadline(time.Now().Add(30 * time.Second))
+		if _, err := theirs.Write(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(message(aheadBuffer / 2)) // far more than a socket holds: the ring takes it
+	if ring() <= aheadFirst {
+		t.Fatalf("the ring has %d bytes", ring())
+	}
+	read(aheadBuffer / 2)
+	if len(s.in.buf) <= windowBuffer {
+		t.Fatalf("the window has %d bytes", len(s.in.buf))
+	}
+	for range 2 { // the second finds the buffers that the first has left
+		s.heard.Store(time.Now().Add(-2 * aheadQuiet).UnixNano())
+		write(message(17))
+		read(17)
+	}
+	write(message(17))
+	read(17)
+	if ring() != aheadFirst || len(s.in.buf) != windowBuffer {
+		t.Errorf("at rest the ring has %d bytes and the window %d", ring(), len(s.in.buf))
+	}
+	write(message(aheadBuffer)) // and they grow again
+	read(aheadBuffer)
+}
+
 func TestAWaitForTheLogThatWasEndedLosesNothing(t *testing.T) {
 	t.Parallel()
 	ours, theirs := sockets(t)

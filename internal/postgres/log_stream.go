@@ -149,6 +149,12 @@ func (b *window) pass(n int) {
 	}
 }
 
+// shrink gives a buffer up that has grown, while nothing is at hand.
+func (b *window) shrink() {
+	scratch.Free(b.buf)
+	b.buf, b.r, b.w = make([]byte, windowBuffer), 0, 0
+}
+
 // free ends the use of the window.
 func (b *window) free() {
 	scratch.Free(b.buf)
@@ -230,6 +236,9 @@ func (s *walStream) send(kind byte, body []byte) error {
 func (s *walStream) next() (kind byte, body []byte, err error) {
 	s.in.pass(s.used)
 	s.used = 0
+	if len(s.in.buf) > windowBuffer && s.in.r == s.in.w && s.ahead != nil && s.ahead.rests() {
+		s.in.shrink() // a large message has passed long ago
+	}
 	if err := s.in.need(5); err != nil {
 		return 0, nil, err
 	}

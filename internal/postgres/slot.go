@@ -28,10 +28,11 @@ type Slot struct {
 	Holder           string // who reads from it, for people: "user repl, application leat, from 10.0.0.7"
 	RestartLSN       change.LSN
 	ConfirmedFlush   change.LSN
-	WALStatus        string // 13+: reserved, extended, unreserved or lost
-	Invalidation     string // why it was invalidated: 17+ tells the reason, 16 only a conflict
-	SafeWALSize      int64  // 13+: bytes that may be written before it can be lost; -1 unknown or without limit
-	Retained         int64  // bytes of log that the server keeps because of it
+	WALStatus        string     // 13+: reserved, extended, unreserved or lost
+	Invalidation     string     // why it was invalidated: 17+ tells the reason, 16 only a conflict
+	SafeWALSize      int64      // 13+: bytes that may be written before it can be lost; -1 unknown or without limit
+	Retained         int64      // bytes of log that the server keeps because of it
+	End              change.LSN // of the server's log, as far as it can be followed
 
 	at       string // the server, for messages
 	database string // ours
@@ -56,9 +57,12 @@ type slotRow struct {
 // logEnd is the end of the log as far as logical decoding can read it.
 const logEnd = `case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn() else pg_catalog.pg_current_wal_lsn() end`
 
-const slotSQL = `
+// followable is logEnd without what is not flushed yet, which no walsender sends.
+var followable = "coalesce(" + strings.Replace(logEnd, "pg_current_wal_lsn", "pg_current_wal_flush_lsn", 1) + ", '0/0')"
+
+var slotSQL = `
 select pg_catalog.row_to_json(s), coalesce(pg_catalog.pg_wal_lsn_diff(` + logEnd + `, s.restart_lsn), 0)::bigint,
-       pg_catalog.concat_ws(', ', 'user ' || a.usename, 'application ' || nullif(a.application_name, ''), 'from ' || pg_catalog.host(a.client_addr))
+       pg_catalog.concat_ws(', ', 'user ' || a.usename, 'application ' || nullif(a.application_name, ''), 'from ' || pg_catalog.host(a.client_addr)), ` + followable + `
 from pg_catalog.pg_replication_slots s left join pg_catalog.pg_stat_activity a on a.pid = s.active_pid
 where s.slot_name = $1`
 
@@ -86,6 +90,9 @@ func (s *Source) Slot(ctx context.Context, name string) (Slot, error) {
 	}
 	out.fill(row)
 	out.Retained, out.Holder = max(0, number(rows[0][1])), string(rows[0][2])
+	if out.End, err = change.ParseLSN(string(rows[0][3])); err != nil {
+		return Slot{}, fault.Wrap(err, fault.SourceProtocol, s.Name, "the end of the log")
+	}
 	return out, nil
 }
 
