@@ -48,6 +48,9 @@ full_page_writes = off
 autovacuum = off
 wal_level = logical
 max_locks_per_transaction = 256
+max_connections = 1000
+max_replication_slots = 120
+max_wal_senders = 120
 `
 
 // cluster is a PostgreSQL server whose data folder is kept between runs.
@@ -253,6 +256,16 @@ func (c *cluster) do(ctx context.Context, database string, statements ...string)
 		}
 	}
 	return nil
+}
+
+// scalar is the one value, as text, that a query gives.
+func (c *cluster) scalar(ctx context.Context, database, query string) (value string, err error) {
+	conn, err := c.connect(ctx, database)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	return value, conn.QueryRow(ctx, "SELECT ("+query+")::text").Scan(&value)
 }
 
 // database makes a database with fill unless an earlier run has. It has its name only when it is whole.

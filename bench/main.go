@@ -50,6 +50,9 @@ func serveOrBench(ctx context.Context) error {
 	if len(os.Args) == 2 && os.Args[1] == serveS3 {
 		return serve(ctx)
 	}
+	if len(os.Args) > 1 && os.Args[1] == servePipelines {
+		return pipelines(ctx, os.Args[2:])
+	}
 	o, err := readFlags(os.Args[1:])
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ var parts = []part{
 	{"run-history", runHistory}, {"run-current", runCurrent}, {"run-copy", runCopy}, {"run-large", runLarge},
 	{"run-latency", runLatency}, {"run-scan", runScan}, {"run-tables", runTables},
 	{"run-first-changes", runFirstChanges}, {"run-first-copy", runFirstCopy}, {"run-commits", runCommits}, {"run-requests", runRequests}, {"run-soak", runSoak},
+	{"run-idle", runIdle},
 	{"mirror-small", mirrorSmall}, {"mirror-large", mirrorLarge}, {"mirror-same", mirrorSame}, {"mirror-list", mirrorList},
 	{"peers-dump", peersLineitem}, {"peers-types", peersTypes}, {"peers-changes", peersChanges},
 }
