@@ -144,7 +144,7 @@ func (c *cli) checkCatalog(ctx context.Context, cfg *config.Config, b bucket.Buc
 	if cfg.Lake.Target == config.LakeFiles {
 		return nil, nil
 	}
-	l, err := openIceberg(ctx, cfg, b, "", 0, c.logger(cfg, c.stderr))
+	l, err := openIceberg(ctx, cfg, b, "", 0, c.logger(cfg, c.stderr), 0)
 	if err != nil {
 		return nil, err
 	}

@@ -119,7 +119,8 @@ func (c *cli) follow(cmd *cobra.Command, untilCaughtUp bool) error {
 		return err
 	}
 	opts := runOptions(cfg, work, target, log, watch)
-	opts.UntilCaughtUp = untilCaughtUp
+	opts.UntilCaughtUp, opts.HintEvery = untilCaughtUp, hintEvery(cfg, target)
+	opts.Lake = lakeOf(cfg, target, work, log, opts.HintEvery)
 	if err := pipeline.Run(ctx, source, opts); err != nil {
 		return err
 	}
@@ -144,9 +145,7 @@ func runOptions(cfg *config.Config, work string, target bucket.Bucket, log *slog
 			return splitList(config.SettingOf(cfg.Lake.SortBy, schema, table))
 		},
 		Messages: n.LogicalMessages,
-		State:    target, Lake: func(ctx context.Context, epoch int64) (pipeline.Lake, error) {
-			return openLake(ctx, cfg, target, work, epoch, log)
-		},
+		State:    target, Lake: lakeOf(cfg, target, work, log, 0),
 		CommitInterval: time.Duration(n.CommitInterval), CommitRows: int64(n.CommitRows), CommitBytes: int64(n.CommitBytes),
 		CopyParallel: n.CopyParallel, CopyChunk: int64(n.CopyChunk), SpoolLimit: int64(n.SpoolLimit), WorkDir: work,
 		Heartbeat: time.Duration(n.Heartbeat), GuardWarn: int64(n.GuardWarn), GuardSpool: int64(n.GuardSpool), GuardDrop: int64(n.GuardDrop),
@@ -274,13 +273,24 @@ func judgeOf(cfg *config.Config) func(lake.Spec) ([]string, error) {
 	return icebergOptions(cfg).Judge
 }
 
-func openLake(ctx context.Context, cfg *config.Config, target bucket.Bucket, work string, epoch int64, log *slog.Logger) (pipeline.Lake, error) {
-	if cfg.Lake.Target == config.LakeFiles {
-		o := filesOptions(cfg)
-		o.Bucket, o.WorkDir, o.Epoch, o.Log = target, work, epoch, log
-		return lake.OpenFiles(ctx, o)
+// lakeOf opens the lake that the settings name, for the owner of a lease.
+func lakeOf(cfg *config.Config, target bucket.Bucket, work string, log *slog.Logger, hints time.Duration) func(context.Context, int64) (pipeline.Lake, error) {
+	return func(ctx context.Context, epoch int64) (pipeline.Lake, error) {
+		if cfg.Lake.Target == config.LakeFiles {
+			o := filesOptions(cfg)
+			o.Bucket, o.WorkDir, o.Epoch, o.Log = target, work, epoch, log
+			return lake.OpenFiles(ctx, o)
+		}
+		return openIceberg(ctx, cfg, target, work, epoch, log, hints)
 	}
-	return openIceberg(ctx, cfg, target, work, epoch, log)
+}
+
+// hintEvery is how often version hints are written. In a folder of this machine they cost nothing.
+func hintEvery(cfg *config.Config, target bucket.Bucket) time.Duration {
+	if cfg.Lake.Target == config.LakeFiles || cfg.Lake.Catalog.Type != config.CatalogFile || target.Properties().Kind == bucket.KindFolder {
+		return 0
+	}
+	return time.Duration(cfg.Lake.Catalog.HintInterval)
 }
 
 func filesOptions(cfg *config.Config) lake.FilesOptions {
@@ -291,9 +301,9 @@ func filesOptions(cfg *config.Config) lake.FilesOptions {
 	}
 }
 
-func openIceberg(ctx context.Context, cfg *config.Config, target bucket.Bucket, work string, epoch int64, log *slog.Logger) (*lake.Lake, error) {
+func openIceberg(ctx context.Context, cfg *config.Config, target bucket.Bucket, work string, epoch int64, log *slog.Logger, hints time.Duration) (*lake.Lake, error) {
 	o := icebergOptions(cfg)
-	o.Bucket, o.Location, o.WorkDir, o.Epoch, o.Log = target, target.Properties().URL, work, epoch, log
+	o.Bucket, o.Location, o.WorkDir, o.Epoch, o.Log, o.HintEvery = target, target.Properties().URL, work, epoch, log, hints
 	return lake.Open(ctx, o)
 }
 

@@ -39,9 +39,11 @@ type State struct {
 	// Horizon: the facts of the tables are of a moment at which every transaction with a lower number had ended; 0 when nobody knows.
 	Horizon uint64 `json:"horizon,omitempty"`
 	// Unreadable: the log cannot be read on from Position, and never will be. A new copy of all tables needs a slot made anew.
-	Unreadable bool      `json:"unreadable,omitempty"`
-	Saved      time.Time `json:"saved"` // by the writer's clock: for people
-	Written    string    `json:"written"`
+	Unreadable bool `json:"unreadable,omitempty"`
+	// HintsBehind: version hints of tables may not lead to what is committed: they are brought up to date beside the commits.
+	HintsBehind bool      `json:"hints_behind,omitempty"`
+	Saved       time.Time `json:"saved"` // by the writer's clock: for people
+	Written     string    `json:"written"`
 }
 
 // Phase is what a table does.

@@ -115,17 +115,18 @@ type Snapshots struct {
 
 // Catalog says where the lake's tables are registered.
 type Catalog struct {
-	Type       CatalogType `yaml:"type" default:"file" doc:"file: in the lake itself, nothing else is needed; sqlite, postgres, rest, glue or hive."`
-	URI        string      `yaml:"uri" doc:"Address: a file for sqlite, postgres://… for postgres, https://… for rest, thrift://… for hive."`
-	Name       string      `yaml:"name" default:"leat" doc:"Name of the catalog, for sqlite, postgres and rest."`
-	Warehouse  string      `yaml:"warehouse" doc:"Warehouse that a rest catalog is asked for."`
-	Token      Secret      `yaml:"token" doc:"Bearer token for rest."`
-	Credential Secret      `yaml:"credential" doc:"client:secret for the OAuth2 login of rest, or the password of postgres."`
-	OAuthURI   string      `yaml:"oauth_uri" doc:"Address of the OAuth2 login, where it is not the catalog's own."`
-	Scope      string      `yaml:"scope" doc:"Scope of the OAuth2 login."`
-	CAFile     string      `yaml:"ca_file" doc:"File with CA certificates that rest trusts besides the system's."`
-	SigV4      bool        `yaml:"sigv4" default:"false" doc:"Sign requests to rest as AWS does."`
-	Region     string      `yaml:"region" doc:"Region for glue and sigv4; empty takes the AWS configuration's."`
+	Type         CatalogType `yaml:"type" default:"file" doc:"file: in the lake itself, nothing else is needed; sqlite, postgres, rest, glue or hive."`
+	URI          string      `yaml:"uri" doc:"Address: a file for sqlite, postgres://… for postgres, https://… for rest, thrift://… for hive."`
+	Name         string      `yaml:"name" default:"leat" doc:"Name of the catalog, for sqlite, postgres and rest."`
+	Warehouse    string      `yaml:"warehouse" doc:"Warehouse that a rest catalog is asked for."`
+	Token        Secret      `yaml:"token" doc:"Bearer token for rest."`
+	Credential   Secret      `yaml:"credential" doc:"client:secret for the OAuth2 login of rest, or the password of postgres."`
+	OAuthURI     string      `yaml:"oauth_uri" doc:"Address of the OAuth2 login, where it is not the catalog's own."`
+	Scope        string      `yaml:"scope" doc:"Scope of the OAuth2 login."`
+	CAFile       string      `yaml:"ca_file" doc:"File with CA certificates that rest trusts besides the system's."`
+	SigV4        bool        `yaml:"sigv4" default:"false" doc:"Sign requests to rest as AWS does."`
+	Region       string      `yaml:"region" doc:"Region for glue and sigv4; empty takes the AWS configuration's."`
+	HintInterval Duration    `yaml:"hint_interval" default:"30s" doc:"How often at most leat run writes a table's version-hint.text with catalog file, in a bucket; 0s with each commit. Readers that look for later versions see every commit at once; those that take the hint for the newest version see it so much later at most."`
 }
 
 // Keep says what is kept of a table.

@@ -21,9 +21,10 @@ import (
 // that its readers find them. Version N+1 is written only if nobody has written it yet, and stands if no later one is there by
 // then: see proveNewest. metadata/version-hint.text is a hint: it may lag behind, never ahead.
 type fileCatalog struct {
-	lake *Lake
-	mu   sync.Mutex
-	last map[string]fileVersion // by the table's folder: what we loaded or wrote last
+	lake  *Lake
+	mu    sync.Mutex
+	last  map[string]fileVersion // by the table's folder: what we loaded or wrote last
+	hints map[string]*versionHint
 }
 
 type fileVersion struct {
@@ -32,7 +33,7 @@ type fileVersion struct {
 }
 
 func newFileCatalog(l *Lake) *fileCatalog {
-	return &fileCatalog{lake: l, last: map[string]fileVersion{}}
+	return &fileCatalog{lake: l, last: map[string]fileVersion{}, hints: map[string]*versionHint{}}
 }
 
 func (c *fileCatalog) folder(ident table.Identifier) string { return c.lake.key(ident...) }
@@ -46,7 +47,7 @@ func hintKey(folder string) string { return folder + "/metadata/version-hint.tex
 // LoadTable finds the newest version, or catalog.ErrNoSuchTable.
 func (c *fileCatalog) LoadTable(ctx context.Context, ident table.Identifier) (*table.Table, error) {
 	folder := c.folder(ident)
-	n, err := c.newest(ctx, folder)
+	n, said, err := c.newest(ctx, folder, true)
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +62,7 @@ func (c *fileCatalog) LoadTable(ctx context.Context, ident table.Identifier) (*t
 	if err != nil {
 		return nil, err
 	}
+	c.heard(folder, said, n)
 	c.remember(folder, fileVersion{n, meta})
 	return c.table(ident, n, meta), nil
 }
@@ -75,28 +77,26 @@ func (c *fileCatalog) remember(folder string, v fileVersion) {
 	c.last[folder] = v
 }
 
-// newest is the highest version there is, 0 without any. It starts at the hint and looks for higher ones; where the
-// hint leads nowhere, all versions are listed.
-func (c *fileCatalog) newest(ctx context.Context, folder string) (int, error) {
-	n, err := c.hint(ctx, folder)
-	if err != nil {
-		return 0, err
+// newest is the highest version there is, 0 without any, and what the hint says. It starts at the hint and looks for higher ones; where
+// the hint leads nowhere, all versions are listed, if that is wanted.
+func (c *fileCatalog) newest(ctx context.Context, folder string, list bool) (found, said int, err error) {
+	if said, err = c.hint(ctx, folder); err != nil || said == 0 && !list {
+		return 0, said, err
 	}
-	found := 0
-	for i := max(n, 1); ; i++ {
+	for i := max(said, 1); ; i++ {
 		_, err := c.lake.Bucket.Stat(ctx, versionKey(folder, i))
 		if fault.Is(err, fault.ObjectMissing) {
 			break
 		}
 		if err != nil {
-			return 0, err
+			return 0, said, err
 		}
 		found = i
 	}
-	if found > 0 {
-		return found, nil
+	if found == 0 && list {
+		found, err = c.listed(ctx, folder)
 	}
-	return c.listed(ctx, folder)
+	return found, said, err
 }
 
 // hint is the version that the hint names, 0 for none.
@@ -187,11 +187,7 @@ func (c *fileCatalog) write(ctx context.Context, folder string, v fileVersion) e
 		return err
 	}
 	c.remember(folder, v)
-	// The version is committed: a hint that could not be written only costs the next reader a look.
-	hint := []byte(strconv.Itoa(v.number))
-	if _, err := bucket.WriteAll(ctx, c.lake.Bucket, hintKey(folder), hint, bucket.WriteOptions{ContentType: "text/plain", Lazy: true}); err != nil {
-		c.lake.Log.Warn("the version hint of a table could not be written", "table", folder, "error", err)
-	}
+	c.writeHint(ctx, folder, false)
 	return nil
 }
 

@@ -299,12 +299,16 @@ func TestAWriterOfTheFileCatalogThatSleptSetsNothingBack(t *testing.T) {
 		name        string
 		has, others int  // versions before and meanwhile
 		keeps       bool // an old version was not removed
-	}{{"it wakes long after", 3, 25, false}, {"an old version is left", 3, 25, true}, {"it made the table", 0, 25, false}, {"it wakes in time to see the next", 3, 2, false}} {
+		hints       time.Duration
+	}{
+		{"it wakes long after", 3, 25, false, 0}, {"an old version is left", 3, 25, true, 0}, {"it made the table", 0, 25, false, 0}, {"it wakes in time to see the next", 3, 2, false, 0},
+		{"it wakes long after, and hints are rare", 3, 25, false, time.Hour}, {"an old version is left, and hints are rare", 3, 25, true, time.Hour},
+	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			dir, spec := t.TempDir(), historySpec()
-			heir, lazy := testLake(t, dir, func(o *Options) { o.Epoch = 2 }), &sleeper{}
-			ours := testLake(t, dir, func(o *Options) { lazy.Bucket = o.Bucket; o.Bucket = lazy })
+			heir, lazy := testLake(t, dir, func(o *Options) { o.Epoch, o.HintEvery = 2, c.hints }), &sleeper{}
+			ours := testLake(t, dir, func(o *Options) { lazy.Bucket, o.HintEvery = o.Bucket, c.hints; o.Bucket = lazy })
 			version := func(n int) string { return dir + "/" + versionKey("public/orders_history", n) }
 			at := change.LSN(0x100)
 			commits := func(table Table, n int) {
@@ -334,6 +338,9 @@ func TestAWriterOfTheFileCatalogThatSleptSetsNothingBack(t *testing.T) {
 			}
 			if !fault.Is(err, fault.PipelineFenced) {
 				t.Errorf("the one that slept got %v", err)
+			}
+			if !heir.WriteHints(t.Context(), true) {
+				t.Error("a hint is left behind")
 			}
 			hint, err := os.ReadFile(dir + "/" + folder + "version-hint.text")
 			if want := c.has + c.others; err != nil || string(hint) != strconv.Itoa(want) {

@@ -123,13 +123,44 @@ func checkEntry(e iceberg.ManifestEntry) error {
 	return nil
 }
 
-// checkPuffin looks at the footer of a file of deletion vectors.
-func (f fileIO) checkPuffin(name string) error {
-	in, err := f.Open(name)
+// vectorFiles lets the Iceberg library read deletion vectors. One file has many of them: a small one is read once for all.
+type vectorFiles struct {
+	fileIO
+	name  string
+	small *wholeFile // of that name; nil where it is not small
+}
+
+// take makes the file of a deletion vector the one to be read, if its footer can be right.
+func (f *vectorFiles) take(of iceberg.DataFile) error {
+	if f.small != nil && f.name == of.FilePath() {
+		return nil
+	}
+	f.name, f.small = of.FilePath(), nil
+	in, err := f.openSized(f.name, of.FileSizeBytes())
 	if err != nil {
 		return err
 	}
 	defer in.Close()
+	if err := checkPuffin(in); err != nil {
+		return err
+	}
+	if whole, ok := in.(wholeFile); ok {
+		f.small = &whole
+	}
+	return nil
+}
+
+// Open gives what was taken without another request.
+func (f *vectorFiles) Open(name string) (iceio.File, error) {
+	if f.small == nil || f.name != name {
+		return f.fileIO.Open(name)
+	}
+	_, err := f.small.Seek(0, io.SeekStart)
+	return *f.small, err
+}
+
+// checkPuffin looks at the footer of a file of deletion vectors.
+func checkPuffin(in iceio.File) error {
 	end, err := in.Seek(-int64(puffinTail), io.SeekEnd)
 	if err != nil {
 		return errShort

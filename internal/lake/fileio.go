@@ -1,6 +1,7 @@
 package lake
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -69,6 +70,37 @@ func (f fileIO) Open(name string) (iceio.File, error) {
 		return nil, err
 	}
 	return file, nil
+}
+
+// smallFile is the size up to which a data file or a file of deletes is read whole, by one request. A reader of ranges makes some six of
+// them, each of which takes longer than a mebibyte on its way, and no more than a few such files are open at once: one for each core.
+const smallFile = 1 << 20
+
+// openSized opens an object that metadata says to have so many bytes: a small one is read whole. What the store has counts, and not what is
+// said of it.
+func (f fileIO) openSized(name string, size int64) (iceio.File, error) {
+	if size < 0 || size > smallFile {
+		return f.Open(name)
+	}
+	var o bucket.Object
+	data := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
+	err := f.found(name, func(key string) error {
+		o = bucket.Object{Key: key}
+		r, err := f.bucket.Open(f.ctx, key, 0, -1)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		_, err = io.Copy(data, io.LimitReader(r, smallFile+1))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if o.Size = int64(data.Len()); o.Size > smallFile {
+		return f.Open(name)
+	}
+	return wholeFile{bytes.NewReader(data.Bytes()), o}, nil
 }
 
 // found does something with the object of a name; where there is none, with that of what the name says if it is escaped.

@@ -154,3 +154,12 @@ func localFault(err error, where string) error {
 	}
 	return fault.Wrap(err, fault.StateUnusable, where, "a file in the making cannot be written or read")
 }
+
+// HintsBehind says no: each commit of change files brings its hint along.
+func (f *Files) HintsBehind() bool { return false }
+
+// WriteHints has nothing to do, and so has FindHints.
+func (f *Files) WriteHints(context.Context, bool) bool { return true }
+
+// FindHints has nothing to do.
+func (f *Files) FindHints(context.Context, []change.Table) bool { return true }

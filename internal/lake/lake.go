@@ -45,6 +45,9 @@ type Options struct {
 	NamespacePrefix string
 	// HistorySuffix goes behind the table's name for the history; "_history" if empty.
 	HistorySuffix string
+	// HintEvery is how often the hint of a table's newest version is written with the file catalog, or WriteHints called; 0 writes it
+	// with each commit.
+	HintEvery time.Duration
 	// Snapshots says which snapshots stay when commits make them too many; the zero value leaves them all to Maintain.
 	Snapshots Retention
 	// WorkDir is a local folder for key indexes.

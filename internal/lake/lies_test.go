@@ -379,7 +379,7 @@ func TestPuffinFootersAreReadToTheirBoundOnly(t *testing.T) {
 		}
 		o := newOwnTable(t, 3)
 		o.put(o.last("data/*.puffin"), data)
-		err := o.lake.files(t.Context()).checkPuffin("file://" + o.last("data/*.puffin"))
+		err := puffinChecked(o.lake.files(t.Context()), "file://"+o.last("data/*.puffin"))
 		if (err == nil) != c.good {
 			t.Errorf("%s, to be read: %v", name, err)
 		}

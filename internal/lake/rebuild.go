@@ -36,11 +36,12 @@ const stampKey = "leat.stamp"
 // loadDeletes reads which rows of the files are deleted.
 func (c *currentTable) loadDeletes(ctx context.Context, deletes []liveFile, numbers map[string]uint32) error {
 	c.deletes = nil
+	vectors := &vectorFiles{fileIO: c.t.lake.files(ctx)}
 	for _, d := range deletes {
 		var err error
 		switch f := d.File(); {
 		case f.FileFormat() == iceberg.PuffinFile:
-			err = c.loadVector(ctx, f, numbers)
+			err = c.loadVector(ctx, vectors, f, numbers)
 		case f.ContentType() == iceberg.EntryContentPosDeletes:
 			err = c.loadPositions(ctx, f, numbers)
 		default:
@@ -53,7 +54,7 @@ func (c *currentTable) loadDeletes(ctx context.Context, deletes []liveFile, numb
 	return nil
 }
 
-func (c *currentTable) loadVector(ctx context.Context, f iceberg.DataFile, numbers map[string]uint32) error {
+func (c *currentTable) loadVector(ctx context.Context, files *vectorFiles, f iceberg.DataFile, numbers map[string]uint32) error {
 	ref := f.ReferencedDataFile()
 	if ref == nil {
 		return fault.New(fault.LakeUnreadable, f.FilePath(), "a deletion vector does not say of which file it is")
@@ -63,9 +64,8 @@ func (c *currentTable) loadVector(ctx context.Context, f iceberg.DataFile, numbe
 		return nil
 	}
 	t := c.files[n]
-	files := c.t.lake.files(ctx)
 	var bits *dv.RoaringPositionBitmap
-	err := files.checkPuffin(f.FilePath())
+	err := files.take(f)
 	if err == nil {
 		bits, err = dv.ReadDV(files, f)
 	}
@@ -153,7 +153,7 @@ func (c *currentTable) keyPage() int64 {
 
 // openParquet opens a data file or a file of deletes, whose pages unpack to so many bytes at most.
 func (t *icebergTable) openParquet(ctx context.Context, f iceberg.DataFile, page int64) (*parquetFile, error) {
-	in, err := t.lake.files(ctx).Open(f.FilePath())
+	in, err := t.lake.files(ctx).openSized(f.FilePath(), f.FileSizeBytes())
 	if err != nil {
 		return nil, err
 	}

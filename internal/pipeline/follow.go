@@ -29,6 +29,7 @@ func (r *run) follow(ctx context.Context) error {
 			continue
 		}
 		if stop, err := r.between(ctx); stop || err != nil {
+			r.ended = err == nil
 			return err
 		}
 	}
@@ -319,6 +320,7 @@ func (r *run) save(ctx context.Context) error {
 	r.state.Position = r.position
 	r.noteTended()
 	r.noteSpecials()
+	r.noteHints()
 	if err := r.store.Save(ctx, r.state); err != nil {
 		return err
 	}

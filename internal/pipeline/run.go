@@ -67,6 +67,7 @@ type run struct {
 	toldLeaves    map[uint32]toldLeaf     // partitions that the WAL has told of, and no look yet
 	ddl           string                  // the prefix of the messages of DDL events, "" where none are listened to
 	heard         bool                    // the transaction has such a message
+	ended         bool                    // the loop has ended with everything committed and saved
 
 	// What follows is shared with the goroutines beside it.
 	stopping *atomic.Bool
@@ -92,6 +93,7 @@ type run struct {
 	seen        atomic.Uint64 // the position that is saved
 	seenAt      atomic.Int64  // when its newest transaction committed, microseconds since 1970; 0 for none yet
 	asked       chan struct{}
+	unhinted    atomic.Pointer[[]change.Table] // tables whose version hints an earlier process may have left behind, nil for none
 
 	// What follows belongs to tend.
 	whole  time.Time  // everything from before it is in the lake or the spool, or nobody knows
@@ -174,6 +176,8 @@ func attempt(ctx context.Context, source *postgres.Source, o Options, next *agai
 	if err := r.openMessages(ctx); err != nil {
 		return err
 	}
+	r.findHints(next)
+	defer r.endHints(ctx, next)
 	if r.guarded() {
 		r.lookAtSlot(ctx) // the danger is not over because another attempt begins
 	}
@@ -318,7 +322,7 @@ func (r *run) work(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(inner)
 	side, endSide := context.WithCancel(gctx)
 	g.Go(fault.Catching(r.o.Log, "", func() error { defer endSide(); return r.follow(gctx) }))
-	for _, beside := range []func(context.Context) error{r.tend, r.lookAll, r.copyAll, r.maintainAll} {
+	for _, beside := range []func(context.Context) error{r.tend, r.lookAll, r.copyAll, r.maintainAll, r.keepHints} {
 		g.Go(fault.Catching(r.o.Log, "", func() error { return unlessEnded(side, beside(side)) }))
 	}
 	err := g.Wait()

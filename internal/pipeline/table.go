@@ -526,6 +526,7 @@ type again struct {
 	locked       map[string]error // tables that cannot come into a publication now
 	toldRecopied bool
 	toldDDL      bool
+	hinted       bool // the last attempt has left no version hint behind
 	// uncomputed are tables whose generated columns the server refused to compute, and why; toldGenerated what was said of such columns.
 	uncomputed    map[string]string
 	toldGenerated []string
