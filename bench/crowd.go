@@ -80,7 +80,7 @@ func runFirstChanges(ctx context.Context, b *bench) error {
 		return err
 	}
 	progress("the first change of each of %d tables in a database of %d", c.tables, 5*c.tables)
-	err = b.cluster.do(ctx, c.database, "SET synchronous_commit = off", fmt.Sprintf(`DO $$ BEGIN FOR i IN 1..%d LOOP
+	err = b.cluster.change(ctx, c.database, fmt.Sprintf(`DO $$ BEGIN FOR i IN 1..%d LOOP
 		IF i %% 2 = 0 THEN EXECUTE format('UPDATE followed.t%%s SET amount = amount + 1 WHERE id = 1', i);
 		ELSE EXECUTE format('INSERT INTO followed.t%%s VALUES (11, ''new'', 1, ''sad'', now(), ''{}'')', i); END IF;
 		COMMIT; END LOOP; END $$`, c.tables))

@@ -150,7 +150,7 @@ func runScan(ctx context.Context, b *bench) error {
 		return err
 	}
 	progress("%d commits of %d updates", commits, width)
-	if err := b.cluster.do(ctx, l.database, "SET synchronous_commit = off", fmt.Sprintf(`DO $$ BEGIN FOR i IN 0..%d LOOP
+	if err := b.cluster.change(ctx, l.database, fmt.Sprintf(`DO $$ BEGIN FOR i IN 0..%d LOOP
 		UPDATE ledger SET amount = amount + 1 WHERE id IN (SELECT spread(i * %[2]d::bigint + j, %[3]d) FROM generate_series(0, %[2]d - 1) j);
 		COMMIT; END LOOP; END $$`, commits-1, width, rows)); err != nil {
 		return err

@@ -113,7 +113,7 @@ func (l *ledger) work(ctx context.Context) error {
 	half := l.changes / 2
 	for _, r := range [][2]int64{{0, half - 1}, {half, l.changes - 1}} {
 		g.Go(func() error {
-			return l.b.cluster.do(gctx, l.database, "SET synchronous_commit = off", fmt.Sprintf("CALL work(%d, %d, %d, 3)", r[0], r[1], l.rows))
+			return l.b.cluster.change(gctx, l.database, fmt.Sprintf("CALL work(%d, %d, %d, 3)", r[0], r[1], l.rows))
 		})
 	}
 	if err := g.Wait(); err != nil {

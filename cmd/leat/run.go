@@ -41,7 +41,7 @@ of a table needs a policy, 1 anything else, 130 and 143 ended by SIGINT and SIGT
 	f := cmd.Flags()
 	f.StringArray("exclude", nil, "table to leave out; may be repeated")
 	keepFlag(cmd, "")
-	f.String("commit-interval", "", "longest time from a change to its commit in the lake (10s)")
+	f.String("commit-interval", "", "longest time from a change to its commit in the lake (10s), or auto")
 	f.String("metrics", "", "address for /metrics, /healthz and /readyz, such as 127.0.0.1:9187")
 	f.String("work-dir", "", "local folder for key indexes and transactions in progress; may be lost")
 	untilCaughtUp := f.Bool("until-caught-up", false, "end at the position that was current at the start")
@@ -130,6 +130,7 @@ func (c *cli) follow(cmd *cobra.Command, untilCaughtUp bool) error {
 
 func runOptions(cfg *config.Config, work string, target bucket.Bucket, log *slog.Logger, watch pipeline.Watcher) pipeline.Options {
 	n := &cfg.Run
+	interval, lag := intervals(n)
 	opts := pipeline.Options{
 		Name: n.Name, Selection: runSelection(n), Policies: runPolicies(cfg.RunTypes()),
 		Keep: func(schema, table string) pipeline.Keep { return keepOf(cfg, schema, table) }, Identityless: string(n.WithoutIdentity),
@@ -146,7 +147,7 @@ func runOptions(cfg *config.Config, work string, target bucket.Bucket, log *slog
 		},
 		Messages: n.LogicalMessages,
 		State:    target, Lake: lakeOf(cfg, target, work, log, 0),
-		CommitInterval: time.Duration(n.CommitInterval), CommitRows: int64(n.CommitRows), CommitBytes: int64(n.CommitBytes),
+		CommitInterval: interval, MaxLag: lag, CommitRows: int64(n.CommitRows), CommitBytes: int64(n.CommitBytes),
 		CopyParallel: n.CopyParallel, CopyChunk: int64(n.CopyChunk), SpoolLimit: int64(n.SpoolLimit), WorkDir: work,
 		Heartbeat: time.Duration(n.Heartbeat), GuardWarn: int64(n.GuardWarn), GuardSpool: int64(n.GuardSpool), GuardDrop: int64(n.GuardDrop),
 		ForeignWrites: pipeline.ForeignWrites(cfg.Lake.ForeignWrites), CopyOnChange: n.OnSchemaChange != config.SchemaChangeStop, LeaseTTL: time.Duration(n.LeaseTTL),
@@ -157,6 +158,18 @@ func runOptions(cfg *config.Config, work string, target bucket.Bucket, log *slog
 		opts.CopyParallel = min(max(2*runtime.NumCPU(), 1), 8)
 	}
 	return opts
+}
+
+// leastInterval is the interval of a table that changes much, where tables have their own.
+const leastInterval = 10 * time.Second
+
+// intervals are the least and, where tables have their own, the longest one.
+func intervals(n *config.Run) (interval, lag time.Duration) {
+	if n.CommitInterval != config.IntervalAuto {
+		return time.Duration(n.CommitInterval), 0
+	}
+	lag = time.Duration(n.MaxLag)
+	return min(leastInterval, lag/2), lag
 }
 
 func runPolicies(t config.RunTypes) postgres.Policies {

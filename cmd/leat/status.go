@@ -169,6 +169,9 @@ func (r *pipelineReport) write(out io.Writer) {
 		if !t.Recopied.IsZero() {
 			say(w, "\tcopied %s ago; the log does not tell of it", durationText(time.Since(t.Recopied)))
 		}
+		if t.Every > 0 && settled(phase) {
+			say(w, "\tcommitted every %s", durationText(time.Duration(t.Every)*time.Second))
+		}
 		if t.Special > 0 {
 			say(w, "\t%s in %s", plural(int(t.Special), "special value"), change.SpecialName)
 		}

@@ -105,6 +105,8 @@ type TableState struct {
 	Untended int `json:"untended,omitempty"`
 	// Foreign is how many rows other programs have added to the lake's tables, or removed from them.
 	Foreign int64 `json:"foreign_rows,omitempty"`
+	// Every is how many seconds pass between its commits, where the run gives each table an interval of its own.
+	Every int64 `json:"commit_seconds,omitempty"`
 	// Recopied is when the last copy began of a table that the log does not tell of, and that is kept right by copying it again: by the
 	// writer's clock.
 	Recopied time.Time `json:"recopied,omitzero"`

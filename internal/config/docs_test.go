@@ -218,6 +218,8 @@ func valueSchema(key config.Key) *jsonschema.Schema {
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{number, text(`^[0-9]+(\.[0-9]+)? ?([KMGT]i?B|kB|B)?(/s)?$`), text(referenceForm)}}
 	case key.Kind == "time span":
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Const: 0}, text(`^([0-9.]+(ns|us|µs|ms|s|m|h))+$|^0$`), text(referenceForm)}}
+	case key.Kind == "time span or auto":
+		return or(text(`^(auto|([0-9.]+(ns|us|µs|ms|s|m|h))+)$`))
 	case key.Kind == "true or false":
 		return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "boolean"}, {Enum: []any{"true", "false"}}, text(referenceForm)}}
 	case key.Kind == "number":

@@ -114,6 +114,40 @@ func (d Duration) String() string { return time.Duration(d).String() }
 // MarshalText writes the time span as String does.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
+// Interval is a time span of more than nothing, or auto.
+type Interval time.Duration
+
+// IntervalAuto lets the program choose.
+const IntervalAuto Interval = 0
+
+// UnmarshalText reads a time span or auto.
+func (i *Interval) UnmarshalText(b []byte) error {
+	if strings.TrimSpace(string(b)) == "auto" {
+		*i = IntervalAuto
+		return nil
+	}
+	var d Duration
+	if err := d.UnmarshalText(b); err != nil {
+		return fmt.Errorf("%w, or auto", err)
+	}
+	if d == 0 {
+		return fmt.Errorf("an interval must be more than 0s, or auto")
+	}
+	*i = Interval(d)
+	return nil
+}
+
+// String writes the interval as a Duration does, or auto.
+func (i Interval) String() string {
+	if i == IntervalAuto {
+		return "auto"
+	}
+	return time.Duration(i).String()
+}
+
+// MarshalText writes the interval as String does.
+func (i Interval) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
+
 // IAM is the region an RDS IAM token is made for: "" for no token, "auto" for the AWS
 // configuration's own region.
 type IAM string

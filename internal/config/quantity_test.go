@@ -27,6 +27,8 @@ func TestQuantitiesAreReadAndWritten(t *testing.T) {
 		{new(config.Rate), "0", "0", int64(0)},
 		{new(config.Duration), "1m30s", "1m30s", int64(90 * time.Second)},
 		{new(config.Duration), "0", "0s", int64(0)},
+		{new(config.Interval), "1m30s", "1m30s", int64(90 * time.Second)},
+		{new(config.Interval), "auto", "auto", int64(config.IntervalAuto)},
 		{new(config.IAM), "true", "auto", "auto"},
 		{new(config.IAM), "false", "", ""},
 		{new(config.IAM), "us-gov-west-1", "us-gov-west-1", "us-gov-west-1"},
@@ -43,6 +45,8 @@ func TestQuantitiesAreReadAndWritten(t *testing.T) {
 		case *config.Rate:
 			written, value = v.String(), int64(*v)
 		case *config.Duration:
+			written, value = v.String(), int64(*v)
+		case *config.Interval:
 			written, value = v.String(), int64(*v)
 		case *config.IAM:
 			written, value = string(*v), string(*v)
@@ -78,6 +82,7 @@ func TestQuantitiesThatMakeNoSenseAreRefused(t *testing.T) {
 		{new(config.Size), []string{"", "MiB", "-1", "1e3", "1..5", "8M", "8mib", "0.3B", "9223372036854775808", "99999999TiB", "1 2", "0x10", "١"}},
 		{new(config.Rate), []string{"", "50MiB/m", "/s", "-1"}},
 		{new(config.Duration), []string{"", "10", "-1s", "1 day", "1y", "abc"}},
+		{new(config.Interval), []string{"", "0", "0s", "10", "-1s", "Auto", "automatic"}},
 		{new(config.IAM), []string{"", "yes", "Europe", "eu-west"}},
 		{new(config.UnboundedNumeric), []string{"", "decimal", "decimal(0,0)", "decimal(39,0)", "decimal(5,6)", "decimal(5)", "Text"}},
 	} {

@@ -25,7 +25,8 @@ type Run struct {
 	Failover         bool           `yaml:"failover" default:"false" doc:"Make the slot a failover slot (17 and newer)."`
 	RowFilters       []TableSetting `yaml:"row_filters" env:"-" doc:"Rows to publish (15 and newer): public.orders = region = 'eu'."`
 	Columns          []TableSetting `yaml:"columns" env:"-" doc:"Columns to publish (15 and newer): public.users = id, name."`
-	CommitInterval   Duration       `yaml:"commit_interval" default:"10s" doc:"Longest time from a change to the commit in the lake that holds it."`
+	CommitInterval   Interval       `yaml:"commit_interval" default:"10s" doc:"Longest time from a change to the commit in the lake that holds it. auto gives each table an interval of its own, from 10s for one that changes much to max_lag for one that changes little, at a fraction of the requests."`
+	MaxLag           Duration       `yaml:"max_lag" default:"5m" doc:"With commit_interval: auto, the longest time from a change to the commit that holds it, of any table; the server keeps its log for so long."`
 	CommitRows       int            `yaml:"commit_rows" default:"1000000" min:"1" max:"1000000000" doc:"Changes after which a commit is made early, at the next end of a transaction."`
 	CommitBytes      Size           `yaml:"commit_bytes" default:"256MiB" doc:"Bytes of the log after which a commit is made early."`
 	CopyParallel     int            `yaml:"copy_parallel" default:"0" min:"0" max:"64" doc:"Connections that copy tables; 0 is twice the processor's cores, at most 8."`
@@ -340,8 +341,8 @@ func (c *Config) checkRun() error {
 	switch t := c.Lake.Catalog.Type; {
 	case c.Run.Name == "":
 		return c.invalid("run.name", "the name is empty")
-	case c.Run.CommitInterval <= 0:
-		return c.invalid("run.commit_interval", "a commit interval must be more than 0s")
+	case c.Run.MaxLag <= 0:
+		return c.invalid("run.max_lag", "the longest lag must be more than 0s")
 	case c.Lake.Catalog.URI == "" && (t == CatalogSQLite || t == CatalogPostgres || t == CatalogREST || t == CatalogHive):
 		return c.invalid("lake.catalog.type", "catalog %s needs lake.catalog.uri", t)
 	case c.Lake.Target == LakeFiles && (c.Run.Keep == KeepCurrent || c.Run.Keep == KeepBoth):

@@ -140,6 +140,8 @@ func kindOf(t reflect.Type) string {
 		return "rate"
 	case reflect.TypeFor[Duration]():
 		return "time span"
+	case reflect.TypeFor[Interval]():
+		return "time span or auto"
 	case reflect.TypeFor[Pattern]():
 		return "pattern"
 	case reflect.TypeFor[ColumnPattern]():

@@ -15,20 +15,14 @@ type definition struct {
 	catalog *postgres.Catalog
 }
 
-// definedNow is tableNow in one word.
+// definedNow reads a table's definition of now, which may be ahead of the log.
 func (r *run) definedNow(ctx context.Context, oid uint32) (d definition, err error) {
-	d.table, d.catalog, err = r.tableNow(ctx, oid)
-	return d, err
-}
-
-// tableNow reads a table's definition of now, which may be ahead of the log; nil when it is gone.
-func (r *run) tableNow(ctx context.Context, oid uint32) (*change.Table, *postgres.Catalog, error) {
-	catalog := r.source.Catalog()
-	now, err := catalog.Table(ctx, oid)
+	d.catalog = r.source.Catalog()
+	d.table, err = d.catalog.Table(ctx, oid)
 	if fault.Is(err, fault.SourceMissing) {
-		return nil, catalog, nil
+		return definition{catalog: d.catalog}, nil
 	}
-	return now, catalog, err
+	return d, err
 }
 
 // defined says whether the lake has the definition that a look has found. The WAL tells an ALTER TABLE with the table's next row. Where
@@ -40,10 +34,11 @@ func (r *run) defined(ctx context.Context, t *table, p pendingDoubt) (bool, erro
 	if t.diverted() || r.position < t.upper { // its copy may have it already
 		return false, nil
 	}
-	now, catalog, err := r.tableNow(ctx, t.source.OID)
-	if err != nil || now == nil { // a table that is gone has no definition
-		return now == nil, err
+	d, err := r.definedNow(ctx, t.source.OID)
+	if err != nil || d.table == nil { // a table that is gone has no definition
+		return d.table == nil, err
 	}
+	now, catalog := d.table, d.catalog
 	if err := r.place(ctx, t); err != nil {
 		return false, err
 	}

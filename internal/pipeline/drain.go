@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -78,10 +77,9 @@ func (r *run) drain(ctx context.Context, tables []*table) error {
 	}
 	for _, t := range tables {
 		r.setMode(t, checkpoint.Streaming)
-		t.dirty, t.version = false, 0 // the spool keeps no definition that looks like the one before
+		t.version = 0 // the spool keeps no definition that looks like the one before
 	}
-	// A table must not be listed twice: it would be committed by two goroutines at once.
-	r.dirty = slices.DeleteFunc(r.dirty, func(t *table) bool { return !t.dirty })
+	r.committed(tables) // a table must not be listed twice: it would be committed by two goroutines at once
 	if err := r.save(ctx); err != nil {
 		return err
 	}

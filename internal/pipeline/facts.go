@@ -465,10 +465,11 @@ func (r *run) told(ctx context.Context, t *table, p pendingDoubt) (bool, error) 
 	if !p.Redefined && len(p.Columns) == 0 {
 		return true, nil
 	}
-	now, catalog, err := r.tableNow(ctx, t.source.OID)
-	if err != nil || now == nil { // a table that is gone has no rows
-		return now == nil, err
+	d, err := r.definedNow(ctx, t.source.OID)
+	if err != nil || d.table == nil { // a table that is gone has no rows
+		return d.table == nil, err
 	}
+	now, catalog := d.table, d.catalog
 	if err := r.place(ctx, t); err != nil {
 		return false, err
 	}

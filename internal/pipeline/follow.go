@@ -127,18 +127,18 @@ func (r *run) append(ctx context.Context, t *table, rel *postgres.Relation, ev *
 		}
 	}
 	if len(ev.Raw) >= batchBytes && t.builder.Rows() > 0 { // a huge row goes alone: nothing then copies it to choose among rows
-		r.bytes += t.builder.Bytes()
 		if err := r.flush(ctx, t); err != nil {
 			return err
 		}
 	}
+	before := t.builder.Bytes()
 	if err := t.builder.Append(ev); err != nil {
 		return r.uncarried(ctx, t, ev, err)
 	}
 	t.last = ev.Tx.XID
-	r.touch(t)
-	if t.builder.Rows() >= batchRows || t.builder.Bytes() >= batchBytes {
-		r.bytes += t.builder.Bytes()
+	held := t.builder.Bytes()
+	r.touch(t, held-before)
+	if t.builder.Rows() >= batchRows || held >= batchBytes {
 		return r.flush(ctx, t)
 	}
 	return nil
@@ -170,10 +170,11 @@ func (r *run) truncate(ctx context.Context, ev *postgres.Event) error {
 	return nil
 }
 
-// touch notes that a table has a change that is not committed yet.
-func (r *run) touch(t *table) {
+// touch notes that a table has a change of so many bytes that is not committed yet.
+func (r *run) touch(t *table, bytes int64) {
 	r.toCommit(t)
-	r.rows++
+	r.rows, r.bytes = r.rows+1, r.bytes+bytes
+	t.pace.rows, t.pace.bytes = t.pace.rows+1, t.pace.bytes+bytes
 }
 
 // toCommit has the next commit include a table.
@@ -181,9 +182,10 @@ func (r *run) toCommit(t *table) {
 	if !t.dirty {
 		t.dirty = true
 		r.dirty = append(r.dirty, t)
+		t.pace.begins(r.position, r.at, time.Now())
 	}
 	if r.since.IsZero() {
-		r.since = time.Now()
+		r.since = t.pace.since
 	}
 }
 
@@ -192,10 +194,14 @@ func (r *run) toCommit(t *table) {
 func (r *run) between(ctx context.Context) (stop bool, err error) {
 	r.now = time.Now()
 	ending := r.stopping.Load()
-	if r.due() || ending || r.caughtUp() && r.position > r.saved {
-		if err := r.commit(ctx); err != nil {
-			return false, err
-		}
+	switch {
+	case ending || r.caughtUp() && r.position > r.saved:
+		err = r.commit(ctx)
+	case r.due():
+		err = r.commitDue(ctx)
+	}
+	if err != nil {
+		return false, err
 	}
 	if ending {
 		return true, nil
@@ -228,7 +234,7 @@ func (r *run) due() bool {
 		}
 		return r.position > r.saved && r.now.Sub(r.savedAt) >= wait
 	}
-	return r.rows >= r.o.CommitRows || r.bytes+r.unwritten() >= r.o.CommitBytes || r.now.Sub(r.since) >= r.o.CommitInterval
+	return r.holdsMuch() || r.now.Sub(r.since) >= r.o.CommitInterval && r.now.Sub(r.pacedAt) >= r.o.CommitInterval
 }
 
 // spoolSave is how often what was spooled is made durable, so that the server can let it go.
@@ -237,44 +243,48 @@ const spoolSave = time.Second
 // idleSave is how often the position is saved while no followed table changes.
 const idleSave = 10 * time.Second
 
-func (r *run) unwritten() (bytes int64) {
-	for _, t := range r.dirty {
-		if t.builder != nil {
-			bytes += t.builder.Bytes()
-		}
-	}
-	return bytes
-}
-
 func (r *run) caughtUp() bool { return r.o.UntilCaughtUp && r.position >= r.target }
 
 // commit makes everything up to the end of the last transaction durable, in the one order that is right: the tables
 // (data and position together, Invariant 1), the spool, the saved position, the source (Invariant 2).
-func (r *run) commit(ctx context.Context) error {
+func (r *run) commit(ctx context.Context) error { return r.commitOf(ctx, r.dirty) }
+
+// commitDue commits the tables whose time has come. Where that is none, the others are looked at again an interval later.
+func (r *run) commitDue(ctx context.Context) error {
+	due := r.toBeCommitted()
+	if len(due) == 0 && len(r.dirty) > 0 {
+		r.pacedAt = r.now
+		return nil
+	}
+	return r.commitOf(ctx, due)
+}
+
+// commitOf commits some of the tables that have changes. The others go on holding theirs, and the position that is saved is theirs.
+func (r *run) commitOf(ctx context.Context, of []*table) error {
 	began := time.Now()
 	if err := r.store.Confirm(ctx); err != nil {
 		return err
 	}
-	total, err := r.commitTables(ctx, r.dirty, r.position)
+	total, err := r.commitTables(ctx, of, r.position)
 	if err != nil {
 		return err
 	}
+	tables, changes := len(of), int64(0)
+	for _, t := range of {
+		changes += t.pace.rows
+	}
+	r.committed(of)
 	if err := r.flushSpool(ctx); err != nil {
 		return err
 	}
 	if err := r.save(ctx); err != nil {
 		return err
 	}
-	r.log.Ack(r.position)
+	r.log.Ack(r.saved)
 	r.o.Watch.Read(r.transactions, r.read)
 	r.transactions, r.read = 0, 0
-	for _, t := range r.dirty {
-		t.dirty = false
-	}
-	tables, changes := len(r.dirty), r.rows
-	r.dirty, r.since, r.rows, r.bytes = r.dirty[:0], time.Time{}, 0, 0
 	if tables > 0 {
-		total.Position, total.Committed, total.Tables, total.Changes, total.Took = r.position, time.UnixMicro(r.at), tables, changes, time.Since(began)
+		total.Position, total.Committed, total.Tables, total.Changes, total.Took = r.saved, time.UnixMicro(r.seenAt.Load()), tables, changes, time.Since(began)
 		r.o.Watch.Committed(total)
 	}
 	return nil
@@ -317,16 +327,17 @@ func (r *run) commitTable(ctx context.Context, t *table, to change.LSN) (Commit,
 
 // save writes the pipeline's position where another process would look for it.
 func (r *run) save(ctx context.Context) error {
-	r.state.Position = r.position
+	to, at := r.wholeUpTo()
+	r.state.Position = to
 	r.noteTended()
-	r.noteSpecials()
+	r.noteTables()
 	r.noteHints()
 	if err := r.store.Save(ctx, r.state); err != nil {
 		return err
 	}
-	r.saved, r.savedAt = r.position, time.Now()
-	r.seen.Store(uint64(r.position))
-	r.seenAt.Store(r.at)
+	r.saved, r.savedAt = to, time.Now()
+	r.seen.Store(uint64(to))
+	r.seenAt.Store(at)
 	return nil
 }
 

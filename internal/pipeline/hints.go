@@ -64,7 +64,7 @@ func (r *run) findLeft(ctx context.Context) bool {
 
 // noteHints takes whether hints lag into the state that is about to be saved.
 func (r *run) noteHints() {
-	r.state.HintsBehind = r.unhinted.Load() != nil || r.lake.HintsBehind()
+	r.state.HintsBehind = r.unhinted.Load() != nil || r.o.HintEvery > 0 && r.lake.HintsBehind()
 }
 
 // endHints brings all hints up to date when an attempt ends, whichever way it does. A failure is made good by the next attempt.

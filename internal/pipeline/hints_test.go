@@ -89,4 +89,3 @@ func TestVersionHintsThatAProcessLeftBehindAreBroughtUpToDateByTheNext(t *testin
 		t.Errorf("of a run after one that had ended well %d hints are behind, the saved state says %v, after %d looks", n, flagged(), looks)
 	}
 }
-

@@ -51,6 +51,29 @@ func TestALockedTableHoldsUpItsOwnCopyAlone(t *testing.T) {
 	}
 }
 
+// A value that the log leaves out, and that nobody but the source has, is waited for while another session holds its table.
+func TestAValueThatOnlyALockedTableHasIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, 15, "--set", "dump.lock_timeout=1s", "--set", "run.row_filters=public.notes = id > 5")
+	b.db.Exec("create table notes (id int primary key, big text); alter table notes alter big set storage external; insert into notes values (1, repeat('x', 9000)), (2, 'small')")
+	b.mustCatchUp()
+	p := testlab.Leat(t).Start(b.environment(), b.args("--commit-interval", "4s")...)
+	b.until("the log is followed", func() bool { return b.active() != "" })
+	b.db.Exec("insert into notes values (19, 'first')")
+	b.flushed(p)
+	b.db.Exec("update notes set id = id + 10") // the log tells inserts, of which one lacks its value
+	end := b.openTransaction("lock table notes in access exclusive mode")
+	p.WaitFor(`the table is locked, and a value that only the source has must be read from it; the run waits" table=public.notes by="session `)
+	end("commit")
+	b.db.Exec("insert into notes values (40, 'last')")
+	b.flushed(p)
+	p.Signal(syscall.SIGTERM)
+	if r := p.Wait(); strings.Contains(r.Stderr, "the run failed") {
+		t.Errorf("the attempt failed:\n%s", r.Stderr)
+	}
+	b.judge("notes")
+}
+
 // A look that fails again and again is told of once, and so is that it does not any more.
 func TestLooksThatFailAreToldOf(t *testing.T) {
 	t.Parallel()

@@ -134,11 +134,13 @@ func (t *table) tendedAt() time.Time {
 	return time.Time{}
 }
 
-// noteSpecials takes the counts of values that went aside, and columns that are left out, into the state that is about to be saved.
-func (r *run) noteSpecials() {
+// noteTables takes the counts of values that went aside, columns that are left out and the tables' intervals into the state that is about
+// to be saved.
+func (r *run) noteTables() {
 	for _, t := range r.tables {
-		if s, known := r.state.Tables[t.key]; known && (s.Special != t.special.Load() || len(s.LeftOut) != len(t.leftOut)) {
-			s.Special, s.LeftOut = t.special.Load(), t.leftOut
+		every := r.everySeconds(t)
+		if s, known := r.state.Tables[t.key]; known && (s.Special != t.special.Load() || len(s.LeftOut) != len(t.leftOut) || s.Every != every) {
+			s.Special, s.LeftOut, s.Every = t.special.Load(), t.leftOut, every
 			r.state.Tables[t.key] = s
 		}
 	}

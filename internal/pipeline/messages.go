@@ -44,19 +44,25 @@ func (r *run) openMessages(ctx context.Context) error {
 // again after a crash and not be known. The log tells where its record ends, which is where the next one may begin: so the position
 // is that end, and the message counts as standing just before it.
 func (r *run) message(ctx context.Context, ev *postgres.Event) error {
-	if !ev.Message.Transactional && !r.inTransaction {
+	err := r.keepMessage(ctx, ev)
+	if !ev.Message.Transactional && !r.inTransaction { // it is kept from the position of before on
 		r.position = max(r.position, ev.Message.LSN)
 	}
+	return err
+}
+
+func (r *run) keepMessage(ctx context.Context, ev *postgres.Event) error {
 	if strings.HasPrefix(ev.Message.Prefix, postgres.DDLPrefix) {
 		return r.hear(ctx, ev)
 	}
 	if r.messages == nil || ev.Message.Prefix == heartbeatPrefix {
 		return nil
 	}
+	before := r.messages.builder.Bytes()
 	if err := r.messages.builder.Append(ev); err != nil {
 		return err
 	}
-	r.touch(r.messages)
+	r.touch(r.messages, r.messages.builder.Bytes()-before)
 	if r.messages.builder.Bytes() >= batchBytes {
 		return r.messages.flush(ctx, r.o.Watch, r.evaluator)
 	}

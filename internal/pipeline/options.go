@@ -51,6 +51,7 @@ type Options struct {
 
 	UntilCaughtUp  bool
 	CommitInterval time.Duration
+	MaxLag         time.Duration // of a table that changes little; each is committed with the others where it is not more than CommitInterval
 	CommitRows     int64
 	CommitBytes    int64
 	CopyParallel   int

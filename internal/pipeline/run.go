@@ -53,6 +53,7 @@ type run struct {
 	endTick       context.CancelFunc
 	dirty         []*table
 	since         time.Time // of the oldest change that is not committed
+	pacedAt       time.Time // when it was last seen which tables are to be committed
 	rows, bytes   int64     // of what is not committed
 	transactions  int       // read since the watcher was told
 	read          int64     // bytes of the log, likewise

@@ -61,6 +61,7 @@ type table struct {
 	special  atomic.Int64 // see checkpoint.TableState
 	tended   atomic.Int64 // see checkpoint.TableState; milliseconds since 1970, 0 when nobody knows
 	dirty    bool
+	pace     pace
 	counts   [256]int64
 }
 
@@ -156,30 +157,41 @@ func (r *run) spec(t *table, plan *postgres.Plan) lake.Spec {
 }
 
 // reread reads rows as they are now. Their columns are those of the lake's definition that the source still has, by their
-// names there. A table that is altered between the look at its definition and the reading is looked at again.
+// names there. A table that is altered between the look at its definition and the reading is looked at again. One that another session holds is
+// waited for; in a while the attempt begins again, which looks after what an operator asks for and after the slot.
 func (r *run) reread(ctx context.Context, t *table, keys arrow.RecordBatch) (arrow.RecordBatch, error) {
-	for {
+	for held := 0; ; {
 		rows, err := r.rereadOnce(ctx, t, keys)
-		if !errors.Is(err, postgres.ErrAltered) {
+		wait, locked := lookEvery, (*postgres.Locked)(nil)
+		switch {
+		case errors.As(err, &locked) && held < heldTries && !r.o.UntilCaughtUp:
+			held++
+			wait = lockedAgain
+			r.o.Log.Warn("the table is locked, and a value that only the source has must be read from it; the run waits", "table", t.name,
+				"by", locked.Tables[postgres.Name{Schema: t.source.Schema, Name: t.source.Name}], "again in", wait)
+		case !errors.Is(err, postgres.ErrAltered):
 			return rows, err
 		}
 		select {
-		case <-time.After(lookEvery):
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return nil, err
 		}
 	}
 }
 
+// heldTries is how often a table is tried again that another session holds, before the attempt begins again.
+const heldTries = 5
+
 func (r *run) rereadOnce(ctx context.Context, t *table, keys arrow.RecordBatch) (arrow.RecordBatch, error) {
-	now, catalog, err := r.tableNow(ctx, t.source.OID)
+	now, err := r.definedNow(ctx, t.source.OID)
 	if err != nil {
 		return nil, err
 	}
-	if now == nil {
+	if now.table == nil {
 		return nil, fault.New(fault.SourceMissing, t.name, "values that the log left out cannot be read: the table is gone")
 	}
-	return r.readRows(ctx, catalog, now, known(t).Columns, keys, postgres.Writers{})
+	return r.readRows(ctx, now.catalog, now.table, known(t).Columns, keys, postgres.Writers{})
 }
 
 // readRows reads rows as they are now, of some transactions or all: those of the columns that the table still has, by their names of then.
@@ -317,15 +329,15 @@ func (r *run) readable(ctx context.Context, t *table, rel *postgres.Relation, xi
 	if !r.binary || t.readable == rel.Version {
 		return nil
 	}
-	now, catalog, err := r.tableNow(ctx, rel.OID)
+	now, err := r.definedNow(ctx, rel.OID)
 	if err != nil {
 		return err
 	}
-	shape, err := postgres.AlignAt(t.source, now, rel, postgres.Moment{XID: xid, Behind: true})
+	shape, err := postgres.AlignAt(t.source, now.table, rel, postgres.Moment{XID: xid, Behind: true})
 	if err != nil {
 		return err
 	}
-	plan, err := catalog.Plan(ctx, shape, r.o.Policies)
+	plan, err := now.catalog.Plan(ctx, shape, r.o.Policies)
 	if err != nil {
 		return err
 	}
