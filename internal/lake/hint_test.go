@@ -28,6 +28,7 @@ func TestTheHintOfVersionsThatFollowOneAnotherIsWrittenOnceInAWhile(t *testing.T
 			at += 0x10
 		}
 	}
+	commits(1) // which makes the table
 	says("of a new table", "1")
 	if l.HintsBehind() {
 		t.Error("a new table's hint is behind")

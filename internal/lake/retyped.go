@@ -63,7 +63,7 @@ func Values(ctx context.Context, of Table, attnums []int16, most int64, tell fun
 	if !is || t.current == nil || t.current.whole {
 		return false, nil
 	}
-	err = t.guarded(func() error {
+	err = t.guarded(ctx, func() error {
 		held, err := t.current.t.columns()
 		if err != nil {
 			return err

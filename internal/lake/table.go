@@ -476,9 +476,6 @@ func (t *lakeTable) commit(ctx context.Context, to change.LSN, at time.Time) (Co
 			continue
 		}
 		one, err := k.commit(ctx, to, at)
-		if err != nil && ctx.Err() != nil && fault.Of(err) == nil { // of work that has no word for its own end
-			return sum, fault.Wrap(context.Cause(ctx), fault.Interrupted, k.ice.where(), "the commit was interrupted")
-		}
 		if err != nil {
 			return sum, err
 		}

@@ -40,7 +40,7 @@ func TestVersionHintsThatAProcessLeftBehindAreBroughtUpToDateByTheNext(t *testin
 		t.Helper()
 		var log bytes.Buffer
 		source, o := b.within("", &log)
-		o.HintEvery = time.Hour
+		o.HintEvery, o.CommitRows = time.Hour, 1
 		target := o.State
 		o.Lake = func(ctx context.Context, epoch int64) (pipeline.Lake, error) {
 			l, err := lake.Open(ctx, lake.Options{Bucket: target, Location: target.Properties().URL, WorkDir: b.dir + "/work", Epoch: epoch, Pipeline: "leat", HintEvery: time.Hour, Log: o.Log})
@@ -73,7 +73,12 @@ func TestVersionHintsThatAProcessLeftBehindAreBroughtUpToDateByTheNext(t *testin
 		_, state := b.state()
 		return state["hints_behind"] == true
 	}
-	b.db.Exec("insert into notes values (1); insert into other values (1)")
+	run(false)
+	for i := range 3 { // of which the first one's commit brings its hint along
+		b.db.Exec("insert into notes values ($1)", i)
+		b.db.Exec("insert into other values ($1)", i)
+	}
+	looks = 0
 	run(true)
 	if lag() == 0 || !flagged() {
 		t.Fatalf("%d hints are behind, and the saved state says %v", lag(), flagged())
@@ -83,7 +88,7 @@ func TestVersionHintsThatAProcessLeftBehindAreBroughtUpToDateByTheNext(t *testin
 		t.Errorf("%d hints are behind, the saved state says %v, after %d looks", n, flagged(), looks)
 	}
 	looks = 0
-	b.db.Exec("insert into notes values (2)")
+	b.db.Exec("insert into notes values (9)")
 	run(false)
 	if n := lag(); n != 0 || flagged() || looks != 0 {
 		t.Errorf("of a run after one that had ended well %d hints are behind, the saved state says %v, after %d looks", n, flagged(), looks)

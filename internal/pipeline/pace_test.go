@@ -108,6 +108,19 @@ func TestTablesAreCommittedAtTheirOwnPaceWithinTheLongestLag(t *testing.T) {
 		for i := 3; i < tables; i++ {
 			count(fmt.Sprint("t", i), hours*12, hours*14)
 		}
+		for n := len(p.commits["t3"]); len(p.commits["t3"]) == n; {
+			p.transaction("t3", 1)
+			<-time.After(100 * time.Millisecond)
+			p.between()
+		}
+		p.transaction("t3", 2000) // it has waited for minutes, and has much at once
+		for range 101 {
+			<-time.After(100 * time.Millisecond)
+			p.between()
+		}
+		if p.tables["t3"].dirty {
+			t.Errorf("a table that has much at once waits as if it had little")
+		}
 		if longest := p.longest["t2"]; longest > 11*time.Second {
 			t.Errorf("the rare change of a table that is at rest waits %s", longest)
 		}
