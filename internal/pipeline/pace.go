@@ -127,10 +127,15 @@ func (r *run) wholeUpTo() (change.LSN, int64) {
 	return to, at
 }
 
-// everySeconds is how often a table with a pace of its own is committed; 0 for others.
+// everySeconds is about how often a table with a pace of its own is committed; 0 for others. It has few values, so that a commit does not
+// change what is saved of many tables.
 func (r *run) everySeconds(t *table) int64 {
 	if r.o.MaxLag <= r.o.CommitInterval {
 		return 0
 	}
-	return int64(max(t.pace.wait, r.o.CommitInterval).Round(time.Second) / time.Second)
+	every := r.o.CommitInterval
+	for every < t.pace.wait {
+		every *= 2
+	}
+	return int64(min(every, r.longestWait()).Round(time.Second) / time.Second)
 }
