@@ -25,6 +25,7 @@ import (
 // the division into messages is not meaningful); what it gives is the stream of their payloads.
 type copyStream struct {
 	conn  net.Conn
+	local bool              // a Unix socket, which gives a server's messages one by one
 	limit func(n int) error // waits until n more bytes may be read; nil is no limit
 	buf   []byte
 	r, w  int    // buf[r:w] is read and not used
@@ -32,17 +33,44 @@ type copyStream struct {
 	ended bool   // CopyDone was seen
 	tag   string // command tag, after CommandComplete
 	total int64  // payload bytes so far
+
+	last  time.Time // when the last read of a local stream returned
+	small bool      // it gave little
+	came  int       // bytes since the statement was sent
 }
 
-const streamBuffer = 256 << 10
+const (
+	streamBuffer = 256 << 10
+	localEnough  = 64 << 10 // a read that gives this much needs no patience
+	localFlow    = 64 << 10 // what a COPY has given when it is more than a few rows
+	// A server sends 8 KB at a time, and a reader that is faster is woken for each. It sends some 50 KB meanwhile, which the socket holds.
+	localWait = 200 * time.Microsecond
+)
 
 func newCopyStream(conn net.Conn, limit func(int) error) *copyStream {
-	return &copyStream{conn: conn, limit: limit, buf: make([]byte, streamBuffer)}
+	_, local := conn.(*net.UnixConn)
+	return &copyStream{conn: conn, local: local, limit: limit, buf: make([]byte, streamBuffer)}
+}
+
+// read reads once into the free part of the buffer. While a server on this machine sends all the time, it waits a moment for more.
+func (s *copyStream) read() (int, error) {
+	if !s.local {
+		return s.conn.Read(s.buf[s.w:])
+	}
+	if s.small {
+		if wait := localWait - time.Since(s.last); wait > localWait/8 {
+			nap(wait)
+		}
+	}
+	n, err := s.conn.Read(s.buf[s.w:])
+	s.came += n
+	s.last, s.small = time.Now(), n < localEnough && s.came >= localFlow
+	return n, err
 }
 
 // start sends the statement. Its answer is read with the first payload.
 func (s *copyStream) start(sql string) error {
-	s.ended, s.tag, s.left = false, "", 0
+	s.ended, s.tag, s.left, s.small, s.came = false, "", 0, false, 0
 	msg := make([]byte, 0, len(sql)+6)
 	msg = append(msg, 'Q')
 	msg = binary.BigEndian.AppendUint32(msg, uint32(len(sql)+5))
@@ -62,7 +90,7 @@ func (s *copyStream) fill(n int) error {
 		s.r = 0
 	}
 	for s.w-s.r < n {
-		m, err := s.conn.Read(s.buf[s.w:])
+		m, err := s.read()
 		s.w += m
 		if err != nil && s.w-s.r < n {
 			return unexpected(err)
