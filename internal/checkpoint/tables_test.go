@@ -104,12 +104,12 @@ func TestTablesThatComeChangeAndGoAreReadAsTheyWereSaved(t *testing.T) {
 	b := memory(t)
 	random := rand.New(rand.NewPCG(1, 2))
 	m := &metered{Bucket: b}
-	s := open(t, m, checkpoint.Options{TTL: time.Minute, Self: "us-"})
+	s := open(t, m, checkpoint.Options{TTL: time.Hour, Self: "us-"})
 	state := checkpoint.State{Tables: map[string]checkpoint.TableState{}}
 	saved := asJSON(t, state.Tables)
 	next := 0
-	for step := range 300 {
-		for range random.IntN(60) {
+	for step := range 150 {
+		for range random.IntN(40) {
 			name := fmt.Sprintf("public.t%d", next)
 			next++
 			state.Tables[name] = checkpoint.TableState{Phase: checkpoint.Copying, OID: uint32(next), Leaves: []uint32{}, Claim: &checkpoint.Claim{XIDs: []uint32{1}}}
@@ -148,7 +148,7 @@ func TestTablesThatComeChangeAndGoAreReadAsTheyWereSaved(t *testing.T) {
 			t.Fatalf("step %d: read are %d tables, want %d: %s", step, len(read.Tables), strings.Count(saved, "phase"), got[:min(len(got), 200)])
 		}
 		if step%20 == 19 { // another process
-			s = open(t, m, checkpoint.Options{TTL: time.Minute, Self: "us-"})
+			s = open(t, m, checkpoint.Options{TTL: time.Hour, Self: "us-"})
 			state.Tables = s.State().Tables
 			if got := asJSON(t, state.Tables); got != saved && len(state.Tables)+len(saved) > len("{}") {
 				t.Fatalf("step %d: the next process has %d tables", step, len(state.Tables))
