@@ -8,6 +8,7 @@ import (
 
 	"github.com/leatdata/leat/internal/change"
 	"github.com/leatdata/leat/internal/checkpoint"
+	"github.com/leatdata/leat/internal/postgres"
 )
 
 // paced is a run whose tables have intervals of their own, without a log or a lake: transactions come as the test says.
@@ -173,6 +174,19 @@ func TestTheLogIsNotHeldForOneTableThatWaits(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestAMessageOutsideOfTransactionsIsNotBehindThePositionThatIsSaved(t *testing.T) {
+	t.Parallel()
+	p := newPaced(t, 1)
+	p.messages = &table{name: "messages", mode: checkpoint.Streaming, builder: newMessageRows()}
+	p.position = 100
+	if err := p.message(t.Context(), &postgres.Event{Kind: postgres.EventMessage, Message: postgres.LogicalMessage{Prefix: "test", LSN: 500}}); err != nil {
+		t.Fatal(err)
+	}
+	if to, _ := p.wholeUpTo(); p.position != 500 || to != 100 {
+		t.Errorf("the log is at %s, and %s would be saved", p.position, to)
+	}
 }
 
 func TestTablesAreCommittedTogetherWhereTheyMust(t *testing.T) {
