@@ -89,9 +89,6 @@ func (x *Index) store(h Hash, value uint64) (uint64, error) {
 
 // drop removes a hash and returns its value, 0 for none.
 func (x *Index) drop(h Hash) uint64 {
-	if !x.made() {
-		return 0
-	}
 	p := x.page(h)
 	i, ok := p.find(h)
 	if !ok {

@@ -184,11 +184,22 @@ func TestOfTwoThatDraftATableOneMakesIt(t *testing.T) {
 		}
 		write(t, again, changes(t, spec, 0x900, "c", `[{"id":3}]`), change.LSN(0x908))
 	}
-	l, spec := testLake(t, t.TempDir(), nil), historySpec()
-	draft := open(t, l, spec)
-	put(t, draft, changes(t, spec, 0x100, "c", `[{"id":1}]`))
-	if _, err := l.catalog.LoadTable(t.Context(), draft.history.ice.ident); err == nil {
-		t.Error("the table is there before its commit")
+}
+
+func TestAFirstCommitThatFailsDoesNotSayThatTheTableWasDropped(t *testing.T) {
+	t.Parallel()
+	dir, spec := t.TempDir(), historySpec()
+	store := &oneCommit{commits: 1}
+	table := open(t, testLake(t, dir, func(o *Options) { store.Bucket = o.Bucket; o.Bucket = store }), spec)
+	put(t, table, changes(t, spec, 0x100, "c", `[{"id":1}]`))
+	if _, err := table.Commit(t.Context(), 0x108, time.Now()); !fault.Is(err, fault.BucketUnreachable) {
+		t.Errorf("got %v", err)
+	}
+	table.Close()
+	again := open(t, testLake(t, dir, nil), spec)
+	write(t, again, changes(t, spec, 0x100, "c", `[{"id":1}]`), 0x108)
+	if got := idsOf(t, again.history.ice); !slices.Equal(got, []int64{1}) {
+		t.Errorf("the table has %d", got)
 	}
 }
 

@@ -33,6 +33,7 @@ type snapshotWriter struct {
 	meta   table.Metadata // with the schema of this commit
 	id     int64
 	name   string // of its files
+	copies bool   // it puts a copy in the table's place
 	count  int
 	totals totals
 	list   []iceberg.ManifestFile
@@ -48,7 +49,7 @@ type totals struct {
 
 // snapshot writes manifests and their list for d on top of the current snapshot.
 func (t *icebergTable) snapshot(ctx context.Context, meta table.Metadata, d delta, own iceberg.Properties) (*newSnapshot, error) {
-	w := &snapshotWriter{table: t, meta: meta, id: d.id, name: fresh()}
+	w := &snapshotWriter{table: t, meta: meta, id: d.id, name: fresh(), copies: d.props[propCopy] != ""}
 	if w.id == 0 {
 		w.id = snapshotID()
 	}
@@ -150,7 +151,7 @@ func (w *snapshotWriter) manifest(ctx context.Context, content iceberg.ManifestC
 	if err := t.put(ctx, key, data); err != nil {
 		return nil, err
 	}
-	if len(data) < leastManifest {
+	if len(data) < leastManifest && !w.copies { // those of many tables' copies would take the room of what is merged soon
 		t.lake.recent.put(t.lake.url(key), bytes.Clone(data))
 	}
 	m, err := mw.listed(t.lake.url(key), len(data))

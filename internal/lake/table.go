@@ -514,9 +514,6 @@ func (t *lakeTable) Close() error {
 func (t *lakeTable) maintain(ctx context.Context, o MaintainOptions) (Maintained, error) {
 	var sum Maintained
 	for _, k := range t.kept {
-		if k.ice.drafted() {
-			continue
-		}
 		var one Maintained
 		var err error
 		if k.part == part(t.current) {

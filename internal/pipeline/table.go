@@ -62,7 +62,6 @@ type table struct {
 	tended   atomic.Int64 // see checkpoint.TableState; milliseconds since 1970, 0 when nobody knows
 	dirty    bool
 	pace     pace
-	counts   [256]int64
 }
 
 // builder collects changes until they are handed to the lake.
@@ -84,13 +83,13 @@ func (t *table) flush(ctx context.Context, watch Watcher, e *postgres.Evaluator)
 	}
 	changes := t.builder.Take()
 	defer t.builder.Release()
+	var counts [256]int64
 	for _, op := range changes.Ops {
-		t.counts[op]++
+		counts[op]++
 	}
 	for _, op := range []change.Op{change.OpInsert, change.OpUpdate, change.OpDelete, change.OpTrunc} {
-		if n := t.counts[op]; n > 0 {
+		if n := counts[op]; n > 0 {
 			watch.Followed(t.name, op, n)
-			t.counts[op] = 0
 		}
 	}
 	if err := t.write(ctx, changes, watch, e); err != nil {
