@@ -1,9 +1,7 @@
 package lake
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -172,12 +170,12 @@ func (c *fileCatalog) CommitTable(ctx context.Context, ident table.Identifier, r
 
 // write makes a version visible if it is not there yet, and then the hint.
 func (c *fileCatalog) write(ctx context.Context, folder string, v fileVersion) error {
-	var data bytes.Buffer
-	if err := json.NewEncoder(&data).Encode(v.meta); err != nil {
+	data, err := encodeMetadata(v.meta)
+	if err != nil {
 		return err
 	}
 	o := bucket.WriteOptions{ContentType: "application/json", IfAbsent: !c.lake.Catalog.Unconditional}
-	if _, err := bucket.WriteAll(ctx, c.lake.Bucket, versionKey(folder, v.number), data.Bytes(), o); err != nil {
+	if _, err := bucket.WriteAll(ctx, c.lake.Bucket, versionKey(folder, v.number), data, o); err != nil {
 		if fault.Is(err, fault.ObjectExists) {
 			return fmt.Errorf("%w: %v", table.ErrCommitFailed, err) //nolint:errorlint // the catalog's decision: the store's is its cause
 		}
