@@ -54,7 +54,7 @@ func pipelines(ctx context.Context, args []string) error {
 		g.Go(func() error {
 			err := runTenant(ctx, args[0], args[1], tenant(i))
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // its end was asked for
 			}
 			return fmt.Errorf("pipeline %d has ended: %w", i, err)
 		})

@@ -101,7 +101,7 @@ func readState(ctx context.Context, b bucket.Bucket, prefix string) (loaded, err
 		for _, key := range h.Gone {
 			delete(s.Tables, key)
 		}
-		maps.Copy(s.Tables, h.State.Tables)
+		maps.Copy(s.Tables, h.Tables)
 		return loaded{State: s, base: baseState{h.Base, tables}, etag: etag}, nil
 	}
 	return loaded{}, fault.New(fault.BucketBusy, prefix+stateKey, "the state was another one at each of %d looks", mostAttempts)

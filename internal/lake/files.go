@@ -156,10 +156,10 @@ func localFault(err error, where string) error {
 }
 
 // HintsBehind says no: each commit of change files brings its hint along.
-func (f *Files) HintsBehind() bool { return false }
+func (l *Files) HintsBehind() bool { return false }
 
 // WriteHints has nothing to do, and so has FindHints.
-func (f *Files) WriteHints(context.Context, bool) bool { return true }
+func (l *Files) WriteHints(context.Context, bool) bool { return true }
 
 // FindHints has nothing to do.
-func (f *Files) FindHints(context.Context, []change.Table) bool { return true }
+func (l *Files) FindHints(context.Context, []change.Table) bool { return true }

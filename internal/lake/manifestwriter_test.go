@@ -72,7 +72,7 @@ func manifestFacts(m iceberg.ManifestFile) string {
 		}
 	}
 	return fmt.Sprint(m.Version(), m.FilePath(), m.Length(), m.PartitionSpecID(), m.ManifestContent(), m.SnapshotID(), m.AddedDataFiles(), m.ExistingDataFiles(),
-		m.DeletedDataFiles(), m.AddedRows(), m.ExistingRows(), m.DeletedRows(), m.SequenceNum(), m.MinSequenceNum(), m.KeyMetadata() == nil, m.KeyMetadata(), first, parts)
+		m.DeletedDataFiles(), m.AddedRows(), m.ExistingRows(), m.DeletedRows(), m.SequenceNum(), m.MinSequenceNum(), m.KeyMetadata() == nil, string(m.KeyMetadata()), first, parts)
 }
 
 // everyType is a column of each type that a table may be partitioned by.
@@ -239,7 +239,7 @@ func entryFacts(t *testing.T, m iceberg.ManifestFile, file []byte) (facts []stri
 		f := e.DataFile()
 		facts = append(facts, fmt.Sprint(e.Status(), e.SnapshotID(), e.SequenceNum(), e.FileSequenceNum() != nil, f.ContentType(), f.FilePath(), f.FileFormat(), f.Partition(),
 			f.Count(), f.FileSizeBytes(), f.ColumnSizes(), f.ValueCounts(), f.NullValueCounts(), f.NaNValueCounts(), f.LowerBoundValues(), f.UpperBoundValues(),
-			f.KeyMetadata(), f.SplitOffsets(), f.EqualityFieldIDs(), f.SortOrderID() != nil, f.FirstRowID() != nil, f.ReferencedDataFile() != nil, f.ContentOffset() != nil))
+			string(f.KeyMetadata()), f.SplitOffsets(), f.EqualityFieldIDs(), f.SortOrderID() != nil, f.FirstRowID() != nil, f.ReferencedDataFile() != nil, f.ContentOffset() != nil))
 	}
 	return facts
 }

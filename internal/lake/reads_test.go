@@ -137,7 +137,7 @@ func TestASizeThatIsNotTrueChangesNothingOfWhatIsRead(t *testing.T) {
 				t.Fatal(err)
 			}
 			files := map[string]string{"whole": whole.FilePath(), "missing": l.url(key + "x")}
-			for as, content := range map[string][]byte{"cut": data[:len(data)/2], "empty": nil, "spoiled": bytes.Replace(data, []byte("PAR1"), []byte("PAR2"), -1)} {
+			for as, content := range map[string][]byte{"cut": data[:len(data)/2], "empty": nil, "spoiled": bytes.ReplaceAll(data, []byte("PAR1"), []byte("PAR2"))} {
 				if _, err := bucket.WriteAll(t.Context(), l.Bucket, key+as, content, bucket.WriteOptions{}); err != nil {
 					t.Fatal(err)
 				}

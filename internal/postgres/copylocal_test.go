@@ -57,7 +57,8 @@ func TestAReaderWaitsForMoreOnlyWhileAServerOnThisMachineSends(t *testing.T) {
 					if err := s.payload(got); err != nil || !bytes.Equal(got, payload) {
 						t.Fatalf("message %d: %v", i, err)
 					}
-					if many := (i+1)*size >= localFlow+size; s.small && !(c.waits && (i+1)*size >= localFlow) || c.waits && many && !s.small {
+					enough := c.waits && (i+1)*size >= localFlow
+					if many := (i+1)*size >= localFlow+size; s.small && !enough || c.waits && many && !s.small {
 						t.Fatalf("after %d bytes it waits: %t", (i+1)*size, s.small)
 					}
 				}
