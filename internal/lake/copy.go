@@ -25,9 +25,8 @@ import (
 type Copy interface {
 	// Done tells the chunks that are finished, each with the LSN of the snapshot it was read in.
 	Done() map[string]change.LSN
-	// Chunk begins a chunk that is read in the snapshot of the given LSN. Several chunks may be written at once. An only one has none beside
-	// it, and is done for this process alone.
-	Chunk(ctx context.Context, id string, stamp change.LSN, only bool) (ChunkWriter, error)
+	// Chunk begins a chunk that is read in the snapshot of the given LSN. Several chunks may be written at once.
+	Chunk(ctx context.Context, id string, stamp change.LSN) (ChunkWriter, error)
 	CopyEnd
 }
 
@@ -95,14 +94,15 @@ func (t *lakeTable) Copy(ctx context.Context, source *change.Table, schema *arro
 	if err := c.shape(ctx); err != nil {
 		return nil, err
 	}
-	layouts := copyLayouts{Layouts: map[string]string{}}
+	layouts := copyLayouts{Layouts: map[string]string{}, copies: map[string]string{}}
 	for _, k := range t.kept {
 		if layouts.Layouts[k.ice.kind], err = k.ice.layout(); err != nil {
 			return nil, err
 		}
 		if k.ice.drafted() {
-			layouts.drafts = append(layouts.drafts, k.ice.kind)
+			layouts.Drafts = append(layouts.Drafts, k.ice.kind)
 		}
+		layouts.copies[k.ice.kind] = k.ice.property(propCopy)
 	}
 	c.copyLedgers, err = openCopyLedgers(ctx, t.lake.Bucket, t.copyFolder(), layouts)
 	return c, err
@@ -184,8 +184,8 @@ func stampHex(stamp change.LSN) string {
 	return strings.Repeat("0", 16-len(text)) + text
 }
 
-func (c *lakeCopy) Chunk(ctx context.Context, id string, stamp change.LSN, only bool) (ChunkWriter, error) {
-	w := &chunkWriter{ctx: ctx, copy: c, id: id, stamp: stamp, only: only, at: time.Now().UnixMicro()}
+func (c *lakeCopy) Chunk(ctx context.Context, id string, stamp change.LSN) (ChunkWriter, error) {
+	w := &chunkWriter{ctx: ctx, copy: c, id: id, stamp: stamp, at: time.Now().UnixMicro()}
 	var err error
 	w.spec, w.parts, err = c.admit(ctx, nil)
 	w.begin()
@@ -198,7 +198,6 @@ type chunkWriter struct {
 	copy    *lakeCopy
 	id      string
 	stamp   change.LSN
-	only    bool
 	at      int64 // when it was begun, microseconds: the time of the history's rows
 	spec    Spec
 	parts   []copyPart
@@ -304,7 +303,7 @@ func (w *chunkWriter) Commit(ctx context.Context) error {
 	// The answer to the write may be lost: from here on the files may be named, so Abort must leave them. What nobody
 	// names is swept.
 	w.sets, w.ended = nil, nil
-	return c.add(ctx, w.id, w.stamp, l, w.only)
+	return c.add(ctx, w.id, w.stamp, l)
 }
 
 func (p *copyPart) filesOf(ledgers []ledger) ([]iceberg.DataFile, error) {

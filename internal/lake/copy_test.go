@@ -22,7 +22,7 @@ func bothSpec() Spec {
 
 func copyChunk(t *testing.T, c Copy, spec Spec, id string, stamp change.LSN, rows string) {
 	t.Helper()
-	w, err := c.Chunk(t.Context(), id, stamp, id == "only")
+	w, err := c.Chunk(t.Context(), id, stamp)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,6 @@ type copyLedgers struct {
 
 	mu   sync.Mutex
 	done map[string]ledgerKey // by chunk
-	only any                  // the ledger of a copy's only chunk, which no object has
 }
 
 type ledgerKey struct {
@@ -45,15 +44,19 @@ type copyNote struct {
 	copyLayouts
 }
 
-// copyLayouts are what a copy's files are written for: hashes by the kind of an Iceberg table.
+// copyLayouts are what a copy's files are written for.
 type copyLayouts struct {
-	Layouts map[string]string `json:"layouts,omitempty"`
-	drafts  []string          // kinds whose table is not there yet, so that nothing but the note tells its layout
+	Layouts map[string]string `json:"layouts,omitempty"` // hashes by the kind of an Iceberg table
+	Drafts  []string          `json:"drafts,omitempty"`  // kinds whose table is not there yet: nothing but the note tells its layout
+	copies  map[string]string // by kind, the last copy that the table has
 }
 
-// hold says whether files of the copy that a note tells of fit the tables of now.
+// hold says whether files of the copy that a note tells of fit the tables of now. A table that was not there when the copy began may have
+// been made since: by the copy itself, which is right, or by an owner before this one, in another layout.
 func (l copyLayouts) hold(note copyNote) bool {
-	return !slices.ContainsFunc(l.drafts, func(kind string) bool { return note.Layouts[kind] != l.Layouts[kind] })
+	return !slices.ContainsFunc(slices.Concat(l.Drafts, note.Drafts), func(kind string) bool {
+		return l.copies[kind] != note.ID && note.Layouts[kind] != l.Layouts[kind]
+	})
 }
 
 // openCopyLedgers takes up the copy that the folder tells of, or begins one.
@@ -135,15 +138,8 @@ func (c *copyLedgers) Done() map[string]change.LSN {
 	return out
 }
 
-// add writes the ledger of a chunk: from then on the chunk is done. That of an only chunk is kept here: the copy's end is next, and a process
-// that does not come so far reads the chunk again.
-func (c *copyLedgers) add(ctx context.Context, chunk string, stamp change.LSN, ledger any, only bool) error {
-	if only {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.done[chunk], c.only = ledgerKey{stamp: stamp}, ledger
-		return nil
-	}
+// add writes the ledger of a chunk: from then on the chunk is done.
+func (c *copyLedgers) add(ctx context.Context, chunk string, stamp change.LSN, ledger any) error {
 	data, err := json.Marshal(ledger)
 	if err != nil {
 		return fault.Wrap(err, fault.Internal, chunk, "the ledger of a chunk cannot be written")
@@ -163,10 +159,6 @@ const ledgersAtOnce = 16
 // readLedgers reads the ledgers of all finished chunks, in the order of their stamps.
 func readLedgers[L any](ctx context.Context, c *copyLedgers) ([]L, error) {
 	c.mu.Lock()
-	if only, ok := c.only.(L); ok {
-		c.mu.Unlock()
-		return []L{only}, nil
-	}
 	keys := slices.SortedFunc(maps.Values(c.done), func(a, b ledgerKey) int {
 		return cmp.Or(cmp.Compare(a.stamp, b.stamp), cmp.Compare(a.key, b.key))
 	})
@@ -199,7 +191,6 @@ func (c *copyLedgers) remove(ctx context.Context) error {
 		return err
 	}
 	clear(c.done)
-	c.only = nil
 	return nil
 }
 

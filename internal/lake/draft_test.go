@@ -62,7 +62,7 @@ func TestATableIsMadeByItsFirstCommit(t *testing.T) {
 		if has := kindsOf(t, dir+"/public/orders/metadata") + kindsOf(t, dir+"/public/orders_history/metadata"); has != "" || table.Position() != 0 {
 			t.Errorf("before the first commit it stands at %s and has %s", table.Position(), has)
 		}
-		if n := count(t, l, ".leat/"); n != 1 {
+		if n := count(t, l, ".leat/"); n != 2 { // its note, and the ledger of its chunk
 			t.Errorf("the copy has %d objects of its own", n)
 		}
 		if done, err := table.Maintain(t.Context(), MaintainOptions{Compact: true, Thorough: true, MergeManifests: true, Snapshots: Retention{Keep: 1}}); err != nil || done != (Maintained{}) {
@@ -203,34 +203,57 @@ func TestAFirstCommitThatFailsDoesNotSayThatTheTableWasDropped(t *testing.T) {
 	}
 }
 
-func TestAnOnlyChunkIsReadAgainByTheNextProcess(t *testing.T) {
+// The chunk and its stamp outlast the process: without the stamp nothing says whether a copy is older than the log that follows it.
+func TestAnOnlyChunkIsFinishedByTheNextProcess(t *testing.T) {
 	t.Parallel()
 	dir, spec := t.TempDir(), bothSpec()
 	table := open(t, testLake(t, dir, nil), spec)
 	copyChunk(t, begin(t, table, spec), spec, "only", 0x100, `[{"id":1,"name":"a"}]`)
 	table.Close()
 
-	l := testLake(t, dir, nil)
-	table = open(t, l, spec)
+	table = open(t, testLake(t, dir, nil), spec)
 	kept := begin(t, table, spec)
-	if done := kept.Done(); len(done) != 0 || kept.Finished() {
+	if done := kept.Done(); len(done) != 1 || done["only"] != 0x100 || kept.Finished() {
 		t.Errorf("done: %v", done)
 	}
-	copyChunk(t, kept, spec, "only", 0x200, `[{"id":2,"name":"b"}]`)
-	if err := kept.Abandon(t.Context()); err != nil {
+	if err := kept.Finish(t.Context(), 0x100); err != nil {
 		t.Fatal(err)
 	}
+	table.Close()
+
+	table = open(t, testLake(t, dir, nil), spec)
 	kept = begin(t, table, spec)
-	copyChunk(t, kept, spec, "only", 0x300, `[{"id":3,"name":"c"}]`)
-	if err := kept.Finish(t.Context(), 0x300); err != nil {
+	if done := kept.Done(); len(done) != 1 || done["only"] != 0x100 || !kept.Finished() {
+		t.Errorf("of the copy that is finished is done: %v", done)
+	}
+	expect(t, readBack(t, dir+"/public/orders"), []string{"id", "name"}, `1 "a"`)
+	expect(t, readBack(t, dir+"/public/orders_history"), []string{"_leat_op", "_leat_lsn", "id"}, `"r" 256 1`)
+}
+
+func TestACopyForADraftThatAnotherOwnerMadeInItsOwnLayoutBeginsAgain(t *testing.T) {
+	t.Parallel()
+	dir, spec := t.TempDir(), bothSpec()
+	late := open(t, testLake(t, dir, nil), spec)
+	put(t, late, changes(t, spec, 0x50, "c", `[{"id":1,"name":"late"}]`))
+
+	next := func(o *Options) { o.Epoch, o.Format = 2, 3 }
+	table := open(t, testLake(t, dir, next), spec)
+	copyChunk(t, begin(t, table, spec), spec, "only", 0x100, `[{"id":1,"name":"a"}]`)
+	if _, err := late.Commit(t.Context(), 0x58, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, readBack(t, dir+"/public/orders"), []string{"id", "name"}, `3 "c"`)
-	expect(t, readBack(t, dir+"/public/orders_history"), []string{"_leat_op", "_leat_lsn", "id"}, `"r" 768 3`)
-	if err := table.ForgetCopy(t.Context()); err != nil {
-		t.Fatal(err)
+	table.Close()
+
+	table = open(t, testLake(t, dir, next), spec)
+	kept := begin(t, table, spec)
+	if done := kept.Done(); len(done) != 0 {
+		t.Errorf("files of another layout count as done: %v", done)
 	}
-	if n, _, err := l.Sweep(t.Context(), -time.Hour); n != 2 || err != nil {
-		t.Errorf("%d files of the first process were swept, %v", n, err)
+	copyChunk(t, kept, spec, "only", 0x200, `[{"id":2,"name":"b"}]`)
+	if err := kept.Finish(t.Context(), 0x200); err != nil || !begin(t, table, spec).Finished() {
+		t.Errorf("it does not end: %v", err)
+	}
+	if got := idsOf(t, table.current.t); !slices.Equal(got, []int64{2}) {
+		t.Errorf("the table has %d", got)
 	}
 }

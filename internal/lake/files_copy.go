@@ -49,9 +49,9 @@ func (t *filesTable) Copy(ctx context.Context, source *change.Table, schema *arr
 	return &filesCopy{copyLedgers: ledgers, table: t, spec: spec, form: form}, err
 }
 
-func (c *filesCopy) Chunk(_ context.Context, id string, stamp change.LSN, only bool) (ChunkWriter, error) {
+func (c *filesCopy) Chunk(_ context.Context, id string, stamp change.LSN) (ChunkWriter, error) {
 	spec, form, err := c.admit(false)
-	return &filesChunk{copy: c, id: id, stamp: stamp, only: only, at: time.Now().UnixMicro(), spec: spec, form: form, batch: c.table.batch(form)}, err
+	return &filesChunk{copy: c, id: id, stamp: stamp, at: time.Now().UnixMicro(), spec: spec, form: form, batch: c.table.batch(form)}, err
 }
 
 // admit gives the copy a place for special values where there are any.
@@ -73,7 +73,6 @@ type filesChunk struct {
 	copy  *filesCopy
 	id    string
 	stamp change.LSN
-	only  bool
 	at    int64 // when it was begun, microseconds: the time of its rows
 	batch *fileBatch
 
@@ -128,7 +127,7 @@ func (w *filesChunk) Commit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.add(ctx, w.id, w.stamp, fileLedger{Chunk: w.id, Stamp: w.stamp, Files: files, Special: w.special}, w.only)
+	return c.add(ctx, w.id, w.stamp, fileLedger{Chunk: w.id, Stamp: w.stamp, Files: files, Special: w.special})
 }
 
 // Finish names the files of all chunks in one manifest. A Finish that was broken off is taken up by the next one.

@@ -282,7 +282,7 @@ func TestAnAbandonedCopyLeavesNoFiles(t *testing.T) {
 	table := openFiles(t, l, spec)
 	c := begin(t, table, spec)
 	copyChunk(t, c, spec, "all", 0x100, `[{"id":1}]`)
-	w, err := c.Chunk(t.Context(), "more", 0x100, false)
+	w, err := c.Chunk(t.Context(), "more", 0x100)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,7 @@ func FuzzRecordsOfALake(f *testing.F) {
 		inBounds(t, data, func(ctx context.Context) {
 			_, e1 := readLedger[ledger](ctx, b, "l.json")
 			_, e2 := readLedger[fileLedger](ctx, b, "l.json")
-			_, e3 := openCopyLedgers(ctx, b, "c", copyLayouts{drafts: []string{kindCurrent}})
+			_, e3 := openCopyLedgers(ctx, b, "c", copyLayouts{Drafts: []string{kindCurrent}})
 			_, e4 := files.manifest(ctx, 7)
 			_, e5 := files.hinted(ctx)
 			_, e6 := IsTable(ctx, b, "t")

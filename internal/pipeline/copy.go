@@ -466,7 +466,7 @@ func (r *run) runCopies(ctx context.Context, snap *postgres.Snapshot, jobs []*co
 }
 
 func (r *run) copyChunk(ctx context.Context, snap *postgres.Snapshot, reader *postgres.Reader, j *copyJob, i int) error {
-	w, err := j.copy.Chunk(ctx, j.ids[i], j.chunkAt, j.total == 1)
+	w, err := j.copy.Chunk(ctx, j.ids[i], j.chunkAt)
 	if err != nil {
 		return err
 	}

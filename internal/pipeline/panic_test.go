@@ -86,9 +86,9 @@ type wornCopy struct {
 	lake *wornLake
 }
 
-func (c *wornCopy) Chunk(ctx context.Context, id string, stamp change.LSN, only bool) (lake.ChunkWriter, error) {
+func (c *wornCopy) Chunk(ctx context.Context, id string, stamp change.LSN) (lake.ChunkWriter, error) {
 	c.lake.fails("bad", "Chunk")
-	return c.Copy.Chunk(ctx, id, stamp, only)
+	return c.Copy.Chunk(ctx, id, stamp)
 }
 
 func (c *wornCopy) Finish(ctx context.Context, position change.LSN) error {
