@@ -72,6 +72,7 @@ func (r *run) endHints(ctx context.Context, next *again) {
 	if !r.state.HintsBehind && !r.lake.HintsBehind() {
 		return
 	}
+	next.hinted = false // what an earlier attempt wrote says nothing of this one's commits
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), hintsWithin)
 	defer cancel()
 	if err := r.store.Confirm(ctx); err != nil {
