@@ -189,20 +189,35 @@ func (s *Store) dropBases(ctx context.Context) {
 	}
 }
 
-// sweepBases removes bases that the state does not name, of owners that died between the two writes. The state is ours by now.
+// sweepBases removes bases that the state does not name, of owners that died between the two writes. The state is ours by now, and what is listed
+// while the lease is ours too cannot be a later owner's. Where writes have no condition a former owner's may still come late and name a base
+// that nobody else does: there all stay.
 func (s *Store) sweepBases(ctx context.Context) {
+	if !s.fenced {
+		return
+	}
 	named := ""
 	if s.base.ref != nil {
 		named = s.prefix + s.base.ref.Key
 	}
-	for o, err := range s.bucket.List(ctx, s.prefix+basePrefix) {
-		if err == nil && o.Key != named {
-			err = s.bucket.Delete(ctx, o.Key)
+	var former []string
+	err := func() error {
+		for o, err := range s.bucket.List(ctx, s.prefix+basePrefix) {
+			if err != nil {
+				return err
+			}
+			if o.Key != named {
+				former = append(former, o.Key)
+			}
 		}
-		if err != nil {
-			s.o.Log.Debug("former objects with tables stay until the next start", "error", err)
-			return
+		held, err := readLease(ctx, s.bucket, s.prefix)
+		if err != nil || held.Owner != s.lease.Owner || held.Epoch != s.lease.Epoch {
+			return err
 		}
+		return s.bucket.Delete(ctx, former...)
+	}()
+	if err != nil {
+		s.o.Log.Debug("former objects with tables stay until the next start", "error", err)
 	}
 }
 
@@ -212,7 +227,7 @@ func (t TableState) equal(o TableState) bool {
 		t.Anew == o.Anew && t.Exact == o.Exact && t.Late == o.Late && t.Renumbered == o.Renumbered && t.Published == o.Published &&
 		(t.Leaves == nil) == (o.Leaves == nil) && slices.Equal(t.Leaves, o.Leaves) && slices.Equal(t.LeftOut, o.LeftOut) && t.Special == o.Special &&
 		slices.Equal(t.Former, o.Former) && t.Facts == o.Facts && t.Claim.equal(o.Claim) && slices.Equal(t.Truncated, o.Truncated) &&
-		t.Tended.Equal(o.Tended) && t.Untended == o.Untended && t.Foreign == o.Foreign && t.Recopied.Equal(o.Recopied)
+		t.Tended.Equal(o.Tended) && t.Untended == o.Untended && t.Foreign == o.Foreign && t.Recopied.Equal(o.Recopied) && t.Every == o.Every
 }
 
 func (c *Claim) equal(o *Claim) bool {

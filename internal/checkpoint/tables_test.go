@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"reflect"
@@ -23,6 +24,14 @@ type metered struct {
 	bucket.Bucket
 	bytes, writes atomic.Int64
 	refuse        func(key string) bool // nil refuses none
+	lists         func(prefix string)   // before a list; nil for nothing
+}
+
+func (m *metered) List(ctx context.Context, prefix string) iter.Seq2[bucket.Object, error] {
+	if m.lists != nil {
+		m.lists(prefix)
+	}
+	return m.Bucket.List(ctx, prefix)
 }
 
 func (m *metered) Create(ctx context.Context, key string, o bucket.WriteOptions) (bucket.Upload, error) {
@@ -274,5 +283,31 @@ func TestEveryFieldOfATableIsSavedWhenItChanges(t *testing.T) {
 		if asJSON(t, read.Tables) != asJSON(t, state.Tables) {
 			t.Errorf("%s is saved as %+v, want %+v", fields.Field(i).Name, read.Tables[name], was)
 		}
+	}
+}
+
+// A process that sleeps while it takes a pipeline over wakes when it belongs to another one, whose objects it must leave alone.
+func TestAnOwnerThatSleptLeavesTheTablesOfTheNextOne(t *testing.T) {
+	t.Parallel()
+	b := memory(t)
+	open(t, b, checkpoint.Options{TTL: time.Hour, Self: "us-"}).Close(t.Context())
+	state := checkpoint.State{Tables: manyTables(300)}
+	slept := &metered{Bucket: b}
+	slept.lists = func(prefix string) {
+		if prefix != "p/tables-" {
+			return
+		}
+		slept.lists = nil
+		next := open(t, b, checkpoint.Options{TTL: time.Hour, Self: "us-"})
+		must(t, next.Save(t.Context(), state))
+	}
+	open(t, slept, checkpoint.Options{TTL: time.Hour, Self: "us-"})
+	if slept.lists != nil {
+		t.Fatal("it has not looked for former objects: the test proves nothing")
+	}
+	read, _, err := checkpoint.Read(t.Context(), b, "p")
+	must(t, err)
+	if asJSON(t, read.Tables) != asJSON(t, state.Tables) {
+		t.Errorf("%d tables are read", len(read.Tables))
 	}
 }

@@ -85,9 +85,17 @@ type Sight struct {
 // not tell all.
 func (s *Source) Look(ctx context.Context, o LookOptions) (sight Sight, err error) {
 	c := &Catalog{source: s}
+	// Before the transaction takes its snapshot: what a standby replays in between must not count as seen.
+	err = c.once(ctx, func(conn *pgconn.PgConn) (err error) {
+		_, sight.written, err = s.moment(ctx, conn)
+		return err
+	})
+	if err != nil {
+		return sight, err
+	}
 	err = c.read(ctx, func(conn *pgconn.PgConn) error {
 		var err error
-		if sight.Visible, sight.written, err = s.moment(ctx, conn); err != nil {
+		if sight.Visible, _, err = s.moment(ctx, conn); err != nil {
 			return err
 		}
 		v, err := parseVisibility(sight.Visible)
