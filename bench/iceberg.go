@@ -16,7 +16,6 @@ import (
 // icebergMetadata is what the bench wants to know of a table's metadata file.
 type icebergMetadata struct {
 	Current    int64             `json:"current-snapshot-id"`
-	Sequence   int64             `json:"last-sequence-number"`
 	Properties map[string]string `json:"properties"`
 	Snapshots  []struct {
 		ID      int64             `json:"snapshot-id"`

@@ -63,7 +63,8 @@ func (s *soak) command(more ...string) []string {
 		"--set", "run.maintain_interval=5s"}, more...)...)
 }
 
-// runSoak makes thousands of commits with maintenance, changed definitions and kills, and has the lake read by other engines.
+// runSoak makes thousands of commits with maintenance, changed definitions and kills, and has the lake read by other
+// engines.
 func runSoak(ctx context.Context, b *bench) error {
 	s := &soak{b: b, database: "soak_run", counted: map[int]int64{}}
 	if err := s.open(ctx); err != nil {
@@ -198,7 +199,7 @@ func (s *soak) work(ctx context.Context, p *live, commits int64) (done int64, er
 		g.Go(func() error { return s.change(gctx, tables) })
 	}
 	first := s.count()
-	look := time.NewTicker(50 * time.Millisecond)
+	look := time.NewTicker(200 * time.Millisecond)
 	defer look.Stop()
 	for done < commits && gctx.Err() == nil {
 		select {
@@ -255,8 +256,8 @@ type extra struct {
 	column string
 }
 
-// alter changes definitions: a column comes, one is renamed, one goes, one gets a wider type, each of another table; at times a table
-// is emptied, and at times one goes and another comes.
+// alter changes definitions: a column comes, one is renamed, one goes, one gets a wider type, each of another table; at
+// times a table is emptied, and at times one goes and another comes.
 func (s *soak) alter(ctx context.Context, n int) error {
 	one := func(step int) int { return s.tables[n*step%len(s.tables)] }
 	added := extra{one(7), fmt.Sprintf("extra_%d", n)}
