@@ -11,7 +11,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// metadataHead is a metadata file of version 2 or 3 without its snapshots and their log: https://iceberg.apache.org/spec/#table-metadata-fields.
+// metadataHead is a metadata file of version 2 or 3 without its snapshots and their log:
+// https://iceberg.apache.org/spec/#table-metadata-fields.
 type metadataHead struct {
 	FormatVersion       int                             `json:"format-version"`
 	UUID                uuid.UUID                       `json:"table-uuid"`
@@ -36,13 +37,15 @@ type metadataHead struct {
 	NextRowID           *int64                          `json:"next-row-id,omitempty"`
 }
 
-// encodeMetadata is json.Marshal of a table's metadata. Snapshots are most of it, and a commit changes one of hundreds: they are written
-// without reflection, so that a commit to a table with a long past takes no longer than the first ones.
+// encodeMetadata is json.Marshal of a table's metadata. Snapshots are most of it, and a commit changes one of hundreds:
+// they are written without reflection, so that a commit to a table with a long past takes no longer than the first
+// ones.
 func encodeMetadata(m table.Metadata) ([]byte, error) {
-	current, snapshots := m.CurrentSnapshot(), m.Snapshots()
+	current := m.CurrentSnapshot()
 	if m.Version() < 2 || current == nil {
 		return json.Marshal(m)
 	}
+	snapshots := m.Snapshots()
 	head := metadataHead{
 		FormatVersion: m.Version(), UUID: m.TableUUID(), Location: m.Location(), LastUpdated: m.LastUpdatedMillis(), LastColumn: m.LastColumnID(),
 		Schemas: m.Schemas(), CurrentSchema: m.CurrentSchema().ID, Specs: m.PartitionSpecs(), DefaultSpec: m.DefaultPartitionSpec(),

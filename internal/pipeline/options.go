@@ -88,25 +88,16 @@ const (
 // Lake opens the lake's tables.
 type Lake interface {
 	Tables
-	Hints
-	Whole
-}
-
-// Whole is what is done with a lake as a whole.
-type Whole interface {
-	// Sweep removes files that no table knows and that are older than the given age.
-	Sweep(ctx context.Context, olderThan time.Duration) (files int, bytes int64, err error)
-	Close() error
-}
-
-// Hints lead readers to the newest versions of tables, where commits do not bring them up to date each time.
-type Hints interface {
-	// HintsBehind says whether a commit of this lake is not hinted at yet.
+	// HintsBehind says whether a version hint does not lead to a commit of this lake yet: commits do not bring hints up to
+	// date each time.
 	HintsBehind() bool
-	// WriteHints brings those up to date whose time has come, or all, and says whether all are.
+	// WriteHints brings the version hints up to date whose time has come, or all, and says whether all are.
 	WriteHints(ctx context.Context, all bool) bool
 	// FindHints brings those of tables up to date that another process may have left behind, and says whether all are.
 	FindHints(ctx context.Context, of []change.Table) bool
+	// Sweep removes files that no table knows and that are older than the given age.
+	Sweep(ctx context.Context, olderThan time.Duration) (files int, bytes int64, err error)
+	Close() error
 }
 
 // Tables are those of a lake.

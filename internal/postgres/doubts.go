@@ -86,18 +86,22 @@ type Sight struct {
 func (s *Source) Look(ctx context.Context, o LookOptions) (sight Sight, err error) {
 	c := &Catalog{source: s}
 	// Before the transaction takes its snapshot: what a standby replays in between must not count as seen.
-	err = c.once(ctx, func(conn *pgconn.PgConn) (err error) {
-		_, sight.written, err = s.moment(ctx, conn)
+	err = c.once(ctx, func(conn *pgconn.PgConn) error {
+		rows, err := query(ctx, conn, "select "+writtenSQL)
+		if err == nil {
+			sight.written = string(rows[0][0])
+		}
 		return err
 	})
 	if err != nil {
 		return sight, err
 	}
 	err = c.read(ctx, func(conn *pgconn.PgConn) error {
-		var err error
-		if sight.Visible, _, err = s.moment(ctx, conn); err != nil {
+		rows, err := query(ctx, conn, "select "+s.visibilitySQL())
+		if err != nil {
 			return err
 		}
+		sight.Visible = string(rows[0][0])
 		v, err := parseVisibility(sight.Visible)
 		if err != nil {
 			return err
@@ -115,8 +119,7 @@ func (s *Source) Look(ctx context.Context, o LookOptions) (sight Sight, err erro
 				return err
 			}
 		}
-		rows, err := query(ctx, conn, "select coalesce("+logEnd+", '0/0')")
-		if err != nil {
+		if rows, err = query(ctx, conn, "select "+logEndBy("pg_current_wal_lsn")); err != nil {
 			return err
 		}
 		if sight.At, err = change.ParseLSN(string(rows[0][0])); err != nil {
@@ -138,34 +141,30 @@ func (s *Source) Look(ctx context.Context, o LookOptions) (sight Sight, err erro
 	return sight, err
 }
 
-// moment is which transactions a statement sees, and where the server's log ended, or what of it was replayed.
-func (s *Source) moment(ctx context.Context, conn *pgconn.PgConn) (visible, written string, err error) {
-	rows, err := query(ctx, conn, "select "+s.visibilitySQL()+", coalesce("+strings.Replace(logEnd, "pg_current_wal_lsn", "pg_current_wal_insert_lsn", 1)+", '0/0')")
-	if err != nil {
-		return "", "", err
-	}
-	return string(rows[0][0]), string(rows[0][1]), nil
-}
+// writtenSQL is where the server's log ends, or what of it was replayed.
+var writtenSQL = logEndBy("pg_current_wal_insert_lsn")
 
-// sumsSQL finds relations of which a look would find something else, although no transaction has ended since: VACUUM writes whether a
-// relation has rules and triggers in place.
+// sumsSQL finds relations of which a look would find something else, although no transaction has ended since: VACUUM
+// writes whether a relation has rules and triggers in place.
 const sumsSQL = `
 select from rows from (pg_catalog.unnest($1::oid[]), pg_catalog.unnest($2::int4[])) w(oid, sum) left join pg_catalog.pg_class c on c.oid = w.oid
 where c.oid is null or ` + sumOfClass + ` <> w.sum limit 1`
 
-// Still says whether a look would find what an earlier one, with the same options, has found: without doubts, claims or locks. It costs next
-// to nothing, and is true at rest.
+// Still says whether a look would find what an earlier one, with the same options, has found: without doubts, claims or
+// locks. It costs next to nothing, and is true at rest.
 //
-// What a look reads is written by transactions, which get a number for it and end. So where the transactions that are visible are the
-// same, the catalog is too. A standby does not tell which of them still run: there nothing may have been replayed. What is written in place,
-// without a number, stands in the log, and of that a look reads no more than pg_class has in its sums; before 14 indexes are marked in place
-// too.
+// What a look reads is written by transactions, which get a number for it and end. So where the transactions that are
+// visible are the same, the catalog is too. A standby does not tell which of them still run: there nothing may have
+// been replayed. What is written in place, without a number, stands in the log, and of that a look reads no more than
+// pg_class has in its sums; before 14 indexes are marked in place too.
 func (s *Source) Still(ctx context.Context, was *Sight) (still bool, err error) {
 	err = s.Catalog().once(ctx, func(conn *pgconn.PgConn) error {
-		visible, written, err := s.moment(ctx, conn)
-		switch {
-		case err != nil || visible != was.Visible:
+		now, err := query(ctx, conn, "select "+s.visibilitySQL()+", "+writtenSQL)
+		if err != nil || string(now[0][0]) != was.Visible {
 			return err
+		}
+		written := string(now[0][1])
+		switch {
 		case written == was.written:
 			still = true
 			return nil

@@ -57,8 +57,13 @@ type slotRow struct {
 // logEnd is the end of the log as far as logical decoding can read it.
 const logEnd = `case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn() else pg_catalog.pg_current_wal_lsn() end`
 
+// logEndBy is logEnd by another function of the server, and 0/0 where a standby has replayed nothing.
+func logEndBy(function string) string {
+	return "coalesce(" + strings.Replace(logEnd, "pg_current_wal_lsn", function, 1) + ", '0/0')"
+}
+
 // followable is logEnd without what is not flushed yet, which no walsender sends.
-var followable = "coalesce(" + strings.Replace(logEnd, "pg_current_wal_lsn", "pg_current_wal_flush_lsn", 1) + ", '0/0')"
+var followable = logEndBy("pg_current_wal_flush_lsn")
 
 var slotSQL = `
 select pg_catalog.row_to_json(s), coalesce(pg_catalog.pg_wal_lsn_diff(` + logEnd + `, s.restart_lsn), 0)::bigint,
