@@ -268,8 +268,9 @@ func (c *cluster) scalar(ctx context.Context, database, query string) (value str
 	return value, conn.QueryRow(ctx, "SELECT ("+query+")::text").Scan(&value)
 }
 
-// change makes changes whose commits do not wait for the disk. When it returns they are all there: a run that is to catch up ends at the WAL
-// that is flushed, and would leave out the last ones. A commit that waits brings what was committed before it to the disk too.
+// change makes changes whose commits do not wait for the disk. When it returns they are all there: a run that is to
+// catch up ends at the WAL that is flushed, and would leave out the last ones. A commit that waits brings what was
+// committed before it to the disk too.
 func (c *cluster) change(ctx context.Context, database, sql string) error {
 	return c.do(ctx, database, "SET synchronous_commit = off", sql, "SET synchronous_commit = on", "SELECT pg_logical_emit_message(true, 'bench', 'the end')")
 }

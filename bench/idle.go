@@ -22,7 +22,8 @@ import (
 // tenantTables is how many tables each pipeline at rest follows.
 const tenantTables = 10
 
-// runIdle measures what pipelines cost that have nothing to do: 1, 10 and 100 of them in one process, each with a schema of one database.
+// runIdle measures what pipelines cost that have nothing to do: 1, 10 and 100 of them in one process, each with a
+// schema of one database.
 func runIdle(ctx context.Context, b *bench) error {
 	const database = "idle_run"
 	long := max(20*time.Second, time.Duration(60*b.scale*float64(time.Second)))
@@ -70,7 +71,8 @@ func (r rest) row() string {
 
 func (r rest) String() string { return r.row() }
 
-// rest copies the tables of n pipelines, starts them again, lets each table change once, and measures when that is over.
+// rest copies the tables of n pipelines, starts them again, lets each table change once, and measures when that is
+// over.
 func (b *bench) rest(ctx context.Context, database string, n int, long time.Duration) (r rest, err error) {
 	if err := errors.Join(b.forget(ctx, database), b.cluster.do(ctx, "postgres", "CREATE DATABASE "+database)); err != nil {
 		return r, err
@@ -186,7 +188,8 @@ func (p *tenants) until(ctx context.Context, n int, query string) error {
 	}
 }
 
-// settle is how long after the last commit pipelines are at rest: upkeep has come round twice, and found nothing to do the second time.
+// settle is how long after the last commit pipelines are at rest: upkeep has come round twice, and found nothing to do
+// the second time.
 const settle = 150 * time.Second
 
 func (p *tenants) atRest(ctx context.Context, n int, long time.Duration) (r rest, err error) {

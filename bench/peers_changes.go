@@ -13,8 +13,8 @@ import (
 	"strconv"
 )
 
-// peersChanges holds the history and current rows of leat against pg_recvlogical, and against Debezium's embedded engine, which writes the
-// same changes as JSON. All connect by TCP.
+// peersChanges holds the history and current rows of leat against pg_recvlogical, and against Debezium's embedded
+// engine, which writes the same changes as JSON. All connect by TCP.
 func peersChanges(ctx context.Context, b *bench) error {
 	if b.peersFile("debezium/VERSION") == "" {
 		return fmt.Errorf("debezium is not in %s: run hack/bench-peers, or give -peers", b.peers)

@@ -24,8 +24,8 @@ import (
 	"github.com/leatdata/leat/internal/postgres"
 )
 
-// servePipelines as the first argument makes this program a process that runs many pipelines, with the defaults of leat run. What follows
-// are the database, a folder and the number of pipelines; each follows a schema of its own.
+// servePipelines as the first argument makes this program a process that runs many pipelines, with the defaults of leat
+// run. What follows are the database, a folder and the number of pipelines; each follows a schema of its own.
 const servePipelines = "serve-pipelines"
 
 // tenant names a pipeline and its schema.

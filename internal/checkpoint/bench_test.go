@@ -25,7 +25,7 @@ func manyTables(n int) map[string]checkpoint.TableState {
 	return tables
 }
 
-// A save at each commit, of which 30 tables were tended since the last.
+// A save at each commit, of which 30 tables had maintenance since the last.
 func BenchmarkSave(b *testing.B) {
 	for _, n := range []int{30, 3000} {
 		for _, busy := range []int{0, 30} {

@@ -40,7 +40,8 @@ type State struct {
 	Horizon uint64 `json:"horizon,omitempty"`
 	// Unreadable: the log cannot be read on from Position, and never will be. A new copy of all tables needs a slot made anew.
 	Unreadable bool `json:"unreadable,omitempty"`
-	// HintsBehind: version hints of tables may not lead to what is committed: they are brought up to date beside the commits.
+	// HintsBehind: version hints of tables may not lead to what is committed: they are brought up to date beside the
+	// commits.
 	HintsBehind bool      `json:"hints_behind,omitempty"`
 	Saved       time.Time `json:"saved"` // by the writer's clock: for people
 	Written     string    `json:"written"`

@@ -14,9 +14,9 @@ import (
 	"github.com/leatdata/leat/internal/fault"
 )
 
-// A save costs what has changed. Where a pipeline has many tables, an object of its own has all of them as they were at one moment, the base,
-// and the state names it, with what has changed since. When that is much, another base is written first. So one conditional write decides
-// about all of it, as for few tables.
+// A save costs what has changed. Where a pipeline has many tables, an object of its own has all of them as they were at
+// one moment, the base, and the state names it, with what has changed since. When that is much, another base is written
+// first. So one conditional write decides about all of it, as for few tables.
 const (
 	baseFrom    = 256 // tables from which there is a base
 	baseVersion = 2   // of states that name one: an older leat would take the tables for gone
@@ -47,7 +47,7 @@ type base struct {
 // baseState is the base that the next state may name; the zero value is none.
 type baseState struct {
 	ref    *baseRef
-	tables map[string]TableState // what it has, shared with nobody
+	tables map[string]TableState // what it has; no other map shares it
 }
 
 // loaded is a state as it lies in the bucket.
@@ -180,7 +180,8 @@ func (s *Store) replaceBase(next baseState) {
 	s.base = next
 }
 
-// dropBases removes bases that no state names any more, but for the last: who has just read the state may still read it.
+// dropBases removes bases that no state names any more, but for the last: who has just read the state may still read
+// it.
 func (s *Store) dropBases(ctx context.Context) {
 	for ; len(s.formerBases) > 1; s.formerBases = s.formerBases[1:] {
 		if err := s.bucket.Delete(ctx, s.prefix+s.formerBases[0]); err != nil {
@@ -189,9 +190,9 @@ func (s *Store) dropBases(ctx context.Context) {
 	}
 }
 
-// sweepBases removes bases that the state does not name, of owners that died between the two writes. The state is ours by now, and what is listed
-// while the lease is ours too cannot be a later owner's. Where writes have no condition a former owner's may still come late and name a base
-// that nobody else does: there all stay.
+// sweepBases removes bases that the state does not name, of owners that died between the two writes. The state is ours
+// by now, and what is listed while the lease is ours too cannot be a later owner's. Where writes have no condition a
+// former owner's may still come late and name a base that no other state does: there all stay.
 func (s *Store) sweepBases(ctx context.Context) {
 	if !s.fenced {
 		return

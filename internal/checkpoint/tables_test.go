@@ -107,7 +107,8 @@ func TestASaveOfManyTablesCostsWhatHasChanged(t *testing.T) {
 	})
 }
 
-// At any moment what is read is what was saved last, also after a process that died between two writes, whatever the number of tables.
+// At any moment what is read is what was saved last, also after a process that died between two writes, for any number
+// of tables.
 func TestTablesThatComeChangeAndGoAreReadAsTheyWereSaved(t *testing.T) {
 	t.Parallel()
 	b := memory(t)
@@ -286,7 +287,8 @@ func TestEveryFieldOfATableIsSavedWhenItChanges(t *testing.T) {
 	}
 }
 
-// A process that sleeps while it takes a pipeline over wakes when it belongs to another one, whose objects it must leave alone.
+// A process that sleeps while it takes a pipeline over wakes when it belongs to another one, whose objects it must
+// leave alone.
 func TestAnOwnerThatSleptLeavesTheTablesOfTheNextOne(t *testing.T) {
 	t.Parallel()
 	b := memory(t)

@@ -8,7 +8,8 @@ import (
 	"github.com/leatdata/leat/internal/format"
 )
 
-// avroWriter writes an object container file, packed by deflate. Records are appended to its block, and counted by done.
+// avroWriter writes an object container file, packed by deflate. Records are appended to its block, and counted by
+// done.
 type avroWriter struct {
 	out   bytes.Buffer
 	sync  [16]byte

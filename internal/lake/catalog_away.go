@@ -43,7 +43,8 @@ func (r remoteTables) CommitTable(ctx context.Context, ident table.Identifier, r
 	return meta, location, unreachable(ctx, err)
 }
 
-// NewTable makes the table at once: these catalogs let no commit make one. Whoever makes it at the same moment is found out by checkOwner.
+// NewTable makes the table at once: these catalogs let no commit make one. Another process that makes it at the same
+// moment is found by checkOwner.
 func (r remoteTables) NewTable(ctx context.Context, ident table.Identifier, schema *iceberg.Schema, opts ...catalog.CreateTableOpt) (*table.Table, error) {
 	_, err := r.CreateTable(ctx, ident, schema, opts...)
 	if err != nil && !errors.Is(err, catalog.ErrTableAlreadyExists) {

@@ -75,8 +75,8 @@ func (c *fileCatalog) remember(folder string, v fileVersion) {
 	c.last[folder] = v
 }
 
-// newest is the highest version there is, 0 without any, and what the hint says. It starts at the hint and looks for higher ones; where
-// the hint leads nowhere, all versions are listed, if that is wanted.
+// newest is the highest version there is, 0 without any, and what the hint says. It starts at the hint and looks for
+// higher ones; where the hint leads nowhere, all versions are listed, if that is wanted.
 func (c *fileCatalog) newest(ctx context.Context, folder string, list bool) (found, said int, err error) {
 	if said, err = c.hint(ctx, folder); err != nil || said == 0 && !list {
 		return 0, said, err

@@ -123,7 +123,8 @@ func checkEntry(e iceberg.ManifestEntry) error {
 	return nil
 }
 
-// vectorFiles lets the Iceberg library read deletion vectors. One file has many of them: a small one is read once for all.
+// vectorFiles lets the Iceberg library read deletion vectors. One file has many of them: a small one is read once for
+// all.
 type vectorFiles struct {
 	fileIO
 	name  string

@@ -108,7 +108,8 @@ func (t *lakeTable) Copy(ctx context.Context, source *change.Table, schema *arro
 	return c, err
 }
 
-// layout is a hash of what makes files fit the table: fields by their ids, partitions, the sort order, the format, the place.
+// layout is a hash of what makes files fit the table: fields by their ids, partitions, the sort order, the format, the
+// place.
 func (t *icebergTable) layout() (string, error) {
 	meta := t.now().Metadata()
 	data, err := json.Marshal(struct {

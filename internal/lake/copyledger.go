@@ -51,8 +51,9 @@ type copyLayouts struct {
 	copies  map[string]string // by kind, the last copy that the table has
 }
 
-// hold says whether files of the copy that a note tells of fit the tables of now. A table that was not there when the copy began may have
-// been made since: by the copy itself, which is right, or by an owner before this one, in another layout.
+// hold says whether files of the copy that a note tells of fit the tables of now. A table that was not there when the
+// copy began may have been made since: by the copy itself, which is right, or by an owner before this one, in another
+// layout.
 func (l copyLayouts) hold(note copyNote) bool {
 	return !slices.ContainsFunc(slices.Concat(l.Drafts, note.Drafts), func(kind string) bool {
 		return l.copies[kind] != note.ID && note.Layouts[kind] != l.Layouts[kind]

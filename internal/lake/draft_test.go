@@ -102,7 +102,8 @@ func TestATableIsMadeByItsFirstCommit(t *testing.T) {
 	}
 }
 
-// A copy's files have the field ids, partitions and formats of tables that nothing but the copy's note tells of before they are made.
+// A copy's files have the field ids, partitions and formats of tables that nothing but the copy's note tells of before
+// they are made.
 func TestACopyForATableThatWouldBeAnotherNowBeginsAgain(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -203,7 +204,8 @@ func TestAFirstCommitThatFailsDoesNotSayThatTheTableWasDropped(t *testing.T) {
 	}
 }
 
-// The chunk and its stamp outlast the process: without the stamp nothing says whether a copy is older than the log that follows it.
+// The chunk and its stamp outlast the process: without the stamp nothing says whether a copy is older than the log that
+// follows it.
 func TestAnOnlyChunkIsFinishedByTheNextProcess(t *testing.T) {
 	t.Parallel()
 	dir, spec := t.TempDir(), bothSpec()

@@ -72,12 +72,13 @@ func (f fileIO) Open(name string) (iceio.File, error) {
 	return file, nil
 }
 
-// smallFile is the size up to which a data file or a file of deletes is read whole, by one request. A reader of ranges makes some six of
-// them, each of which takes longer than a mebibyte on its way, and no more than a few such files are open at once: one for each core.
+// smallFile is the size up to which a data file or a file of deletes is read whole, by one request. A reader of ranges
+// makes some six of them, each of which takes longer than a mebibyte on its way, and no more than a few such files are
+// open at once: one for each core.
 const smallFile = 1 << 20
 
-// openSized opens an object that metadata says to have so many bytes: a small one is read whole. What the store has counts, and not what is
-// said of it.
+// openSized opens an object that metadata says to have so many bytes: a small one is read whole. What the store has
+// counts, and not what is said of it.
 func (f fileIO) openSized(name string, size int64) (iceio.File, error) {
 	if size < 0 || size > smallFile {
 		return f.Open(name)

@@ -13,18 +13,18 @@ import (
 	"github.com/leatdata/leat/internal/change"
 )
 
-// The version hint of a table of the file catalog is a request of its own, and readers that look for later versions need it seldom. So it is
-// written once in Options.HintEvery, and for the last commit of a while by WriteHints.
+// The version hint of a table of the file catalog is a request of its own, and readers that look for later versions
+// need it seldom. So it is written once in Options.HintEvery, and for the last commit of a while by WriteHints.
 
 // versionHint is what version-hint.text of a table says.
 type versionHint struct {
 	mu     sync.Mutex   // held while it is written: the later one of two is the one that stays
-	number atomic.Int64 // 0 where nobody knows
+	number atomic.Int64 // 0 while it is not known
 	at     time.Time
 }
 
-// mostUnhinted is how many versions a hint may lag behind: that many are there after it at any time, and a reader that has read the hint finds
-// its version, of which the last twenty stay.
+// mostUnhinted is how many versions a hint may lag behind: that many are there after it at any time, and a reader that
+// has read the hint finds its version, of which the last twenty stay.
 const mostUnhinted = 8
 
 // hintsAtOnce is how many hints are written or looked at at a time.
@@ -39,8 +39,8 @@ func (c *fileCatalog) hintOf(folder string) (h *versionHint, last int64) {
 	return c.hints[folder], int64(c.last[folder].number)
 }
 
-// writeHint brings the hint to the last version, if it is time or in any case, and says whether it is there then. The version is committed: a
-// hint that could not be written only costs the next reader a look.
+// writeHint brings the hint to the last version, if it is time or in any case, and says whether it is there then. The
+// version is committed: a hint that could not be written only costs the next reader a look.
 func (c *fileCatalog) writeHint(ctx context.Context, folder string, now bool) bool {
 	h, _ := c.hintOf(folder)
 	h.mu.Lock()
@@ -69,7 +69,8 @@ func (c *fileCatalog) putHint(ctx context.Context, folder string, version int64)
 	return err
 }
 
-// WriteHints brings the version hints to the last commits of this process: those whose time has come, or all. It says whether all are there.
+// WriteHints brings the version hints to the last commits of this process: those whose time has come, or all. It says
+// whether all are there.
 func (l *Lake) WriteHints(ctx context.Context, all bool) bool {
 	c, ours := l.catalog.(*fileCatalog)
 	if !ours {
@@ -119,8 +120,8 @@ func (c *fileCatalog) eachHint(folders []string, do func(string) bool) bool {
 	return true
 }
 
-// FindHints brings the version hints of tables to their newest version, which a process that died may not have done. It says whether all
-// are there.
+// FindHints brings the version hints of tables to their newest version, which a process that died may not have done. It
+// says whether all are there.
 func (l *Lake) FindHints(ctx context.Context, of []change.Table) bool {
 	c, ours := l.catalog.(*fileCatalog)
 	if !ours {

@@ -45,8 +45,8 @@ type Options struct {
 	NamespacePrefix string
 	// HistorySuffix goes behind the table's name for the history; "_history" if empty.
 	HistorySuffix string
-	// HintEvery is how often the hint of a table's newest version is written with the file catalog, or WriteHints called; 0 writes it
-	// with each commit.
+	// HintEvery is how often the hint of a table's newest version is written with the file catalog, or WriteHints called;
+	// 0 writes it with each commit.
 	HintEvery time.Duration
 	// Snapshots says which snapshots stay when commits make them too many; the zero value leaves them all to Maintain.
 	Snapshots Retention
@@ -94,7 +94,8 @@ type Committed struct {
 type tables interface {
 	LoadTable(context.Context, table.Identifier) (*table.Table, error)
 	CommitTable(context.Context, table.Identifier, []table.Requirement, []table.Update) (table.Metadata, string, error)
-	// NewTable begins a table. Where the catalog lets a commit make it, the table is not there before its first one: it is drafted.
+	// NewTable begins a table. Where the catalog lets a commit make it, the table is not there before its first one: it is
+	// drafted.
 	NewTable(context.Context, table.Identifier, *iceberg.Schema, ...catalog.CreateTableOpt) (*table.Table, error)
 }
 

@@ -138,8 +138,8 @@ func (l *manifestList) appendManifest(b []byte, m iceberg.ManifestFile) []byte {
 	return b
 }
 
-// appendSummaries appends what a manifest tells of its partitions. One without partitions has an empty list: there are readers that take no
-// null. The library does not tell the two apart.
+// appendSummaries appends what a manifest tells of its partitions. One without partitions has an empty list: there are
+// readers that take no null. The library does not tell the two apart.
 func (l *manifestList) appendSummaries(b []byte, m iceberg.ManifestFile) []byte {
 	summaries := m.Partitions()
 	if len(summaries) == 0 {

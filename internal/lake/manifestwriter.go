@@ -13,8 +13,9 @@ import (
 	"github.com/apache/iceberg-go"
 )
 
-// manifestWriter writes a manifest. The Iceberg library's own writer makes a compressor and compiles Avro schemas for each file, which costs a
-// small table more than all else. What an entry says of its file is the library's encoding here too, by a schema that it compiles once.
+// manifestWriter writes a manifest. The Iceberg library's own writer makes a compressor and compiles Avro schemas for
+// each file, which costs a small table more than all else. What an entry says of its file is the library's encoding
+// here too, by a schema that it compiles once.
 type manifestWriter struct {
 	*avroWriter
 	version  int
@@ -177,7 +178,8 @@ func (w *manifestWriter) enter(status iceberg.ManifestEntryStatus, snapshot int6
 	return w.done()
 }
 
-// listed is what a list of manifests tells of the one that was written. Sequence numbers that are -1 yet are given by the list.
+// listed is what a list of manifests tells of the one that was written. Sequence numbers that are -1 yet are given by
+// the list.
 func (w *manifestWriter) listed(url string, length int) (iceberg.ManifestFile, error) {
 	summaries := make([]iceberg.FieldSummary, len(w.parts))
 	for i, p := range w.parts {

@@ -168,7 +168,8 @@ func anyFile(t *testing.T, r *rand.Rand, version int, spec iceberg.PartitionSpec
 	return b.Build()
 }
 
-// drawnManifest writes the same entries by the library and by ourselves, and says that they are the same. It gives the manifest.
+// drawnManifest writes the same entries by the library and by ourselves, and says that they are the same. It gives the
+// manifest.
 func drawnManifest(t *testing.T, r *rand.Rand, meta table.Metadata, spec iceberg.PartitionSpec, content iceberg.ManifestContent, entries int, id int64) iceberg.ManifestFile {
 	t.Helper()
 	version, schema := meta.Version(), meta.CurrentSchema()
@@ -401,7 +402,7 @@ func TestAListRefusesWhatItCannotNumber(t *testing.T) {
 	}{
 		"a manifest of another snapshot without a sequence number": {meta(2), whole(2, 3).Build()},
 		"a manifest of a newer format":                             {meta(2), whole(3, 1).SequenceNum(1, 1).Build()},
-		"rows that nobody has counted":                             {meta(3), whole(3, 1).ExistingRows(-1).Build()},
+		"rows that are not counted":                                {meta(3), whole(3, 1).ExistingRows(-1).Build()},
 		"more rows than there are ids":                             {meta(3), whole(3, 1).AddedRows(math.MaxInt64).Build()},
 	} {
 		l := &manifestList{meta: c.meta, snapshot: 1, seq: 1, firstRow: 1}

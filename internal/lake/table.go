@@ -319,7 +319,8 @@ func (t *lakeTable) settle(ctx context.Context, ice *icebergTable) error {
 	return nil
 }
 
-// create begins the Iceberg table. Whoever makes it at the same moment is found out by checkOwner, or by the first commit.
+// create begins the Iceberg table. Another process that makes it at the same moment is found by checkOwner, or by the
+// first commit.
 func (t *lakeTable) create(ctx context.Context, ice *icebergTable) error {
 	form, err := t.newForm(ice.kind)
 	if err != nil {

@@ -249,7 +249,8 @@ func (r *run) caughtUp() bool { return r.o.UntilCaughtUp && r.position >= r.targ
 // (data and position together, Invariant 1), the spool, the saved position, the source (Invariant 2).
 func (r *run) commit(ctx context.Context) error { return r.commitOf(ctx, r.dirty) }
 
-// commitDue commits the tables whose time has come. Where that is none, the others are looked at again an interval later.
+// commitDue commits the tables whose time has come. Where that is none, the others are looked at again an interval
+// later.
 func (r *run) commitDue(ctx context.Context) error {
 	due := r.toBeCommitted()
 	if len(due) == 0 && len(r.dirty) > 0 {
@@ -259,7 +260,8 @@ func (r *run) commitDue(ctx context.Context) error {
 	return r.commitOf(ctx, due)
 }
 
-// commitOf commits some of the tables that have changes. The others go on holding theirs, and the position that is saved is theirs.
+// commitOf commits some of the tables that have changes. The others go on holding theirs, and the position that is
+// saved is theirs.
 func (r *run) commitOf(ctx context.Context, of []*table) error {
 	began := time.Now()
 	if err := r.store.Confirm(ctx); err != nil {

@@ -8,8 +8,9 @@ import (
 	"github.com/leatdata/leat/internal/checkpoint"
 )
 
-// Where commits leave the hints of their tables' newest versions behind, the run brings them up to date beside the loop and at its end. That
-// some lag is saved with the position, so that the process after one that died brings them up to date too.
+// Where commits leave the hints of their tables' newest versions behind, the run brings them up to date beside the loop
+// and at its end. That some lag is saved with the position, so that the process after one that died brings them up to
+// date too.
 
 // findHints lists the tables whose hints an earlier process may have left behind.
 func (r *run) findHints(next *again) {
@@ -67,7 +68,8 @@ func (r *run) noteHints() {
 	r.state.HintsBehind = r.unhinted.Load() != nil || r.o.HintEvery > 0 && r.lake.HintsBehind()
 }
 
-// endHints brings all hints up to date when an attempt ends, whichever way it does. A failure is made good by the next attempt.
+// endHints brings all hints up to date when an attempt ends, whichever way it does. A failure is made good by the next
+// attempt.
 func (r *run) endHints(ctx context.Context, next *again) {
 	if !r.state.HintsBehind && !r.lake.HintsBehind() {
 		return

@@ -51,7 +51,8 @@ func TestALockedTableHoldsUpItsOwnCopyAlone(t *testing.T) {
 	}
 }
 
-// A value that the log leaves out, and that nobody but the source has, is waited for while another session holds its table.
+// A value that the log leaves out, and that nobody but the source has, is waited for while another session holds its
+// table.
 func TestAValueThatOnlyALockedTableHasIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, 15, "--set", "dump.lock_timeout=1s", "--set", "run.row_filters=public.notes = id > 5")

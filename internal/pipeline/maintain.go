@@ -134,8 +134,8 @@ func (t *table) tendedAt() time.Time {
 	return time.Time{}
 }
 
-// noteTables takes the counts of values that went aside, columns that are left out and the tables' intervals into the state that is about
-// to be saved.
+// noteTables takes the counts of values that went aside, columns that are left out and the tables' intervals into the
+// state that is about to be saved.
 func (r *run) noteTables() {
 	for _, t := range r.tables {
 		every := r.everySeconds(t)

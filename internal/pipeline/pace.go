@@ -8,9 +8,10 @@ import (
 	"github.com/leatdata/leat/internal/change"
 )
 
-// Where Options.MaxLag is more than CommitInterval, a table that changes little commits less often than one that changes much: what a commit
-// costs does not depend on what is in it. Each table carries its own position, so their commits need not be of one moment. The saved position
-// is that of the table that waits longest, and a crash replays from there (Invariant 11).
+// Where Options.MaxLag is more than CommitInterval, a table that changes little commits less often than one that
+// changes much: what a commit costs does not depend on what is in it. Each table carries its own position, so their
+// commits need not be of one moment. The saved position is that of the table that waits longest, and a crash replays
+// from there (Invariant 11).
 
 // A table has a commit for so many changes, or for so many bytes of the log.
 const (
@@ -44,7 +45,8 @@ func (p *pace) share() float64 {
 	return max(float64(p.rows)/worthRows, float64(p.bytes)/worthBytes)
 }
 
-// ends notes a commit. The next one waits for as long as the table takes to have what a commit is worth, at the pace since the last one.
+// ends notes a commit. The next one waits for as long as the table takes to have what a commit is worth, at the pace
+// since the last one.
 func (p *pace) ends(now time.Time, least, most time.Duration) {
 	wait := least
 	if !p.last.IsZero() {
@@ -59,8 +61,8 @@ func (r *run) paced() bool {
 	return r.o.MaxLag > r.o.CommitInterval && !r.o.UntilCaughtUp && !r.spooled && len(r.pending) == 0 && !r.claims() && r.settled()
 }
 
-// toBeCommitted are the tables that a commit takes that is due: all, or where each has a pace of its own those whose time has come. Where too
-// much is held, the largest of the others go with them, until half of it is gone.
+// toBeCommitted are the tables that a commit takes that is due: all, or where each has a pace of its own those whose
+// time has come. Where too much is held, the largest of the others go with them, until half of it is gone.
 func (r *run) toBeCommitted() []*table {
 	if !r.paced() {
 		return r.dirty
@@ -93,7 +95,8 @@ func (r *run) toBeCommitted() []*table {
 // holdsMuch says that so much is not committed that a commit is due, however young it is.
 func (r *run) holdsMuch() bool { return r.rows >= r.o.CommitRows || r.bytes >= r.o.CommitBytes }
 
-// longestWait is how long a table may go without a commit: with the time to the next look at all tables that is the longest lag.
+// longestWait is how long a table may go without a commit: with the time to the next look at all tables that is the
+// longest lag.
 func (r *run) longestWait() time.Duration {
 	return max(r.o.CommitInterval, r.o.MaxLag-r.o.CommitInterval)
 }
@@ -115,8 +118,8 @@ func (r *run) committed(tables []*table) {
 	}
 }
 
-// wholeUpTo is up to where every table has everything, or the spool has: the end of the last transaction, or where the first table begins that
-// waits; and when the newest transaction before it committed.
+// wholeUpTo is up to where every table has everything, or the spool has: the end of the last transaction, or where the
+// first table begins that waits; and when the newest transaction before it committed.
 func (r *run) wholeUpTo() (change.LSN, int64) {
 	to, at := r.position, r.at
 	for _, t := range r.dirty {
@@ -127,8 +130,8 @@ func (r *run) wholeUpTo() (change.LSN, int64) {
 	return to, at
 }
 
-// everySeconds is about how often a table with a pace of its own is committed; 0 for others. It has few values, so that a commit does not
-// change what is saved of many tables.
+// everySeconds is about how often a table with a pace of its own is committed; 0 for others. It has few values, so that
+// a commit does not change what is saved of many tables.
 func (r *run) everySeconds(t *table) int64 {
 	if r.o.MaxLag <= r.o.CommitInterval {
 		return 0

@@ -8,8 +8,8 @@ import (
 	"github.com/leatdata/leat/internal/testlab"
 )
 
-// A run at rest looks whether anything has happened, in the one session that it has for it. It does not read the catalog again, until
-// something has.
+// A run at rest looks whether anything has happened, in the one session that it has for it. It does not read the
+// catalog again, until something has.
 func TestARunAtRestAsksTheServerForNextToNothing(t *testing.T) {
 	t.Parallel()
 	b := &bed{t: t, db: testlab.OwnPostgres(t, testlab.ServerOptions{Major: 16, Settings: []string{"autovacuum = off"}}), dir: t.TempDir()}

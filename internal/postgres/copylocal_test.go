@@ -26,7 +26,8 @@ func tcpSockets(t *testing.T) (ours, theirs net.Conn) {
 	return ours, theirs
 }
 
-// A few rows are never waited for, nor what comes by the network; a server on this machine that goes on sending little at a time is.
+// A few rows are never waited for, nor what comes by the network; a server on this machine that goes on sending little
+// at a time is.
 func TestAReaderWaitsForMoreOnlyWhileAServerOnThisMachineSends(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -43,7 +43,8 @@ const (
 	streamBuffer = 256 << 10
 	localEnough  = 64 << 10 // a read that gives this much needs no patience
 	localFlow    = 64 << 10 // what a COPY has given when it is more than a few rows
-	// A server sends 8 KB at a time, and a reader that is faster is woken for each. It sends some 50 KB meanwhile, which the socket holds.
+	// A server sends 8 KB at a time, and a reader that is faster is woken for each. It sends some 50 KB meanwhile, which
+	// the socket holds.
 	localWait = 200 * time.Microsecond
 )
 
@@ -52,7 +53,8 @@ func newCopyStream(conn net.Conn, limit func(int) error) *copyStream {
 	return &copyStream{conn: conn, local: local, limit: limit, buf: make([]byte, streamBuffer)}
 }
 
-// read reads once into the free part of the buffer. While a server on this machine sends all the time, it waits a moment for more.
+// read reads once into the free part of the buffer. While a server on this machine sends all the time, it waits a
+// moment for more.
 func (s *copyStream) read() (int, error) {
 	if !s.local {
 		return s.conn.Read(s.buf[s.w:])

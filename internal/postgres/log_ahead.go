@@ -19,8 +19,8 @@ const (
 	aheadWait = 2 * time.Millisecond
 )
 
-// readAhead reads a stream into a ring, which grows while the consumer is slower and shrinks when the stream comes to rest. Its goroutine alone
-// reads the connection.
+// readAhead reads a stream into a ring, which grows while the consumer is slower and shrinks when the stream comes to
+// rest. Its goroutine alone reads the connection.
 type readAhead struct {
 	stream *walStream
 	buf    []byte

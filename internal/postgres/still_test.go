@@ -41,7 +41,8 @@ var restful = []struct {
 	{happens: "select 2", spared: true},
 }
 
-// What a look would find is the same as long as no transaction has ended and nothing was written in place, and only then it is spared.
+// What a look would find is the same as long as no transaction has ended and nothing was written in place, and only
+// then it is spared.
 func TestALookIsSparedWhereItWouldFindTheSame(t *testing.T) {
 	t.Parallel()
 	for _, major := range []int{12, 14, 18} {
