@@ -141,9 +141,6 @@ func (s *Source) Look(ctx context.Context, o LookOptions) (sight Sight, err erro
 	return sight, err
 }
 
-// writtenSQL is where the server's log ends, or what of it was replayed.
-var writtenSQL = logEndBy("pg_current_wal_insert_lsn")
-
 // sumsSQL finds relations of which a look would find something else, although no transaction has ended since: VACUUM
 // writes whether a relation has rules and triggers in place.
 const sumsSQL = `

@@ -65,6 +65,9 @@ func logEndBy(function string) string {
 // followable is logEnd without what is not flushed yet, which no walsender sends.
 var followable = logEndBy("pg_current_wal_flush_lsn")
 
+// writtenSQL is where the server's log ends, or what of it was replayed.
+var writtenSQL = logEndBy("pg_current_wal_insert_lsn")
+
 var slotSQL = `
 select pg_catalog.row_to_json(s), coalesce(pg_catalog.pg_wal_lsn_diff(` + logEnd + `, s.restart_lsn), 0)::bigint,
        pg_catalog.concat_ws(', ', 'user ' || a.usename, 'application ' || nullif(a.application_name, ''), 'from ' || pg_catalog.host(a.client_addr)), ` + followable + `
