@@ -127,8 +127,8 @@ func TestLogicalMessagesArriveOnceAndInOrder(t *testing.T) {
 		return fmt.Sprintf("select pg_logical_emit_message(%t, '%s', '%s')", transactional, prefix, prefix)
 	}
 	heard := func() (got []string) {
-		if _, err := os.Stat(filepath.Join(p.lake, "_leat", messages.name)); err != nil {
-			return nil // its first message makes it
+		if _, err := os.Stat(filepath.Join(p.lake, "_leat", messages.name, "metadata", "version-hint.text")); err != nil {
+			return nil // the commit of its first message makes it
 		}
 		names, all := testlab.PyIceberg(t, "file://"+p.lake+"/_leat/"+messages.name)
 		before := event{}
