@@ -66,7 +66,8 @@ func (b *bed) phase(table string) string {
 
 // stateOf is what a saved state says of a table.
 func stateOf(saved map[string]any, table string) map[string]any {
-	for name, t := range saved["tables"].(map[string]any) {
+	tables, _ := saved["tables"].(map[string]any) // null before the first one
+	for name, t := range tables {
 		if strings.Contains(name, table) {
 			return t.(map[string]any)
 		}
